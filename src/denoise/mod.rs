@@ -1,0 +1,132 @@
+//! Denoisers: the trait that solvers evaluate, adapters for what a network predicts, guidance, closed forms.
+use crate::Result;
+use crate::host::Host;
+use crate::noise::Noise;
+use candle_core::Tensor;
+use std::any::Any;
+use std::rc::Rc;
+
+/// What an evaluation should return: the data prediction x̂_0 or the noise prediction ε̂, at the same (x, t).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prediction {
+    /// x̂_0(x, t), the posterior mean of the data.
+    Data,
+    /// ε̂(x, t) = (x − α x̂_0) / σ.
+    Noise,
+}
+
+/// What a denoiser is conditioned on.
+#[derive(Clone, Default)]
+pub enum Cond {
+    /// Nothing: a class-conditional network gets a zero row ("no class").
+    #[default]
+    None,
+    /// One row per sample: [B, classes] one-hot rows (or soft ones), or any tensor that a network takes; first dimension B.
+    Rows(Tensor),
+    /// A value of the script layer's own, handed through unchanged to a script's network.
+    Opaque(Rc<dyn Any>),
+}
+
+impl Cond {
+    /// The conditions of samples `start..start + len`.
+    pub fn narrow(&self, start: usize, len: usize) -> Result<Cond> {
+        Ok(match self {
+            Cond::Rows(t) => Cond::Rows(t.narrow(0, start, len)?),
+            other => other.clone(),
+        })
+    }
+}
+
+/// One evaluation: states `x` [B, …] at times `t` (one for all, or one per sample) under `cond`.
+pub struct Query<'a> {
+    /// The noisy states, in the noise schedule's own scaling α x_0 + σ ε; floating point, any device.
+    pub x: &'a Tensor,
+    /// Times in the noise schedule's own units: length 1 (for all samples) or B.
+    pub t: &'a [f64],
+    /// Conditions for these B samples.
+    pub cond: &'a Cond,
+}
+
+/// The gradient of an evaluation with respect to its inputs.
+pub struct InputGrad {
+    /// With respect to x, of x's shape, dtype and device.
+    pub x: Tensor,
+    /// With respect to t, of t's length.
+    pub t: Vec<f64>,
+}
+
+/// The pull-back of one evaluation: takes the cotangent of the prediction, may be called once.
+pub type Pullback = Box<dyn FnOnce(&dyn Host, &Tensor) -> Result<InputGrad>>;
+
+/// A pretrained (frozen) denoiser. Results have x's shape, dtype and device, whatever precision the network runs in,
+/// and are detached from candle's graph: gradients come from [`Denoiser::linearize`] alone.
+pub trait Denoiser {
+    /// The noise schedule in which x and t are expressed.
+    fn noise(&self) -> &Noise;
+    /// One line for printing (`"EDM DDPM++ 28×28×1, 10 classes"`).
+    fn describe(&self) -> String;
+    /// A hash of all that determines its outputs (weights and configuration), for results and caches. `None` when it
+    /// cannot be known (a script's closure): such a denoiser is not cached.
+    fn hash(&self) -> Option<String>;
+    /// The shape of one sample without the batch dimension, where it is fixed.
+    fn sample_shape(&self) -> Option<Vec<usize>> {
+        None
+    }
+    /// The number of classes for one-hot condition rows; 0 when not class-conditional.
+    fn classes(&self) -> usize {
+        0
+    }
+    /// How many network runs one evaluation costs (guidance: 2). NFE counts it as one.
+    fn runs_per_eval(&self) -> usize {
+        1
+    }
+    /// Evaluates.
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor>;
+    /// Evaluates and keeps what a pull-back needs (a network's activations).
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)>;
+}
+
+/// A denoiser shared by scripts, adapters and solvers.
+pub type DynDenoiser = Rc<dyn Denoiser>;
+
+/// A network as it was trained: F(x_in, c_noise, cond), before any interpretation of what it predicts. Implementations run
+/// in their own dtype (cast x_in on entry), and must be differentiable by candle in `x_in` and `c_noise` when asked through
+/// [`Network::linearize`]'s default.
+pub trait Network {
+    /// One line for printing.
+    fn describe(&self) -> String;
+    /// A hash of weights and configuration; `None` when unknowable.
+    fn hash(&self) -> Option<String>;
+    /// The shape of one sample, where it is fixed.
+    fn sample_shape(&self) -> Option<Vec<usize>>;
+    /// The number of classes; 0 when not class-conditional.
+    fn classes(&self) -> usize;
+    /// F(x_in [B, …], c_noise [B], cond): same shape as x_in.
+    fn forward(&self, host: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor>;
+    /// Forward with a pull-back that gives (x̄_in, c̄_noise). The default lets candle differentiate `forward`; networks that are
+    /// script closures override it.
+    fn linearize(
+        &self,
+        host: &dyn Host,
+        x_in: &Tensor,
+        c_noise: &Tensor,
+        cond: &Cond,
+    ) -> Result<(Tensor, NetPullback)> {
+        let x = candle_core::Var::from_tensor(&x_in.detach())?;
+        let c = candle_core::Var::from_tensor(&c_noise.detach())?;
+        let y = self.forward(host, x.as_tensor(), c.as_tensor(), cond)?;
+        let out = y.detach();
+        let pull: NetPullback = Box::new(move |_, cot| {
+            let grads = (&y * cot.to_dtype(y.dtype())?)?.sum_all()?.backward()?;
+            let of = |v: &candle_core::Var| match grads.get(v.as_tensor()) {
+                Some(g) => Ok(g.clone()),
+                None => v.zeros_like(),
+            };
+            Ok((of(&x)?, of(&c)?))
+        });
+        Ok((out, pull))
+    }
+}
+
+/// The pull-back of a network: cotangent of F to (x̄_in, c̄_noise).
+pub type NetPullback = Box<dyn FnOnce(&dyn Host, &Tensor) -> Result<(Tensor, Tensor)>>;

@@ -1,0 +1,17 @@
+//! Time discretizations: heuristic schedules, and the learnable τ_ξ.
+use crate::noise::Noise;
+use candle_core::Tensor;
+
+/// Time steps t_0 = T > t_1 > … > t_N for a solver, and optionally decoupled evaluation times. Both are f64 tensors on the
+/// CPU, and may be tracked by autograd.
+#[derive(Clone)]
+pub struct Schedule {
+    /// The noise schedule in whose time the steps are.
+    pub noise: Noise,
+    /// Steps, [N+1], strictly descending.
+    pub t: Tensor,
+    /// Times at which the denoiser is told to be, [N+1] (the last is unused by multistep solvers), if decoupled.
+    pub t_eval: Option<Tensor>,
+    /// Where it came from (`"logsnr"`, `"ld3"`, …), for printing and results.
+    pub name: String,
+}

@@ -1,0 +1,191 @@
+//! The error of every native part: a kind to match on, a message, and the fix.
+use std::fmt;
+
+/// What went wrong, for scripts that catch (`e.kind`) and for the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Shapes that do not fit together.
+    Shape,
+    /// A value of the wrong type.
+    Type,
+    /// A value outside its range, NaN, or steps that do not descend.
+    Value,
+    /// An option or name that does not exist.
+    Name,
+    /// A file that cannot be read or written.
+    Io,
+    /// A file whose content is not what it should be.
+    Format,
+    /// A device that is missing or failed.
+    Device,
+    /// Not enough memory.
+    Memory,
+    /// Stopped by Ctrl-C.
+    Cancelled,
+    /// Raised by a script function that native code called.
+    Script,
+    /// Anything else that a library reported.
+    Internal,
+}
+
+impl Kind {
+    /// The name that scripts see in `e.kind`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Shape => "shape",
+            Kind::Type => "type",
+            Kind::Value => "value",
+            Kind::Name => "name",
+            Kind::Io => "io",
+            Kind::Format => "format",
+            Kind::Device => "device",
+            Kind::Memory => "memory",
+            Kind::Cancelled => "cancelled",
+            Kind::Script => "script",
+            Kind::Internal => "internal",
+        }
+    }
+}
+
+/// An error with its kind, one clear sentence, and where possible the fix and the shapes involved.
+#[derive(Debug)]
+pub struct Error {
+    kind: Kind,
+    message: String,
+    hint: Option<String>,
+    shapes: Vec<Vec<usize>>,
+    source: Option<Box<dyn std::error::Error + 'static>>,
+}
+
+/// The result of every fallible native function.
+pub type Result<T> = std::result::Result<T, Error>;
+
+impl Error {
+    /// An error of the given kind.
+    pub fn new(kind: Kind, message: impl Into<String>) -> Self {
+        Error { kind, message: message.into(), hint: None, shapes: vec![], source: None }
+    }
+    /// Adds the fix.
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+    /// Adds the shapes that were involved.
+    pub fn shapes(mut self, shapes: &[&[usize]]) -> Self {
+        self.shapes = shapes.iter().map(|s| s.to_vec()).collect();
+        self
+    }
+    /// Adds the error that caused this one.
+    pub fn source(mut self, source: impl std::error::Error + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+    /// Puts `what` in front of the message: `"{what}: {message}"`.
+    pub fn context(mut self, what: impl fmt::Display) -> Self {
+        self.message = format!("{what}: {}", self.message);
+        self
+    }
+    /// What went wrong.
+    pub fn kind(&self) -> Kind {
+        self.kind
+    }
+    /// The sentence, without the fix.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+    /// The fix, if one is known.
+    pub fn fix(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+    /// The shapes involved, if any.
+    pub fn shapes_involved(&self) -> &[Vec<usize>] {
+        &self.shapes
+    }
+    /// The error underneath, taken out (the script layer finds its own errors again this way).
+    pub fn take_source(&mut self) -> Option<Box<dyn std::error::Error + 'static>> {
+        self.source.take()
+    }
+
+    /// Shapes that do not fit.
+    pub fn shape(message: impl Into<String>, shapes: &[&[usize]]) -> Self {
+        Error::new(Kind::Shape, message).shapes(shapes)
+    }
+    /// A value out of range.
+    pub fn value(message: impl Into<String>) -> Self {
+        Error::new(Kind::Value, message)
+    }
+    /// A name that is not among `known`: suggests the nearest.
+    pub fn unknown<'a>(what: &str, name: &str, known: impl IntoIterator<Item = &'a str>) -> Self {
+        let known: Vec<&str> = known.into_iter().collect();
+        let e = Error::new(Kind::Name, format!("unknown {what} `{name}`"));
+        match nearest(name, known.iter().copied()) {
+            Some(n) => e.hint(format!("did you mean `{n}`? Known: {}", known.join(", "))),
+            None if known.is_empty() => e,
+            None => e.hint(format!("known: {}", known.join(", "))),
+        }
+    }
+    /// A file that cannot be read or written.
+    pub fn io(path: impl AsRef<std::path::Path>, doing: &str, e: std::io::Error) -> Self {
+        Error::new(Kind::Io, format!("cannot {doing} `{}`: {e}", path.as_ref().display())).source(e)
+    }
+    /// Stopped by Ctrl-C.
+    pub fn cancelled() -> Self {
+        Error::new(Kind::Cancelled, "stopped by Ctrl-C")
+    }
+}
+
+/// The name among `known` nearest to `name`, if one is near enough to be a likely slip.
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
+        .filter(|(d, k)| *d <= 1 + k.len().max(name.len()) / 4)
+        .min()
+        .map(|(_, k)| k)
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.message)?;
+        match &self.hint {
+            Some(h) => write!(f, "\n  help: {h}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+impl From<candle_core::Error> for Error {
+    fn from(e: candle_core::Error) -> Self {
+        use candle_core::Error as C;
+        let kind = match &e {
+            C::UnexpectedShape { .. }
+            | C::ShapeMismatchBinaryOp { .. }
+            | C::DimOutOfRange { .. }
+            | C::DuplicateDimIndex { .. }
+            | C::UnexpectedNumberOfDims { .. }
+            | C::ShapeMismatch { .. }
+            | C::NarrowInvalidArgs { .. }
+            | C::InvalidIndex { .. }
+            | C::MatMulUnexpectedStriding(_) => Kind::Shape,
+            C::DTypeMismatchBinaryOp { .. } | C::UnexpectedDType { .. } | C::UnsupportedDTypeForOp(..) => Kind::Type,
+            C::DeviceMismatchBinaryOp { .. } | C::Cuda(_) | C::NotCompiledWithCudaSupport => Kind::Device,
+            C::SafeTensor(_) | C::Npy(_) | C::Zip(_) => Kind::Format,
+            C::Io(_) => Kind::Io,
+            C::WithBacktrace { inner, .. } => return Error::from_display(inner),
+            _ => Kind::Internal,
+        };
+        // candle appends a backtrace after the first line when RUST_BACKTRACE is set; users never see one
+        let text = e.to_string();
+        Error::new(kind, text.lines().next().unwrap_or_default())
+    }
+}
+
+impl Error {
+    fn from_display(e: &dyn fmt::Display) -> Self {
+        let text = e.to_string();
+        let kind = if text.contains("shape") { Kind::Shape } else { Kind::Internal };
+        Error::new(kind, text.lines().next().unwrap_or_default())
+    }
+}

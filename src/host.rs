@@ -1,0 +1,88 @@
+//! The handle that long computations receive: cancellation, progress, and calls back into a script.
+use crate::{Error, Kind, Result};
+use candle_core::Tensor;
+use std::any::Any;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// Set by Ctrl-C; every native loop polls it between evaluations with [`check_cancelled`].
+static CANCEL: AtomicBool = AtomicBool::new(false);
+
+/// Asks the running computation to stop (called from the signal handler's thread).
+pub fn cancel() {
+    CANCEL.store(true, Ordering::SeqCst);
+}
+/// Forgets an earlier request to stop (called when a new computation starts).
+pub fn clear_cancel() {
+    CANCEL.store(false, Ordering::SeqCst);
+}
+/// Whether a stop was requested and not yet cleared.
+pub fn cancel_requested() -> bool {
+    CANCEL.load(Ordering::SeqCst)
+}
+/// Fails with [`Kind::Cancelled`] if a stop was requested.
+pub fn check_cancelled() -> Result<()> {
+    if cancel_requested() { Err(Error::cancelled()) } else { Ok(()) }
+}
+
+/// A function defined in a script, as native objects store it: opaque here, an `FnPtr` to the script layer.
+#[derive(Clone)]
+pub struct Callback(pub Rc<dyn Any>);
+
+/// A value that crosses between native code and a script's function.
+#[derive(Clone)]
+pub enum Value {
+    /// A tensor.
+    Tensor(Tensor),
+    /// A floating-point number.
+    Float(f64),
+    /// An integer.
+    Int(i64),
+    /// Anything of the script layer's own (a condition that native code only hands through).
+    Opaque(Rc<dyn Any>),
+    /// Nothing.
+    Unit,
+}
+
+impl Value {
+    /// The tensor in it, or an error that says what `from` should have returned.
+    pub fn tensor(self, from: &str) -> Result<Tensor> {
+        match self {
+            Value::Tensor(t) => Ok(t),
+            _ => Err(Error::new(Kind::Type, format!("{from} must return a tensor"))),
+        }
+    }
+}
+
+/// What a native computation may ask of whoever started it.
+pub trait Host {
+    /// Calls a script's function.
+    fn call(&self, f: &Callback, args: Vec<Value>) -> Result<Value>;
+    /// Starts a progress report of `total` steps; ends when the returned value is dropped.
+    fn progress(&self, label: &str, total: u64) -> Box<dyn Progress>;
+}
+
+/// A running progress report.
+pub trait Progress {
+    /// Advances by `n` steps.
+    fn advance(&mut self, n: u64);
+    /// Shows a short text beside the bar (a loss, a rate).
+    fn note(&mut self, text: &str);
+}
+
+/// A host without a script: shows nothing, and cannot call back. For tests, benches and plain Rust users.
+pub struct Quiet;
+struct Silent;
+
+impl Host for Quiet {
+    fn call(&self, _: &Callback, _: Vec<Value>) -> Result<Value> {
+        Err(Error::new(Kind::Script, "a script's function was called where no script is running"))
+    }
+    fn progress(&self, _: &str, _: u64) -> Box<dyn Progress> {
+        Box::new(Silent)
+    }
+}
+impl Progress for Silent {
+    fn advance(&mut self, _: u64) {}
+    fn note(&mut self, _: &str) {}
+}

@@ -1,0 +1,1 @@
+//! Losses between a sample and its target.

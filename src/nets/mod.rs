@@ -1,0 +1,1 @@
+//! Network architectures, a folder each, and the frozen kernels that they share.

@@ -1,0 +1,1 @@
+//! Optimizers, learning-rate decay, gradient clipping and projection.

@@ -1,0 +1,1 @@
+//! A sampler as data: the plan, its executor, and its reverse pass.

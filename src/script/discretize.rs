@@ -1,0 +1,5 @@
+//! Rhai functions for schedules and τ_ξ.
+use rhai::Engine;
+
+/// Adds this area's types and functions to `engine`.
+pub fn register(_engine: &mut Engine) {}

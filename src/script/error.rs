@@ -1,0 +1,49 @@
+//! Errors between native code and Rhai: a native [`crate::Error`] becomes a catchable value with its kind and shapes.
+use crate::{Error, Kind};
+use rhai::{Dynamic, EvalAltResult, Position};
+use std::rc::Rc;
+
+/// What `catch (e)` receives for a native error; uncaught it prints as message and fix. Getters: `kind`, `message`,
+/// `hint`, `shapes`.
+#[derive(Clone)]
+pub struct Caught(pub Rc<Error>);
+
+/// The result of every fallible function that is registered with the engine.
+pub type RhaiResult<T> = Result<T, Box<EvalAltResult>>;
+
+/// A Rhai error that native code received from a script's function and carries to the outside.
+#[derive(Debug)]
+pub struct Carried(pub Box<EvalAltResult>);
+impl std::fmt::Display for Carried {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+impl std::error::Error for Carried {}
+
+impl From<Error> for Box<EvalAltResult> {
+    fn from(mut e: Error) -> Self {
+        if e.kind() == Kind::Cancelled {
+            return EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into();
+        }
+        // an error of the script's own that only passed through native code comes out as it was
+        if e.kind() == Kind::Script {
+            match e.take_source().map(|s| s.downcast::<Carried>()) {
+                Some(Ok(carried)) => return carried.0,
+                Some(Err(other)) => {
+                    return EvalAltResult::ErrorSystem(e.to_string(), other.to_string().into()).into();
+                }
+                None => {}
+            }
+        }
+        EvalAltResult::ErrorRuntime(Dynamic::from(Caught(Rc::new(e))), Position::NONE).into()
+    }
+}
+
+/// Wraps an error of a script's function for its way through native code.
+pub fn carry(e: Box<EvalAltResult>) -> Error {
+    match *e {
+        EvalAltResult::ErrorTerminated(..) => Error::cancelled(),
+        _ => Error::new(Kind::Script, e.to_string()).source(Carried(e)),
+    }
+}

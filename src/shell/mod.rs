@@ -1,0 +1,1 @@
+//! The script runner and the REPL.

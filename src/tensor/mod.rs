@@ -1,0 +1,2 @@
+//! Tensors on candle: numpy-like operations, random numbers, display, and the two-tape `grad`.
+pub mod grad;
