@@ -3,6 +3,7 @@ pub mod denoise;
 pub mod discretize;
 pub mod error;
 pub mod files;
+pub mod host;
 pub mod loss;
 pub mod noise;
 pub mod optim;

@@ -1,0 +1,151 @@
+//! The [`Host`] of a running script: calls its functions for native code, and shows progress on stderr.
+use super::error::carry;
+use crate::host::{Callback, Host, Progress, Value};
+use crate::{Error, Kind, Result};
+use candle_core::Tensor;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use rhai::{Dynamic, FLOAT, FnPtr, INT, NativeCallContext};
+use std::io::{IsTerminal, Write};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// Set by `--quiet`: no progress at all.
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Switches progress reports off (or on again).
+pub fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::Relaxed);
+}
+
+/// What native code may ask of the script that called it. Made from the call context of a native function, and valid
+/// for that call.
+pub struct ScriptHost<'a> {
+    context: &'a NativeCallContext<'a>,
+}
+
+impl<'a> ScriptHost<'a> {
+    /// The host for the native call that `context` describes.
+    pub fn new(context: &'a NativeCallContext<'a>) -> Self {
+        ScriptHost { context }
+    }
+}
+
+/// A script's function as native objects store it.
+pub fn callback(f: FnPtr) -> Callback {
+    Callback(Rc::new(f))
+}
+
+/// A native value as scripts see it.
+pub fn to_dynamic(v: Value) -> Dynamic {
+    match v {
+        Value::Tensor(t) => Dynamic::from(t),
+        Value::Float(x) => Dynamic::from_float(x),
+        Value::Int(i) => Dynamic::from_int(i),
+        Value::Opaque(o) => o.downcast_ref::<Dynamic>().cloned().unwrap_or(Dynamic::UNIT),
+        Value::Unit => Dynamic::UNIT,
+    }
+}
+
+/// A script's value as native code sees it: what native code does not know is handed through as it is.
+pub fn from_dynamic(v: Dynamic) -> Value {
+    let v = v.flatten();
+    if v.is_unit() {
+        Value::Unit
+    } else if let Ok(x) = v.as_float() as std::result::Result<FLOAT, _> {
+        Value::Float(x)
+    } else if let Ok(i) = v.as_int() as std::result::Result<INT, _> {
+        Value::Int(i)
+    } else {
+        match v.try_cast_result::<Tensor>() {
+            Ok(t) => Value::Tensor(t),
+            Err(v) => Value::Opaque(Rc::new(v)),
+        }
+    }
+}
+
+impl Host for ScriptHost<'_> {
+    fn call(&self, f: &Callback, args: Vec<Value>) -> Result<Value> {
+        let Some(f) = f.0.downcast_ref::<FnPtr>() else {
+            return Err(Error::new(Kind::Internal, "a callback that is not a script's function"));
+        };
+        crate::host::check_cancelled()?;
+        let args: Vec<Dynamic> = args.into_iter().map(to_dynamic).collect();
+        f.call_raw(self.context, None, args).map(from_dynamic).map_err(carry)
+    }
+
+    fn progress(&self, label: &str, total: u64) -> Box<dyn Progress> {
+        if QUIET.load(Ordering::Relaxed) {
+            Box::new(Hidden)
+        } else if std::io::stderr().is_terminal() {
+            Box::new(Bar::new(label, total))
+        } else {
+            Box::new(Lines { label: label.into(), total, done: 0, note: String::new(), start: Instant::now(), next: 10 })
+        }
+    }
+}
+
+/// No progress report.
+struct Hidden;
+impl Progress for Hidden {
+    fn advance(&mut self, _: u64) {}
+    fn note(&mut self, _: &str) {}
+}
+
+/// A bar with rate and time left, drawn on the terminal and removed at the end.
+struct Bar(ProgressBar);
+
+impl Bar {
+    fn new(label: &str, total: u64) -> Self {
+        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+        let style = "{prefix} {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}";
+        if let Ok(style) = ProgressStyle::with_template(style) {
+            bar.set_style(style);
+        }
+        bar.set_prefix(label.to_string());
+        Bar(bar)
+    }
+}
+impl Progress for Bar {
+    fn advance(&mut self, n: u64) {
+        self.0.inc(n);
+    }
+    fn note(&mut self, text: &str) {
+        self.0.set_message(text.to_string());
+    }
+}
+impl Drop for Bar {
+    fn drop(&mut self) {
+        self.0.finish_and_clear();
+    }
+}
+
+/// Where stderr is a file or a pipe: a plain line now and then.
+struct Lines {
+    label: String,
+    total: u64,
+    done: u64,
+    note: String,
+    start: Instant,
+    /// Seconds after which the next line is due: 10, 20, 40, … so that a long run's log stays short.
+    next: u64,
+}
+
+impl Progress for Lines {
+    fn advance(&mut self, n: u64) {
+        self.done += n;
+        let elapsed = self.start.elapsed();
+        if elapsed < Duration::from_secs(self.next) || self.done == 0 {
+            return;
+        }
+        self.next = (self.next * 2).min(self.next + 600);
+        let rate = self.done as f64 / elapsed.as_secs_f64();
+        let left = self.total.saturating_sub(self.done) as f64 / rate;
+        let (label, done, total, note) = (&self.label, self.done, self.total, &self.note);
+        // a closed stderr must not stop the computation
+        let _ = writeln!(std::io::stderr(), "{label}: {done}/{total}, {rate:.1}/s, {left:.0} s left {note}");
+    }
+    fn note(&mut self, text: &str) {
+        self.note = text.to_string();
+    }
+}
