@@ -42,6 +42,8 @@ pub enum TimeInput {
     },
     /// k·t.
     Scaled(f64),
+    /// The time of an unshifted rectified flow at this noise level, σ/(α + σ) from 0 to 1.
+    FlowTime,
 }
 
 impl Predicts {
@@ -89,6 +91,10 @@ impl TimeInput {
             TimeInput::T => t.clone(),
             TimeInput::Discrete { steps } => t * steps as f64 - 1.0,
             TimeInput::Scaled(k) => t * k,
+            TimeInput::FlowTime => {
+                let sigma = noise.sigma(t);
+                &sigma / (noise.alpha(t) + &sigma)
+            }
         }
     }
 }
@@ -107,15 +113,19 @@ pub struct Preconditioned {
 }
 
 impl Preconditioned {
-    /// A denoiser from `net`, trained in `noise` to predict `predicts`. Its second input is ln(σ/α)/4 for EDM's F_θ, and t
-    /// otherwise; change that with [`Preconditioned::with_time`].
+    /// A denoiser from `net`, trained in `noise` to predict `predicts`. Its second input is ln(σ/α)/4 for EDM's F_θ, the flow's
+    /// time σ/(α + σ) for flow prediction, and t otherwise; change that with [`Preconditioned::with_time`].
     pub fn new(net: Rc<dyn Network>, noise: Noise, predicts: Predicts) -> Result<Self> {
         if let Predicts::EdmF { sigma_data } = predicts
             && !(sigma_data.is_finite() && sigma_data > 0.0)
         {
             return Err(Error::value(format!("sigma_data must be a positive number, not {sigma_data}")));
         }
-        let time = if matches!(predicts, Predicts::EdmF { .. }) { TimeInput::LnSigmaOver4 } else { TimeInput::T };
+        let time = match predicts {
+            Predicts::EdmF { .. } => TimeInput::LnSigmaOver4,
+            Predicts::Flow => TimeInput::FlowTime,
+            _ => TimeInput::T,
+        };
         Ok(Preconditioned { net, noise, predicts, time, clamp: false })
     }
     /// Says what the network's second input is.
