@@ -103,6 +103,19 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Runs `f` recording gradients, also inside [`no_grad`] (restored also when `f` fails). Pull-backs run so: they may
+/// differentiate inside.
+pub fn with_grad<T>(f: impl FnOnce() -> T) -> T {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            NO_GRAD.set(self.0);
+        }
+    }
+    let _restore = Restore(NO_GRAD.replace(false));
+    f()
+}
+
 /// A fresh variable with the value of `t`: what `grad` can be taken with respect to.
 pub fn variable(t: &Tensor) -> Result<Tensor> {
     Ok(Var::from_tensor(&t.detach())?.into_inner())
@@ -179,7 +192,7 @@ pub fn vjp(host: &dyn Host, outputs: &[(Tensor, Tensor)], vars: &[Tensor]) -> Re
             continue;
         }
         crate::host::check_cancelled()?;
-        let back = no_grad_off(|| (rec.pullback)(host, &cots))?;
+        let back = with_grad(|| (rec.pullback)(host, &cots))?;
         if back.len() != rec.inputs.len() {
             return Err(Error::new(Kind::Internal, "a pull-back returned the wrong number of cotangents"));
         }
@@ -201,14 +214,6 @@ pub fn vjp(host: &dyn Host, outputs: &[(Tensor, Tensor)], vars: &[Tensor]) -> Re
             }
         })
         .collect()
-}
-
-/// Pull-backs may differentiate inside (checkpoint, script closures), also when called under `no_grad`.
-fn no_grad_off<T>(f: impl FnOnce() -> T) -> T {
-    let old = NO_GRAD.replace(false);
-    let r = f();
-    NO_GRAD.set(old);
-    r
 }
 
 /// The gradient of the scalar `loss` with respect to `vars`.
