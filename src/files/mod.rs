@@ -5,7 +5,7 @@ pub mod image;
 pub mod plot;
 mod plot_axis;
 mod scene;
-//R
+pub mod result;
 pub mod sheet;
 pub mod state;
 pub mod table;
