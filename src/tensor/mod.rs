@@ -1,2 +1,3 @@
 //! Tensors on candle: numpy-like operations, random numbers, display, and the two-tape `grad`.
+pub mod device;
 pub mod grad;
