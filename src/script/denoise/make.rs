@@ -13,7 +13,7 @@ use crate::tensor::device::{default_device, parse_device};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, FnPtr, ImmutableString, Map};
+use rhai::{Dynamic, FnPtr, ImmutableString, Map};
 use std::path::Path;
 use std::rc::Rc;
 
