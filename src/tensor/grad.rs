@@ -5,11 +5,11 @@
 //!
 //! A record lives exactly as long as some tensor that depends on it: the identity operation carries a guard whose
 //! drop removes the record.
-use crate::host::Host;
+use crate::host::{Host, check_cancelled};
 use crate::{Error, Kind, Result};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, TensorId, Var};
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -91,28 +91,17 @@ pub fn is_tracked(t: &Tensor) -> bool {
     enabled() && (t.is_variable() || t.track_op())
 }
 
-/// Runs `f` without recording gradients (restored also when `f` fails).
-pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            NO_GRAD.set(self.0);
-        }
+/// Puts the flag back when dropped.
+struct Restore(bool);
+impl Drop for Restore {
+    fn drop(&mut self) {
+        NO_GRAD.set(self.0);
     }
-    let _restore = Restore(NO_GRAD.replace(true));
-    f()
 }
 
-/// Runs `f` recording gradients, also inside [`no_grad`] (restored also when `f` fails). Pull-backs run so: they may
-/// differentiate inside.
-pub fn with_grad<T>(f: impl FnOnce() -> T) -> T {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            NO_GRAD.set(self.0);
-        }
-    }
-    let _restore = Restore(NO_GRAD.replace(false));
+/// Runs `f` without recording gradients (restored also when `f` fails).
+pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
+    let _restore = Restore(NO_GRAD.replace(true));
     f()
 }
 
@@ -121,20 +110,31 @@ pub fn variable(t: &Tensor) -> Result<Tensor> {
     Ok(Var::from_tensor(&t.detach())?.into_inner())
 }
 
+/// `t` as it is while gradients are recorded, detached inside [`no_grad`]: what a script's operation returns.
+pub fn result(t: Tensor) -> Tensor {
+    if enabled() || !t.track_op() || t.is_variable() { t } else { t.detach() }
+}
+
 /// Turns `outputs`, computed outside candle's graph from `inputs`, into tensors through which [`grad`] flows by way of
-/// `pullback`. Returns the outputs unchanged when no input is tracked.
+/// `pullback`. Returns the outputs (detached) when no input is tracked.
 pub fn record(outputs: Vec<Tensor>, inputs: &[Tensor], pullback: RecordPullback) -> Result<Vec<Tensor>> {
     if !inputs.iter().any(is_tracked) {
-        return Ok(outputs);
+        return Ok(outputs.iter().map(Tensor::detach).collect());
     }
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     let leaves =
         outputs.iter().map(|o| Ok(Var::from_tensor(&o.detach().contiguous()?)?)).collect::<Result<Vec<_>>>()?;
-    LIVE.with(|l| l.borrow_mut().insert(id, leaves.len()));
-    let guarded = leaves.iter().map(|v| Ok(v.as_tensor().apply_op1(Guard(id))?)).collect::<Result<Vec<_>>>()?;
+    let guarded = leaves.iter().map(|v| guard(v.as_tensor(), id)).collect::<Result<Vec<_>>>()?;
     let record = Rc::new(Record { inputs: inputs.to_vec(), leaves, pullback });
     RECORDS.with(|r| r.borrow_mut().insert(id, record));
     Ok(guarded)
+}
+
+/// The leaf of record `id` behind one more guard, which keeps the record alive.
+fn guard(leaf: &Tensor, id: u64) -> Result<Tensor> {
+    LIVE.with(|l| *l.borrow_mut().entry(id).or_insert(0) += 1);
+    // from here on the guard's drop counts down, also when candle fails
+    Ok(leaf.apply_op1(Guard(id))?)
 }
 
 /// How many records are alive (for tests of leaks).
@@ -142,29 +142,42 @@ pub fn live_records() -> usize {
     RECORDS.with(|r| r.borrow().len())
 }
 
+/// The number that the next record will get: what is made from now on has this number or a higher one.
+fn mark() -> u64 {
+    NEXT.load(Ordering::Relaxed)
+}
+
 /// Gradients by the id of the variable (or recorded leaf) that they belong to.
-#[derive(Default)]
-struct Acc(HashMap<TensorId, Tensor>);
+struct Acc {
+    grads: HashMap<TensorId, Tensor>,
+    /// What anyone will ask for; the rest (candle also differentiates constants) is let go at once.
+    wanted: HashSet<TensorId>,
+}
 
 impl Acc {
     fn add(&mut self, id: TensorId, g: Tensor) -> Result<()> {
-        let sum = match self.0.remove(&id) {
+        if !self.wanted.contains(&id) {
+            return Ok(());
+        }
+        let sum = match self.grads.remove(&id) {
             Some(old) => (old + g)?,
             None => g,
         };
-        self.0.insert(id, sum);
+        self.grads.insert(id, sum);
         Ok(())
     }
     /// Adds ⟨cot, t⟩'s gradients, for t anywhere in candle's graph.
     fn pull(&mut self, t: &Tensor, cot: &Tensor) -> Result<()> {
-        if t.is_variable() {
-            return self.add(t.id(), cot.clone());
-        }
-        if !t.track_op() {
+        if !t.track_op() || !t.dtype().is_float() {
             return Ok(());
         }
-        let grads = (t * cot.detach())?.sum_all()?.backward()?;
-        let ids: Vec<TensorId> = grads.get_ids().copied().collect();
+        let cot = cot.detach().to_dtype(t.dtype())?.to_device(t.device())?;
+        if t.is_variable() {
+            return self.add(t.id(), cot);
+        }
+        // candle differentiates a sum of ones: the product with the cotangent makes it ours
+        let grads = (t * cot)?.sum_all()?.backward()?;
+        let ids: Vec<TensorId> = grads.get_ids().copied().filter(|id| self.wanted.contains(id)).collect();
         for id in ids {
             if let Some(g) = grads.get_id(id) {
                 self.add(id, g.detach())?;
@@ -174,46 +187,70 @@ impl Acc {
     }
 }
 
+fn check_cotangent(what: &str, of: &Tensor, cot: &Tensor) -> Result<()> {
+    if of.dims() == cot.dims() {
+        return Ok(());
+    }
+    let m = format!("{what}: a cotangent of shape {:?} does not fit a value of shape {:?}", cot.dims(), of.dims());
+    Err(Error::shape(m, &[of.dims(), cot.dims()]))
+}
+
 /// The vector-Jacobian product Σ ⟨cot_k, output_k⟩ differentiated with respect to `vars`; zeros where nothing flows.
 pub fn vjp(host: &dyn Host, outputs: &[(Tensor, Tensor)], vars: &[Tensor]) -> Result<Vec<Tensor>> {
-    let mut acc = Acc::default();
-    for (out, cot) in outputs {
-        if out.dims() != cot.dims() {
-            return Err(Error::shape("vjp: a cotangent must have its output's shape", &[out.dims(), cot.dims()]));
-        }
-        acc.pull(out, &cot.to_dtype(out.dtype())?)?;
+    vjp_since(host, outputs, vars, 0)
+}
+
+/// [`vjp`] that pulls through records from number `since` on; older ones end the walk.
+fn vjp_since(host: &dyn Host, outputs: &[(Tensor, Tensor)], vars: &[Tensor], since: u64) -> Result<Vec<Tensor>> {
+    if let Some(v) = vars.iter().find(|v| !v.is_variable()) {
+        let m = format!("grad: the tensor of shape {:?} is not a variable", v.dims());
+        let e = Error::new(Kind::Value, m).shapes(&[v.dims()]);
+        return Err(e.hint("make one with `let v = variable(t)` and compute the loss from that same `v`"));
     }
-    // newest first: a record's outputs can only feed records made later
-    let ids: Vec<u64> = RECORDS.with(|r| r.borrow().keys().rev().copied().collect());
+    let (ids, leaves): (Vec<u64>, Vec<TensorId>) = RECORDS.with(|r| {
+        let r = r.borrow();
+        let leaves = r.range(since..).flat_map(|(_, r)| r.leaves.iter().map(|l| l.as_tensor().id())).collect();
+        // newest first: a record's outputs can only feed records made later
+        (r.range(since..).rev().map(|(id, _)| *id).collect(), leaves)
+    });
+    let wanted = leaves.into_iter().chain(vars.iter().map(|v| v.id())).collect();
+    let mut acc = Acc { grads: HashMap::new(), wanted };
+    for (out, cot) in outputs {
+        check_cotangent("vjp", out, cot)?;
+        acc.pull(out, cot)?;
+    }
     for id in ids {
         let Some(rec) = RECORDS.with(|r| r.borrow().get(&id).cloned()) else { continue };
-        let cots: Vec<Option<Tensor>> = rec.leaves.iter().map(|l| acc.0.get(&l.as_tensor().id()).cloned()).collect();
+        let cots: Vec<Option<Tensor>> =
+            rec.leaves.iter().map(|l| acc.grads.get(&l.as_tensor().id()).cloned()).collect();
         if cots.iter().all(Option::is_none) {
             continue;
         }
-        crate::host::check_cancelled()?;
+        check_cancelled()?;
         let back = with_grad(|| (rec.pullback)(host, &cots))?;
         if back.len() != rec.inputs.len() {
-            return Err(Error::new(Kind::Internal, "a pull-back returned the wrong number of cotangents"));
+            let m = format!("a pull-back returned {} cotangents for {} inputs", back.len(), rec.inputs.len());
+            return Err(Error::new(Kind::Internal, m));
         }
         for (input, cot) in rec.inputs.iter().zip(back) {
             if let Some(cot) = cot {
-                acc.pull(input, &cot.to_dtype(input.dtype())?)?;
+                check_cotangent("a pull-back", input, &cot)?;
+                acc.pull(input, &cot)?;
             }
         }
     }
     vars.iter()
-        .map(|v| {
-            if !v.is_variable() {
-                let e = Error::new(Kind::Value, "grad: not a variable: gradients are taken with respect to variables");
-                return Err(e.hint("make one with `variable(t)` and compute the loss from that"));
-            }
-            match acc.0.get(&v.id()) {
-                Some(g) => Ok(g.reshape(v.shape())?.to_dtype(v.dtype())?),
-                None => Ok(v.zeros_like()?.detach()),
-            }
+        .map(|v| match acc.grads.get(&v.id()) {
+            Some(g) => Ok(g.reshape(v.shape())?.to_dtype(v.dtype())?.detach()),
+            None => Ok(v.zeros_like()?.detach()),
         })
         .collect()
+}
+
+/// Runs `f` with gradients recorded: pull-backs may differentiate inside, also when called under [`no_grad`].
+pub fn with_grad<T>(f: impl FnOnce() -> T) -> T {
+    let _restore = Restore(NO_GRAD.replace(false));
+    f()
 }
 
 /// The gradient of the scalar `loss` with respect to `vars`.
@@ -223,4 +260,87 @@ pub fn grad(host: &dyn Host, loss: &Tensor, vars: &[Tensor]) -> Result<Vec<Tenso
         return Err(e.hint("reduce it first, e.g. `mean(loss)`, or use `vjp`"));
     }
     vjp(host, &[(loss.clone(), loss.ones_like()?.detach())], vars)
+}
+
+/// What [`checkpoint`] runs, and runs again in the backward pass.
+pub type Block = Rc<dyn Fn(&dyn Host, &[Tensor]) -> Result<Vec<Tensor>>>;
+
+/// Runs `f` on `inputs` and keeps none of its intermediate results: the backward pass runs it again. Gradients flow to
+/// the inputs and to every variable (or tensor computed from one) that `f` uses besides. `f` must do the same both
+/// times: a second run with another result is an error.
+pub fn checkpoint(host: &dyn Host, f: Block, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+    if !enabled() {
+        return Ok(f(host, inputs)?.iter().map(Tensor::detach).collect());
+    }
+    let tracked: Vec<bool> = inputs.iter().map(|x| x.track_op() && x.dtype().is_float()).collect();
+    let again: Vec<Tensor> = inputs.iter().map(Tensor::detach).collect();
+    let fresh = move || {
+        let one = |(x, t): (&Tensor, &bool)| if *t { variable(x) } else { Ok(x.clone()) };
+        again.iter().zip(&tracked).map(one).collect::<Result<Vec<_>>>()
+    };
+    let since = mark();
+    let vars = fresh()?;
+    let outs = f(host, &vars)?;
+    let (captured, held) = captured(&outs, &vars, since)?;
+    let outs: Vec<Tensor> = outs.iter().map(Tensor::detach).collect();
+    let kept = outs.clone();
+    let pullback: RecordPullback = Box::new(move |host, cots| {
+        let since = mark();
+        let vars = fresh()?;
+        let outs = f(host, &vars)?;
+        if outs.len() != kept.len() || !outs.iter().zip(&kept).all(|(a, b)| same_bits(a, b)) {
+            let e = Error::value("checkpoint: the function gave another result when the backward pass ran it again");
+            return Err(e.hint("it must depend on its arguments and on variables that do not change in between"));
+        }
+        let pairs: Vec<(Tensor, Tensor)> =
+            outs.into_iter().zip(cots).filter_map(|(o, c)| c.clone().map(|c| (o, c))).collect();
+        let wrt: Vec<Tensor> = vars.iter().filter(|v| v.is_variable()).chain(&captured).cloned().collect();
+        let mut grads = vjp_since(host, &pairs, &wrt, since)?.into_iter();
+        let mut all: Vec<Option<Tensor>> =
+            vars.iter().map(|v| v.is_variable().then(|| grads.next()).flatten()).collect();
+        all.extend(grads.map(Some));
+        Ok(all)
+    });
+    record(outs, &[inputs, &held].concat(), pullback)
+}
+
+/// The variables behind `outs` that were there before record number `since`, without `except`; beside each, the tensor
+/// that stands for it as a record's input (for another record's leaf, one that keeps that record alive).
+fn captured(outs: &[Tensor], except: &[Tensor], since: u64) -> Result<(Vec<Tensor>, Vec<Tensor>)> {
+    let (mut found, mut held) = (vec![], vec![]);
+    let mut seen: HashSet<TensorId> = except.iter().map(Tensor::id).collect();
+    let mut todo: Vec<Tensor> = outs.to_vec();
+    let owners: HashMap<TensorId, u64> = RECORDS.with(|r| {
+        let r = r.borrow();
+        r.iter().flat_map(|(id, r)| r.leaves.iter().map(|l| (l.as_tensor().id(), *id))).collect()
+    });
+    while let Some(t) = todo.pop() {
+        for v in t.sorted_nodes().into_iter().filter(|n| n.is_variable()) {
+            if !seen.insert(v.id()) {
+                continue;
+            }
+            match owners.get(&v.id()) {
+                // made inside: what it was made from counts
+                Some(id) if *id >= since => {
+                    if let Some(r) = RECORDS.with(|r| r.borrow().get(id).cloned()) {
+                        todo.extend(r.inputs.iter().cloned());
+                    }
+                }
+                Some(id) => {
+                    found.push(v.clone());
+                    held.push(guard(v, *id)?);
+                }
+                None => {
+                    found.push(v.clone());
+                    held.push(v.clone());
+                }
+            }
+        }
+    }
+    Ok((found, held))
+}
+
+fn same_bits(a: &Tensor, b: &Tensor) -> bool {
+    let bits = |t: &Tensor| super::create::to_f64(t).map(|v| v.into_iter().map(f64::to_bits).collect::<Vec<_>>());
+    a.dims() == b.dims() && matches!((bits(a), bits(b)), (Ok(x), Ok(y)) if x == y)
 }

@@ -1,0 +1,162 @@
+//! Dtypes and devices by name, and which dtype an operation computes in.
+use crate::{Error, Kind, Result};
+use candle_core::{DType, Device, Tensor};
+use std::cell::RefCell;
+
+/// The dtype of new floating-point tensors unless told otherwise, as in PyTorch.
+pub const FLOAT: DType = DType::F32;
+
+const NAMES: [(&str, DType); 9] = [
+    ("u8", DType::U8),
+    ("u32", DType::U32),
+    ("i16", DType::I16),
+    ("i32", DType::I32),
+    ("i64", DType::I64),
+    ("bf16", DType::BF16),
+    ("f16", DType::F16),
+    ("f32", DType::F32),
+    ("f64", DType::F64),
+];
+
+/// The dtype called `name` (`"f32"`, `"i64"`, …; masks are `"u8"`). An unknown name is an error that lists them.
+pub fn parse(name: &str) -> Result<DType> {
+    match NAMES.iter().find(|(n, _)| *n == name) {
+        Some((_, d)) => Ok(*d),
+        None => Err(Error::unknown("dtype", name, NAMES.iter().map(|(n, _)| *n))),
+    }
+}
+
+/// The dtype in which `a` and `b` meet: floats win over integers, more bits over fewer, f16 with bf16 gives f32, and
+/// different integers give i64.
+pub fn promote(a: DType, b: DType) -> DType {
+    match (a.is_float(), b.is_float()) {
+        _ if a == b => a,
+        (true, false) => a,
+        (false, true) => b,
+        (false, false) => DType::I64,
+        (true, true) if a == DType::F64 || b == DType::F64 => DType::F64,
+        (true, true) => DType::F32,
+    }
+}
+
+/// The dtype of a result that cannot be an integer: `d` itself if floating point, else [`FLOAT`].
+pub fn floating(d: DType) -> DType {
+    if d.is_float() { d } else { FLOAT }
+}
+
+/// `t` in a floating-point dtype (integers become [`FLOAT`]).
+pub fn to_float(t: &Tensor) -> Result<Tensor> {
+    Ok(t.to_dtype(floating(t.dtype()))?)
+}
+
+/// Fails unless `t` is floating point; `what` names the caller.
+pub fn want_float(what: &str, t: &Tensor) -> Result<()> {
+    if t.dtype().is_float() {
+        return Ok(());
+    }
+    let m = format!("{what}: expected a floating-point tensor, got dtype {}", t.dtype().as_str());
+    Err(Error::new(Kind::Type, m).hint("convert it first: `x.to(\"f32\")`"))
+}
+
+thread_local! {
+    static DEFAULT: RefCell<Device> = const { RefCell::new(Device::Cpu) };
+}
+
+/// The device on which tensors are made unless told otherwise (set by `--device`).
+pub fn default_device() -> Device {
+    DEFAULT.with(|d| d.borrow().clone())
+}
+
+/// Sets [`default_device`] for this thread.
+pub fn set_default_device(device: Device) {
+    DEFAULT.with(|d| *d.borrow_mut() = device);
+}
+
+/// The device called `name`: `"cpu"`, `"cuda"` or `"cuda:n"`.
+pub fn device(name: &str) -> Result<Device> {
+    match name.split_once(':').map_or((name, "0"), |(a, b)| (a, b)) {
+        ("cpu", _) if name == "cpu" => Ok(Device::Cpu),
+        ("cuda", n) => match n.parse::<usize>() {
+            Ok(n) => cuda(n),
+            Err(_) => Err(Error::value(format!("device `{name}`: `{n}` is not a device number"))),
+        },
+        _ => Err(Error::unknown("device", name, ["cpu", "cuda", "cuda:0", "cuda:1"])),
+    }
+}
+
+#[cfg(feature = "cuda")]
+fn cuda(n: usize) -> Result<Device> {
+    // candle panics where the driver's library is missing
+    if !unsafe { candle_core::cuda_backend::cudarc::driver::sys::is_culib_present() } {
+        return Err(Error::new(Kind::Device, "no CUDA driver on this machine").hint("use `--device cpu`"));
+    }
+    Ok(Device::new_cuda(n)?)
+}
+#[cfg(not(feature = "cuda"))]
+fn cuda(_: usize) -> Result<Device> {
+    let e = Error::new(Kind::Device, "this build has no CUDA support");
+    Err(e.hint("use `--device cpu`, or build with `--features cuda`"))
+}
+
+/// The name of a device as [`device`] reads it.
+pub fn device_name(d: &Device) -> String {
+    match d.location() {
+        candle_core::DeviceLocation::Cpu => "cpu".into(),
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+    }
+}
+
+/// The dimension that `dim` means in a tensor of shape `dims`: negative ones count from the end.
+pub fn dim(what: &str, dims: &[usize], dim: i64) -> Result<usize> {
+    let rank = dims.len() as i64;
+    if (-rank..rank).contains(&dim) {
+        return Ok(if dim < 0 { dim + rank } else { dim } as usize);
+    }
+    let m = format!("{what}: dimension {dim} does not exist in a tensor of {rank} dimensions");
+    Err(Error::shape(m, &[dims]))
+}
+
+/// Several dimensions as [`dim`] reads them, none twice; `None` means all.
+pub fn dims(what: &str, shape: &[usize], list: Option<&[i64]>) -> Result<Vec<usize>> {
+    let Some(list) = list else { return Ok((0..shape.len()).collect()) };
+    let mut out = vec![];
+    for &d in list {
+        let d = dim(what, shape, d)?;
+        if out.contains(&d) {
+            return Err(Error::shape(format!("{what}: dimension {d} is named twice"), &[shape]));
+        }
+        out.push(d);
+    }
+    Ok(out)
+}
+
+/// The shape to which `a` and `b` broadcast (numpy's rule).
+pub fn broadcast(what: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
+    let n = a.len().max(b.len());
+    let at = |s: &[usize], i: usize| if i + s.len() < n { 1 } else { s[i + s.len() - n] };
+    (0..n)
+        .map(|i| match (at(a, i), at(b, i)) {
+            (x, y) if x == y => Ok(x),
+            (1, y) => Ok(y),
+            (x, 1) => Ok(x),
+            _ => Err(Error::shape(format!("{what}: shapes {a:?} and {b:?} do not broadcast"), &[a, b])
+                .hint("dimensions are compared from the last; each pair must be equal or contain a 1")),
+        })
+        .collect()
+}
+
+/// Fails where a tensor of this shape could not be addressed or would plainly not fit, before memory is taken.
+pub fn check_size(what: &str, shape: &[usize], dtype: DType) -> Result<usize> {
+    let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    let bytes = n.and_then(|n| n.checked_mul(dtype.size_in_bytes()));
+    match (n, bytes) {
+        (Some(n), Some(b)) if b <= MAX_BYTES => Ok(n),
+        _ => {
+            let m = format!("{what}: a tensor of shape {shape:?} and dtype {} is too large", dtype.as_str());
+            Err(Error::new(Kind::Memory, m).shapes(&[shape]))
+        }
+    }
+}
+/// No tensor is larger than this (1 TiB): a slip in a shape is an error, not an abort by the allocator.
+const MAX_BYTES: usize = 1 << 40;
