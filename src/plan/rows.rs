@@ -12,12 +12,15 @@ pub enum Use {
     Column(usize),
     /// Class labels.
     Labels,
+    /// The noise to start from.
+    Start,
 }
 
 fn rng(seed: u64, sample: u64, what: Use) -> ChaCha8Rng {
     let (tag, index) = match what {
         Use::Column(c) => (1u64, c as u64),
         Use::Labels => (2, 0),
+        Use::Start => (3, 0),
     };
     let mut key = [0; 32];
     key[..8].copy_from_slice(&seed.to_le_bytes());
@@ -30,11 +33,20 @@ fn rng(seed: u64, sample: u64, what: Use) -> ChaCha8Rng {
 
 /// Unit-variance noise of the shape, dtype and device of `like` [B, …]; row i belongs to sample `first + i`.
 pub fn normal_like(seed: u64, first: u64, column: usize, like: &Tensor) -> Result<Tensor> {
+    normal(seed, first, Use::Column(column), like)
+}
+
+/// Unit-variance noise to start from, by the same rule.
+pub fn start_like(seed: u64, first: u64, like: &Tensor) -> Result<Tensor> {
+    normal(seed, first, Use::Start, like)
+}
+
+fn normal(seed: u64, first: u64, what: Use, like: &Tensor) -> Result<Tensor> {
     let rows = like.dims().first().copied().unwrap_or(1);
     let per_row = like.elem_count().checked_div(rows).unwrap_or(0);
     let mut v: Vec<f64> = Vec::with_capacity(like.elem_count());
     for i in 0..rows {
-        let mut rng = rng(seed, first.wrapping_add(i as u64), Use::Column(column));
+        let mut rng = rng(seed, first.wrapping_add(i as u64), what);
         v.extend((0..per_row).map(|_| -> f64 { StandardNormal.sample(&mut rng) }));
     }
     let t = Tensor::from_vec(v, like.shape(), &Device::Cpu)?;

@@ -6,6 +6,7 @@ use super::{Plan, reverse};
 use crate::denoise::{Cond, DynDenoiser, Prediction};
 use crate::discretize::Schedule;
 use crate::host::Host;
+use crate::noise::Noise;
 use crate::real::{Real, Tape};
 use crate::solve::Solver;
 use crate::tensor::grad;
@@ -217,7 +218,7 @@ impl Tracked {
     /// the prior's scale depends on it.
     pub fn sample(
         &self,
-        schedule: &Schedule,
+        noise: &Noise,
         net: &DynDenoiser,
         host: &dyn Host,
         z: &Tensor,
@@ -225,9 +226,9 @@ impl Tracked {
         on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
     ) -> Result<Solution> {
         let t0 = &self.plan.states[0].t;
-        let prior = schedule.noise.prior_std(t0.v());
+        let prior = noise.prior_std(t0.v());
         // the prior is σ(t_0) for VE and flow, and then has its gradient; it is the constant 1 for VP
-        let sigma = schedule.noise.sigma(t0);
+        let sigma = noise.sigma(t0);
         let scale = if (sigma.v() - prior).abs() <= 1e-12 * prior.abs() { sigma } else { prior.into() };
         self.solve_scaled(net, host, z, Some(scale), opts, on_step)
     }

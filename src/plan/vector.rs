@@ -122,7 +122,7 @@ pub fn is_finite(t: &Tensor) -> Result<bool> {
     match cpu {
         Some(ok) => Ok(ok),
         // 0 · x is 0 for finite x and NaN for the rest; the sum cannot overflow
-        None => Ok(t.to_dtype(DType::F32)?.affine(0.0, 0.0)?.sum_all()?.to_scalar::<f32>()? == 0.0),
+        None => Ok(t.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? == 0.0),
     }
 }
 
