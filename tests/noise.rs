@@ -83,6 +83,8 @@ fn fixed() -> ProptestConfig {
     ProptestConfig { rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
 }
 
+type Function<'a> = &'a dyn Fn(&Real) -> Real;
+
 proptest! {
     #![proptest_config(fixed())]
 
@@ -120,7 +122,7 @@ proptest! {
                 let at = |d: f64| f(&(t + d).into()).v();
                 (8.0 * (at(h) - at(-h)) - (at(2.0 * h) - at(-2.0 * h))) / (12.0 * h)
             };
-            let functions: [(&str, &dyn Fn(&Real) -> Real); 7] = [
+            let functions: [(&str, Function); 7] = [
                 ("log_alpha'", &|t| n.log_alpha(t)),
                 ("log_sigma'", &|t| n.log_sigma(t)),
                 ("dlog_alpha'", &|t| n.dlog_alpha(t)),
