@@ -8,6 +8,7 @@ pub mod error;
 pub mod files;
 pub mod host;
 pub mod loss;
+pub mod method;
 pub mod modules;
 pub mod noise;
 pub mod numbers;

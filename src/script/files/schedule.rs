@@ -37,6 +37,13 @@ fn meta(map: Map) -> RhaiResult<serde_json::Map<String, Value>> {
     }
 }
 
+/// The schedule's own record, with the entries of this call over it.
+fn joined(schedule: &Schedule, entries: Map) -> RhaiResult<serde_json::Map<String, Value>> {
+    let mut all = (*schedule.record).clone();
+    all.extend(meta(entries)?);
+    Ok(all)
+}
+
 fn accept(what: &str, options: Map) -> RhaiResult<bool> {
     let mut o = Options::new(what, options);
     let accept = o.bool("accept_edits")?.unwrap_or(false);
@@ -52,7 +59,7 @@ mod globals {
     /// Example: `run.schedule.save("ld3-5.json")`
     #[rhai_fn(return_raw, pure)]
     pub fn save(schedule: &mut Schedule, path: &str) -> RhaiResult<()> {
-        Ok(result::save(path, schedule, serde_json::Map::new())?)
+        Ok(result::save(path, schedule, (*schedule.record).clone())?)
     }
     /// Writes the schedule as a JSON file together with what made it.
     ///
@@ -62,17 +69,17 @@ mod globals {
     /// Example: `schedule.save("ld3-5.json", #{ seed: 0, losses: #{ valid: 0.01 }, made: #{ seconds: 71.5 } })`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_with(schedule: &mut Schedule, path: &str, entries: Map) -> RhaiResult<()> {
-        Ok(result::save(path, schedule, meta(entries)?)?)
+        Ok(result::save(path, schedule, joined(schedule, entries)?)?)
     }
     /// Writes the schedule as a JSON file.
     #[rhai_fn(return_raw)]
     pub fn save_schedule(path: &str, schedule: Schedule) -> RhaiResult<()> {
-        Ok(result::save(path, &schedule, serde_json::Map::new())?)
+        Ok(result::save(path, &schedule, (*schedule.record).clone())?)
     }
     /// Writes the schedule as a JSON file together with what made it; entries as in `save`.
     #[rhai_fn(name = "save_schedule", return_raw)]
     pub fn save_schedule_with(path: &str, schedule: Schedule, entries: Map) -> RhaiResult<()> {
-        Ok(result::save(path, &schedule, meta(entries)?)?)
+        Ok(result::save(path, &schedule, joined(&schedule, entries)?)?)
     }
     /// Reads a schedule file, checking its format, its hash and its steps.
     ///
@@ -103,6 +110,13 @@ mod globals {
     #[rhai_fn(name = "schedule_info", return_raw)]
     pub fn schedule_info_with(path: &str, options: Map) -> RhaiResult<Dynamic> {
         Ok(from_json(&Value::Object(result::load(path, accept("schedule_info", options)?)?.body)))
+    }
+    /// The schedule with a record of what made it, which `save` will write; entries as in `save`.
+    ///
+    /// Example: `schedule.with_record(#{ seed: 0, losses: #{ valid: 0.01 } }).save("ld3-5.json")`
+    #[rhai_fn(return_raw, pure)]
+    pub fn with_record(schedule: &mut Schedule, entries: Map) -> RhaiResult<Schedule> {
+        Ok(schedule.clone().with_record(meta(entries)?))
     }
     /// The schedule as plain data, `#{ name, noise, t, t_eval }`, for JSON, hashes and `schedule_from_map`.
     ///
