@@ -88,6 +88,10 @@ impl Session {
     pub fn engine(&self) -> &Engine {
         &self.engine
     }
+    /// The engine, for registering more functions before anything is evaluated.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
+    }
     /// The session's variables.
     pub fn scope(&self) -> &Scope<'static> {
         &self.scope
