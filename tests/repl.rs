@@ -23,7 +23,7 @@ impl Terminal {
         command.env("TERM", "xterm");
         command.env("NO_COLOR", "1");
         let child = pair.slave.spawn_command(command).unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(30, columns, 0)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(30.try_into().unwrap(), columns.try_into().unwrap(), 0)));
         let (mut reader, seen) = (pair.master.try_clone_reader().unwrap(), screen.clone());
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
@@ -84,7 +84,8 @@ fn a_session() {
     t.wait("unknown function `nothing`");
     // several lines while a bracket is open
     t.send("let v = [\r1,\r");
-    t.send("2];\r");
+    t.wait("[\n1,");
+    t.enter("2];");
     t.enter("v");
     t.wait("\n[1, 2]\n");
     // Ctrl-C at the prompt clears the line
