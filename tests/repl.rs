@@ -55,13 +55,18 @@ impl Terminal {
         self.keys.write_all(text.as_bytes()).unwrap();
         self.keys.flush().unwrap();
     }
+    /// Sends keys and waits for the next prompt: rustyline forgets what is typed ahead of it.
+    #[track_caller]
+    fn press(&mut self, keys: &str) {
+        let prompts = |s: &str| s.matches("ld3>").count();
+        let before = prompts(&self.contents());
+        self.send(keys);
+        self.wait_until("the next prompt", |s| prompts(s) > before);
+    }
     /// Enters a line and waits for the next prompt.
     #[track_caller]
     fn enter(&mut self, line: &str) {
-        let prompts = |s: &str| s.matches("ld3>").count();
-        let before = prompts(&self.contents());
-        self.send(&format!("{line}\r"));
-        self.wait_until("the next prompt", |s| prompts(s) > before);
+        self.press(&format!("{line}\r"));
     }
     /// The exit code of a session that was told to leave.
     fn exit_code(&mut self) -> u32 {
@@ -91,13 +96,13 @@ fn a_session() {
     // Ctrl-C at the prompt clears the line
     t.send("let b = 5");
     t.wait("let b = 5");
-    t.send("\x03");
+    t.press("\x03");
     t.enter("a - 3");
     t.wait("\n17\n");
     // Ctrl-C during a computation stops it, and the session lives on
     t.send("loop { a += 1; }\r");
     std::thread::sleep(Duration::from_millis(300));
-    t.send("\x03");
+    t.press("\x03");
     t.wait("stopped by Ctrl-C");
     t.enter("if a > 20 { \"alive\" }");
     t.wait("\n\"alive\"\n");
@@ -110,7 +115,7 @@ fn a_session() {
     let mut t = Terminal::open(home.path(), 40);
     t.send("\x1b[A\x1b[A");
     t.wait("\"alive\"");
-    t.send("\x03");
+    t.press("\x03");
     t.send("\x04");
     assert_eq!(t.exit_code(), 0);
 }
