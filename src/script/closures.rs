@@ -97,8 +97,7 @@ impl Environment {
             match params {
                 // this very error makes `map`, `filter`, … try again with another number of arguments
                 Some(n) if n != args.len() => {
-                    let types: Vec<&str> =
-                        args.iter().map(|a| context.engine().map_type_name(a.type_name())).collect();
+                    let types: Vec<&str> = args.iter().map(|a| context.engine().map_type_name(a.type_name())).collect();
                     let signature = format!("{shown} ({})", types.join(", "));
                     Err(EvalAltResult::ErrorFunctionNotFound(signature, Position::NONE).into())
                 }

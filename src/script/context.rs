@@ -90,9 +90,13 @@ fn satisfies(have: &str, want: &str) -> Option<bool> {
 /// Registers the functions of this file; they read `run`.
 pub fn register(engine: &mut Engine, run: &SharedRun) {
     let r = run.clone();
-    doc(engine, "seed", &["/// The seed of this run: `--seed`, 0 by default.", "/// Example: `seed()`"], [], move || {
-        r.borrow().seed
-    });
+    doc(
+        engine,
+        "seed",
+        &["/// The seed of this run: `--seed`, 0 by default.", "/// Example: `seed()`"],
+        [],
+        move || r.borrow().seed,
+    );
     let r = run.clone();
     doc(
         engine,
@@ -138,12 +142,11 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
             match satisfies(crate::VERSION, want) {
                 Some(true) => Ok(()),
                 Some(false) => {
-                    let e = Error::new(Kind::Value, format!("this script needs ld3sh {want}; this is {}", crate::VERSION));
+                    let e =
+                        Error::new(Kind::Value, format!("this script needs ld3sh {want}; this is {}", crate::VERSION));
                     Err(e.hint(format!("install a {want} release")).into())
                 }
-                None => {
-                    Err(Error::value(format!("require: `{want}` is not a version")).hint("like `\"0.1\"`").into())
-                }
+                None => Err(Error::value(format!("require: `{want}` is not a version")).hint("like `\"0.1\"`").into()),
             }
         },
     );

@@ -48,7 +48,8 @@ pub fn decode(bytes: Vec<u8>, name: &str) -> Result<String> {
 /// Rhai does not know `#!` lines: makes the first line a comment of the same length.
 pub fn without_shebang(text: &str) -> String {
     match text.strip_prefix("#!") {
-        Some(rest) => format!("//{rest}"),
+        // `///` would be a doc comment
+        Some(rest) => format!("//{}", rest.replacen('/', " ", 1)),
         None => text.to_string(),
     }
 }

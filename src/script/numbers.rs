@@ -15,7 +15,9 @@ pub fn register(engine: &mut Engine) {
 /// x / y: an integer if it divides, else a float.
 fn divide(x: INT, y: INT) -> RhaiResult<Dynamic> {
     if y == 0 {
-        return Err(Error::value(format!("division of {x} by zero")).hint("for ±inf, divide floats: `1.0 / 0.0`").into());
+        return Err(Error::value(format!("division of {x} by zero"))
+            .hint("for ±inf, divide floats: `1.0 / 0.0`")
+            .into());
     }
     match (x.checked_rem(y), x.checked_div(y)) {
         (Some(0), Some(q)) => Ok(q.into()),

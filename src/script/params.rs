@@ -91,7 +91,9 @@ fn declare(f: &FnCallExpr, pos: Position, nested: bool, found: &[Param]) -> std:
     };
     let Some(default) = literal(1) else {
         let e = Error::new(Kind::Type, format!("param: the default of `{name}` must be a literal"));
-        let e = e.hint("a number, true or false, a string, or an array of these: parameters are read before the script runs");
+        let e = e.hint(
+            "a number, true or false, a string, or an array of these: parameters are read before the script runs",
+        );
         return Err(at(e, f.args[1].start_position()));
     };
     check_default(&name, &default).map_err(|e| at(e, f.args[1].start_position()))?;
@@ -117,7 +119,11 @@ fn constant(e: &Expr) -> Option<Dynamic> {
         Expr::Array(x, _) => x.iter().map(constant).collect::<Option<Array>>().map(Dynamic::from),
         Expr::FnCall(f, _) if f.args.len() == 1 && f.name == "-" => {
             let v = constant(f.args.first()?)?;
-            v.as_int().ok().and_then(i64::checked_neg).map(Dynamic::from).or_else(|| v.as_float().ok().map(|x| (-x).into()))
+            v.as_int()
+                .ok()
+                .and_then(i64::checked_neg)
+                .map(Dynamic::from)
+                .or_else(|| v.as_float().ok().map(|x| (-x).into()))
         }
         e => e.get_literal_value(None),
     }

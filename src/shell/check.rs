@@ -28,7 +28,8 @@ pub fn check(session: &Session, ast: &AST) -> Vec<Failure> {
     if let Err(f) = session.params(ast) {
         failures.push(f);
     }
-    let mut c = Checker { session, source, names: Names::of(session.engine()), own: functions(ast), imports: BTreeMap::new() };
+    let mut c =
+        Checker { session, source, names: Names::of(session.engine()), own: functions(ast), imports: BTreeMap::new() };
     ast.walk(&mut |path| {
         if let Some(ASTNode::Stmt(Stmt::Import(x, _))) = path.last()
             && let Some(error) = c.import(&x.0, x.1.name.as_str())
@@ -106,12 +107,18 @@ impl Checker<'_> {
             let full = format!("{path}::{name}");
             match self.imports.get(&path) {
                 Some(None) => return None,
-                Some(Some(m)) => {
-                    (full, m.get(name).cloned().unwrap_or_default(), m.keys().filter(|k| !k.contains('$')).map(String::as_str).collect())
-                }
+                Some(Some(m)) => (
+                    full,
+                    m.get(name).cloned().unwrap_or_default(),
+                    m.keys().filter(|k| !k.contains('$')).map(String::as_str).collect(),
+                ),
                 None if self.names.namespaces().contains(path.as_str()) => {
                     let prefix = format!("{path}::");
-                    (full.clone(), self.names.arities(&full), self.names.all().filter_map(|n| n.strip_prefix(&prefix)).collect())
+                    (
+                        full.clone(),
+                        self.names.arities(&full),
+                        self.names.all().filter_map(|n| n.strip_prefix(&prefix)).collect(),
+                    )
                 }
                 // nested modules, and those that the parser has already refused
                 None => return None,

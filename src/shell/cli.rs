@@ -1,5 +1,5 @@
 //! The command line: what to run, with which settings, and the exit code.
-use super::session::{Failure, Outcome, Session, Settings};
+use super::session::{Failure, Outcome, Session, Settings, quiet_panics};
 use super::{check, repl, report};
 use crate::script::engine::{STACK, write_line};
 use crate::script::{host, modules, params};
@@ -79,6 +79,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    quiet_panics();
     // without a handler Ctrl-C ends the process, which is no worse than failing here
     let _ = ctrlc::set_handler(|| {
         if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {

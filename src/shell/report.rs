@@ -51,7 +51,11 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
 
 /// Renders an error that has no place in a script (a bad `--set`).
 pub fn render_plain(error: &crate::Error, color: bool) -> String {
-    let told = Told { message: error.message().into(), label: String::new(), helps: error.fix().map(String::from).into_iter().collect() };
+    let told = Told {
+        message: error.message().into(),
+        label: String::new(),
+        helps: error.fix().map(String::from).into_iter().collect(),
+    };
     let nowhere = Frame { source: String::new(), at: Position::NONE, text: String::new() };
     draw(&told, &nowhere, &[], &BTreeMap::new(), color)
 }
@@ -118,7 +122,9 @@ fn describe_parse(p: &ParseErrorType, session: &Session) -> Told {
         ParseErrorType::ExprTooDeep => {
             told("this expression is nested too deeply").help("split it: give parts of it names with `let`")
         }
-        ParseErrorType::UnexpectedEOF => told("the script ends in the middle of something").help("is a bracket or a quote left open?"),
+        ParseErrorType::UnexpectedEOF => {
+            told("the script ends in the middle of something").help("is a bracket or a quote left open?")
+        }
         other => told(format!("syntax error: {other}")),
     }
 }
@@ -238,7 +244,9 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
             if i == CALLERS {
                 groups.push(Group::with_title(Level::NOTE.secondary_title(format!("… {hidden} more calls …"))));
             }
-        } else if let Some(s) = snippet(&Frame { source: f.source.clone(), at: f.at, text: String::new() }, AnnotationKind::Primary) {
+        } else if let Some(s) =
+            snippet(&Frame { source: f.source.clone(), at: f.at, text: String::new() }, AnnotationKind::Primary)
+        {
             groups.push(Level::NOTE.secondary_title(f.text.clone()).element(s));
         }
     }

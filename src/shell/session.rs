@@ -6,8 +6,8 @@ use crate::script::params::{self, Param};
 use crate::script::{engine, modules};
 use crate::{Error, Result};
 use rhai::{
-    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ParseErrorType, Position, Scope,
-    StmtBlock,
+    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ParseErrorType, Position,
+    Scope, StmtBlock,
 };
 use std::any::Any;
 use std::cell::RefCell;
@@ -69,11 +69,9 @@ pub struct Session {
 impl Session {
     /// A session without variables. Call it, and everything on it, on a thread with [`engine::STACK`] bytes of stack.
     pub fn new(settings: Settings) -> Self {
-        let run: SharedRun =
-            Rc::new(RefCell::new(Run { seed: settings.seed, out: settings.out, ..Run::default() }));
+        let run: SharedRun = Rc::new(RefCell::new(Run { seed: settings.seed, out: settings.out, ..Run::default() }));
         let engine = engine::new(&run);
         let global = engine.new_global_runtime_state();
-        quiet_panics();
         Session {
             engine,
             run,
@@ -87,6 +85,10 @@ impl Session {
     /// The engine, for listing what is registered.
     pub fn engine(&self) -> &Engine {
         &self.engine
+    }
+    /// The engine, for registering more functions before anything is evaluated.
+    pub fn engine_mut(&mut self) -> &mut Engine {
+        &mut self.engine
     }
     /// The session's variables.
     pub fn scope(&self) -> &Scope<'static> {
@@ -110,7 +112,9 @@ impl Session {
             // the parser does not know functions that are defined further down as values
             Err(e) if matches!(*e.0, ParseErrorType::VariableUndefined(_)) => {
                 match (&*e.0, modules::compile(&self.engine, name, text)) {
-                    (ParseErrorType::VariableUndefined(v), Ok(ast)) if ast.iter_functions().any(|f| f.name == v) => Ok(ast),
+                    (ParseErrorType::VariableUndefined(v), Ok(ast)) if ast.iter_functions().any(|f| f.name == v) => {
+                        Ok(ast)
+                    }
                     _ => Err(e),
                 }
             }
@@ -231,13 +235,15 @@ impl Session {
     pub fn print_form(&self, v: &Dynamic) -> String {
         match v.as_immutable_string_ref() {
             Ok(s) => s.to_string(),
-            Err(_) => self.engine.eval_fn_call::<String>("to_string", None, (v.clone(),)).unwrap_or_else(|_| v.to_string()),
+            Err(_) => {
+                self.engine.eval_fn_call::<String>("to_string", None, (v.clone(),)).unwrap_or_else(|_| v.to_string())
+            }
         }
     }
 }
 
-/// Keeps panics from printing; [`panic_error`] tells where they were.
-fn quiet_panics() {
+/// Keeps panics of this process from printing: the error that each becomes tells what and where it was.
+pub fn quiet_panics() {
     std::panic::set_hook(Box::new(|info| {
         let place = info.location().map(|l| format!("{}:{}", l.file(), l.line()));
         if let Ok(mut p) = PANIC.lock() {

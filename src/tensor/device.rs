@@ -55,6 +55,8 @@ fn cuda(index: usize) -> Result<Device> {
     match made {
         Ok(Ok(d)) => Ok(d),
         Ok(Err(e)) => Err(Error::new(Kind::Device, format!("cannot use `cuda:{index}`: {}", Error::from(e).message()))),
-        Err(_) => Err(Error::new(Kind::Device, "no CUDA driver was found").hint("install NVIDIA's driver, or use `cpu`")),
+        Err(_) => {
+            Err(Error::new(Kind::Device, "no CUDA driver was found").hint("install NVIDIA's driver, or use `cpu`"))
+        }
     }
 }
