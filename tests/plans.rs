@@ -269,7 +269,9 @@ fn local_orders_with_exact_history() {
         };
         let slope = |corrected| (error(0.1, corrected).0 / error(0.05, corrected).0).log2();
         let got = slope(false);
-        assert!((got - order).abs() < 0.5, "{method:?}: local order {got}, expected {order}");
+        // the error's leading coefficient passes near zero at order 4 on this ODE
+        let above = if order > 4.0 { 1.2 } else { 0.5 };
+        assert!(got > order - 0.5 && got < order + above, "{method:?}: local order {got}, expected {order}");
         if error(0.1, true).1 == Label::Corrected && matches!(method, Method::Unipc { .. }) {
             let got = slope(true);
             assert!(got > order + 0.5, "{method:?}: corrected local order {got}, expected {}", order + 1.0);
