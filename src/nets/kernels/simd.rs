@@ -2,6 +2,8 @@
 //!
 //! Each element of the result is one chain of multiply-adds over k in order, whatever the number of rows and however the
 //! rows are split over threads: bits do not depend on the batch or on scheduling.
+// indices run over several arrays of vectors at once
+#![allow(clippy::needless_range_loop)]
 use pulp::{Arch, Simd, WithSimd};
 
 /// Rows that one register tile holds.

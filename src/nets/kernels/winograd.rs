@@ -3,6 +3,8 @@
 //! Channels lie innermost, so the transforms run over whole vectors of channels and the 36 products are rows (tiles)
 //! times packed weights. A 4×4 tile of outputs costs 36 multiplications per channel pair instead of 144; the price is 4×
 //! the weights' memory per direction and an error of about 1e-6 (rms, relative).
+// indices run over several arrays of vectors at once
+#![allow(clippy::needless_range_loop)]
 use super::simd::{Aligned, Packed, Rows, dispatch, rows_by_panel};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -61,7 +63,7 @@ impl Winograd {
             return;
         }
         let widest = self.u.panels.iter().map(|p| p.width).max().unwrap_or(1);
-        let fit = (WORKSPACE / (36 * (self.cin + widest))).clamp(12, 48);
+        let fit = (WORKSPACE / (36 * (self.cin + widest))).clamp(12, 64);
         let mut per_block = fit.div_ceil(tiles_x);
         if par {
             per_block = per_block.min(rows.div_ceil(rayon::current_num_threads()));
@@ -78,7 +80,8 @@ impl Winograd {
             (rest, first) = (tail, last);
         }
         // the scratch is borrowed out here: a closure inside the vectorized function might not be compiled as part of it
-        let run = |(out, shape)| SCRATCH.with_borrow_mut(|scratch| dispatch(Block { op: self, x, out, shape, scratch }));
+        let run =
+            |(out, shape)| SCRATCH.with_borrow_mut(|scratch| dispatch(Block { op: self, x, out, shape, scratch }));
         if par && blocks.len() > 1 {
             blocks.into_par_iter().for_each(run);
         } else {
@@ -203,7 +206,7 @@ fn into_planes<S: Simd>(simd: S, x: &[f32], c: usize, shape: &Shape, v: &mut [f3
         for (i, patch) in patch.iter_mut().enumerate() {
             // one pixel of padding on the left and above
             let (y, x_) = (4 * ty + i / 6, 4 * tx + i % 6);
-            if y >= 1 && y <= shape.h && x_ >= 1 && x_ <= shape.w {
+            if (1..=shape.h).contains(&y) && (1..=shape.w).contains(&x_) {
                 *patch = &x[((b * shape.h + y - 1) * shape.w + x_ - 1) * c..][..c];
             }
         }
