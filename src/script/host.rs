@@ -80,7 +80,14 @@ impl Host for ScriptHost<'_> {
         } else if std::io::stderr().is_terminal() {
             Box::new(Bar::new(label, total))
         } else {
-            Box::new(Lines { label: label.into(), total, done: 0, note: String::new(), start: Instant::now(), next: 10 })
+            Box::new(Lines {
+                label: label.into(),
+                total,
+                done: 0,
+                note: String::new(),
+                start: Instant::now(),
+                next: 10,
+            })
         }
     }
 }
