@@ -165,7 +165,7 @@ fn scripts_call_losses_and_pass_them_as_values() {
         let c = apply(|x, y| loss::huber(x, y, #{ delta: 0.5 }), x, y);
         let d = metric::frechet(metric::gaussian(x), metric::gaussian(x));
         a == b && b == c && d < 1e-6 && loss::l1(x, y).item() > 0.0 && loss::l2(x, y, #{ reduction: "none" }).item() > 0.0
-            && metric::psnr(x, y).item() > 0.0
+            && metric::psnr(x, y, #{ range: 20 }).item() > 0.0
     "#;
     assert!(e.eval_with_scope::<bool>(&mut scope, script).unwrap());
     let mut says = |script: &str, want: &str| {
