@@ -95,7 +95,11 @@ fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
         return Err(Error::new(Kind::Io, format!("cannot read `{}`: it is a directory", path.display())));
     }
     if meta.len() > most {
-        let m = format!("cannot read `{}`: {} bytes are more than the {most} that are read at once", path.display(), meta.len());
+        let m = format!(
+            "cannot read `{}`: {} bytes are more than the {most} that are read at once",
+            path.display(),
+            meta.len()
+        );
         return Err(Error::new(Kind::Memory, m));
     }
     fs::read(path).map_err(|e| not_read(path, e))

@@ -133,9 +133,7 @@ pub fn lines(series: &[Series], o: &LinesOptions) -> Result<Plot> {
         let m = format!("plot::lines: series `{}` has {} x but {} y", s.name, s.x.len(), s.y.len());
         return Err(Error::shape(m, &[&[s.x.len()], &[s.y.len()]]));
     }
-    let good = |x: f64, y: f64| {
-        x.is_finite() && y.is_finite() && !(o.log_x && x <= 0.0) && !(o.log_y && y <= 0.0)
-    };
+    let good = |x: f64, y: f64| x.is_finite() && y.is_finite() && !(o.log_x && x <= 0.0) && !(o.log_y && y <= 0.0);
     let drawn = || series.iter().flat_map(|s| s.x.iter().copied().zip(s.y.iter().copied())).filter(|p| good(p.0, p.1));
     if drawn().next().is_none() {
         let e = Error::value("plot::lines: there is no point to draw");

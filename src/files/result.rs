@@ -24,8 +24,7 @@ pub const FORMAT: &str = "ld3sh.schedule";
 /// The newest version of the format that this crate reads, and the one that it writes.
 pub const VERSION: u64 = 1;
 /// What a caller may add to a schedule file; `made` (dates and durations) stands outside the hash.
-pub const META: [&str; 9] =
-    ["solver", "nfe", "model", "seed", "losses", "notes", "versions", "provenance", "made"];
+pub const META: [&str; 9] = ["solver", "nfe", "model", "seed", "losses", "notes", "versions", "provenance", "made"];
 
 /// A schedule that was read, and all that stands beside it in its file.
 #[derive(Clone)]
@@ -169,7 +168,8 @@ fn numbers(body: &Map<String, Value>, key: &str) -> Result<Option<Vec<f64>>> {
     match body.get(key) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::Array(a)) => {
-            let each = a.iter().enumerate().map(|(i, v)| v.as_f64().ok_or_else(|| wrong(format!(", but [{i}] is {v}"))));
+            let each =
+                a.iter().enumerate().map(|(i, v)| v.as_f64().ok_or_else(|| wrong(format!(", but [{i}] is {v}"))));
             Ok(Some(each.collect::<Result<_>>()?))
         }
         Some(_) => Err(wrong(String::new())),

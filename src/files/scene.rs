@@ -159,8 +159,7 @@ fn stroke(points: &[(f64, f64)], half: f64, k: f64) -> Vec<Vec<Point>> {
         (!(along > 0.96)).then_some(w[1])
     };
     let ends = points.first().into_iter().chain(points.last()).copied();
-    let mut out: Vec<Vec<Point>> =
-        ends.chain(points.windows(3).filter_map(sharp)).map(|p| disc(p, half, k)).collect();
+    let mut out: Vec<Vec<Point>> = ends.chain(points.windows(3).filter_map(sharp)).map(|p| disc(p, half, k)).collect();
     for w in points.windows(2) {
         let (a, b) = (w[0], w[1]);
         let length = (b.0 - a.0).hypot(b.1 - a.1);

@@ -19,7 +19,13 @@ pub struct Table {
 pub fn number(v: f64, digits: usize) -> String {
     let digits = digits.clamp(1, 17);
     if !v.is_finite() {
-        return if v.is_nan() { "nan".into() } else if v > 0.0 { "inf".into() } else { "-inf".into() };
+        return if v.is_nan() {
+            "nan".into()
+        } else if v > 0.0 {
+            "inf".into()
+        } else {
+            "-inf".into()
+        };
     }
     if v == 0.0 {
         return "0".into();
@@ -83,7 +89,8 @@ impl std::fmt::Display for Table {
                 }
             }
         }
-        let header: Vec<String> = (0..columns).map(|c| self.header.get(c).map_or(String::new(), |s| clean(s))).collect();
+        let header: Vec<String> =
+            (0..columns).map(|c| self.header.get(c).map_or(String::new(), |s| clean(s))).collect();
         // a column is numeric if all its filled cells are
         let numeric: Vec<bool> = (0..columns)
             .map(|c| {

@@ -200,7 +200,9 @@ impl Optimizer {
             }
             if !all_finite(g)? {
                 let e = Error::value(format!("step: the gradient of parameter {i} is not finite (NaN or infinite)"));
-                return Err(e.hint("look at the loss that it came from; lower the learning rate or clip with clip_norm"));
+                return Err(
+                    e.hint("look at the loss that it came from; lower the learning rate or clip with clip_norm")
+                );
             }
             let g = g.detach().to_dtype(p.dtype())?;
             let new = self.update(&p.detach(), &g, slot)?;

@@ -63,7 +63,14 @@ fn json(v: &Dynamic, text: bool, at: &str, depth: usize) -> Result<Value> {
 fn float(f: f64, text: bool, at: &str) -> Result<Value> {
     match serde_json::Number::from_f64(f) {
         Some(n) => Ok(Value::Number(n)),
-        None if text => Ok(if f.is_nan() { "nan" } else if f > 0.0 { "inf" } else { "-inf" }.into()),
+        None if text => Ok(if f.is_nan() {
+            "nan"
+        } else if f > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .into()),
         None => {
             let place = if at.is_empty() { String::new() } else { format!(" at `{at}`") };
             Err(Error::value(format!("JSON has no {f}{place}")).hint("keep such numbers with `state::save`"))
@@ -126,7 +133,11 @@ fn data(v: &Dynamic, at: &str, depth: usize) -> Result<Data> {
         Ok(Data::Tensor(t.clone()))
     } else {
         let e = unknown(v, "saved as state", at);
-        Err(if v.is::<Schedule>() { e.hint("save `schedule.to_map()`, and read it with `schedule_from_map`") } else { e })
+        Err(if v.is::<Schedule>() {
+            e.hint("save `schedule.to_map()`, and read it with `schedule_from_map`")
+        } else {
+            e
+        })
     }
 }
 

@@ -51,9 +51,9 @@ fn strings(what: &str, a: &Array) -> RhaiResult<Vec<String>> {
 }
 
 fn row(what: &str, v: &Dynamic, i: usize) -> RhaiResult<Array> {
-    v.read_lock::<Array>()
-        .map(|a| a.clone())
-        .ok_or_else(|| Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", v.type_name())).into())
+    v.read_lock::<Array>().map(|a| a.clone()).ok_or_else(|| {
+        Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", v.type_name())).into()
+    })
 }
 
 fn make_table(rows: Array, map: Map) -> RhaiResult<Table> {

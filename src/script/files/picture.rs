@@ -166,7 +166,9 @@ mod image_api {
         let d = GridOptions::default();
         let background = o.count("background")?.unwrap_or(usize::from(d.background));
         let Ok(background) = u8::try_from(background) else {
-            return Err(Error::value(format!("image::grid: background must be within [0, 255], not {background}")).into());
+            return Err(
+                Error::value(format!("image::grid: background must be within [0, 255], not {background}")).into()
+            );
         };
         let cols = o.count("cols")?;
         let (scale, pad) = (o.count("scale")?.unwrap_or(d.scale), o.count("pad")?.unwrap_or(d.pad));
