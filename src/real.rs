@@ -1,5 +1,8 @@
 //! A differentiable f64 scalar: noise schedules and solver coefficients are written once, over [`Real`], and
 //! have exact reverse-mode gradients everywhere. A `Real` without a tape is a plain constant.
+use crate::Result;
+use crate::tensor::grad;
+use candle_core::{DType, Device, Shape, Tensor};
 use std::cell::RefCell;
 use std::ops::{Add, Div, Mul, Neg, Sub};
 use std::rc::Rc;
@@ -255,9 +258,127 @@ impl Neg for Real {
     }
 }
 
+/// The elements of a tensor of any shape, dtype and device, in order, as f64 on the host.
+pub fn host_values(t: &Tensor) -> Result<Vec<f64>> {
+    Ok(t.flatten_all()?.to_dtype(DType::F64)?.to_vec1::<f64>()?)
+}
+
+/// Runs scalar code on the elements of tensors: `f` receives each input's elements (in order) and returns each output's
+/// elements with its shape. The outputs are f64 tensors on the CPU; where an input is tracked, so are they, with
+/// the exact gradient of `f`. For small host-side work (schedules, coefficients), not for images.
+pub fn through_tensors(
+    inputs: &[Tensor],
+    f: impl FnOnce(&[Vec<Real>]) -> Result<Vec<(Vec<Real>, Shape)>>,
+) -> Result<Vec<Tensor>> {
+    let tape = inputs.iter().any(grad::is_tracked).then(Tape::new);
+    let args = inputs
+        .iter()
+        .map(|t| {
+            let values = host_values(t)?;
+            Ok(match &tape {
+                Some(tape) if grad::is_tracked(t) => tape.leaves(&values),
+                _ => values.into_iter().map(Real::from).collect(),
+            })
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let results = f(&args)?;
+    let outputs = results
+        .iter()
+        .map(|(v, shape)| Ok(Tensor::from_vec(v.iter().map(Real::v).collect(), shape.clone(), &Device::Cpu)?))
+        .collect::<Result<Vec<_>>>()?;
+    let Some(tape) = tape else { return Ok(outputs) };
+    let places: Vec<_> = inputs.iter().map(|t| (t.shape().clone(), t.dtype(), t.device().clone())).collect();
+    let pullback: grad::RecordPullback = Box::new(move |_, cots| {
+        let mut seeds = vec![];
+        for ((values, _), cot) in results.iter().zip(cots) {
+            if let Some(cot) = cot {
+                seeds.extend(values.iter().zip(host_values(cot)?));
+            }
+        }
+        let grads = tape.backward(&seeds);
+        args.iter()
+            .zip(&places)
+            .map(|(arg, (shape, dtype, device))| {
+                if !arg.iter().any(Real::is_tracked) {
+                    return Ok(None);
+                }
+                let g = Tensor::from_vec(arg.iter().map(|r| grads.of(r)).collect(), shape, &Device::Cpu)?;
+                Ok(Some(g.to_dtype(*dtype)?.to_device(device)?))
+            })
+            .collect()
+    });
+    grad::record(outputs, inputs, pullback)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_function_has_its_derivative() {
+        type F = fn(&Real) -> Real;
+        let functions: [(&str, F); 16] = [
+            ("exp", Real::exp),
+            ("exp_m1", Real::exp_m1),
+            ("ln", Real::ln),
+            ("ln_1p", Real::ln_1p),
+            ("sqrt", Real::sqrt),
+            ("powf", |x| x.powf(2.3)),
+            ("powi", |x| x.powi(-3)),
+            ("powi 0", |x| x.powi(0)),
+            ("sin", Real::sin),
+            ("cos", Real::cos),
+            ("tan", Real::tan),
+            ("acos", Real::acos),
+            ("square", Real::square),
+            ("neg", |x| -x),
+            ("div", |x| 2.0 / x - x / 3.0),
+            ("sum", |x| [x.clone(), x * x].into_iter().sum()),
+        ];
+        for (name, f) in functions {
+            for a in [0.1, 0.45, 0.9] {
+                let tape = Tape::new();
+                let x = tape.leaf(a);
+                let y = f(&x);
+                let d = tape.backward(&[(&y, 1.0)]).of(&x);
+                let h = 1e-6;
+                let fd = (f(&(a + h).into()).v() - f(&(a - h).into()).v()) / (2.0 * h);
+                assert!((d - fd).abs() < 1e-7 * (1.0 + d.abs()), "{name} at {a}: {d} against {fd}");
+            }
+        }
+        for (a, d) in [(-0.5, 0.0), (0.3, 1.0), (2.0, 0.0)] {
+            let tape = Tape::new();
+            let x = tape.leaf(a);
+            assert_eq!(tape.backward(&[(&x.clamp(0.0, 1.0), 1.0)]).of(&x), d);
+        }
+    }
+
+    #[test]
+    fn tensors_pass_through_scalar_code_with_their_gradients() -> Result<()> {
+        let host = crate::host::Quiet;
+        let a = grad::variable(&Tensor::new(&[[0.5f32, 1.5], [2.0, 3.0]], &Device::Cpu)?)?;
+        let b = Tensor::new(&[2.0f64], &Device::Cpu)?;
+        let run = |a: &Tensor| {
+            through_tensors(&[a.clone(), b.clone()], |x| {
+                let scaled: Vec<Real> = x[0].iter().map(|v| v.ln() * &x[1][0]).collect();
+                let sum = x[0].iter().cloned().sum::<Real>().square();
+                Ok(vec![(scaled, Shape::from((2, 2))), (vec![sum], Shape::from(()))])
+            })
+        };
+        let out = run(&a)?;
+        assert_eq!(out[0].dims(), [2, 2]);
+        assert_eq!(out[1].to_scalar::<f64>()?, 49.0);
+        let loss = (out[0].sum_all()? + &out[1])?;
+        let g = grad::grad(&host, &loss, std::slice::from_ref(&a))?;
+        for (g, want) in host_values(&g[0])?.iter().zip([18.0, 14.0 + 4.0 / 3.0, 15.0, 14.0 + 2.0 / 3.0]) {
+            assert!((g - want).abs() < 1e-6, "{g} against {want}");
+        }
+        // nothing is recorded for constants, nor under no_grad
+        assert!(!grad::is_tracked(&run(&a.detach())?[0]));
+        let quiet = grad::no_grad(|| run(&a))?;
+        assert!(!quiet[0].track_op());
+        Ok(())
+    }
 
     #[test]
     fn gradients_match_finite_differences() {

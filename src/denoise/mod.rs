@@ -6,6 +6,27 @@ use candle_core::Tensor;
 use std::any::Any;
 use std::rc::Rc;
 
+mod closed;
+mod counting;
+mod from_fn;
+mod gaussian;
+mod guidance;
+mod labels;
+mod precond;
+pub(crate) mod query;
+mod reparam;
+mod threshold;
+
+pub use closed::{Empirical, Mixture};
+pub use counting::{Counter, Counting};
+pub use from_fn::FnNetwork;
+pub use gaussian::Gaussian;
+pub use guidance::Guided;
+pub use labels::{draw_labels, one_hot};
+pub use precond::{Preconditioned, Predicts, TimeInput};
+pub use reparam::Reparam;
+pub use threshold::{Rule, Thresholded};
+
 /// What an evaluation should return: the data prediction x̂_0 or the noise prediction ε̂, at the same (x, t).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prediction {
@@ -79,6 +100,10 @@ pub trait Denoiser {
     /// How many network runs one evaluation costs (guidance: 2). NFE counts it as one.
     fn runs_per_eval(&self) -> usize {
         1
+    }
+    /// The counter of a counted denoiser, also through the adapters around it.
+    fn counter(&self) -> Option<&Counter> {
+        None
     }
     /// Evaluates.
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor>;

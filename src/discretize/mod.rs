@@ -1,4 +1,11 @@
 //! Time discretizations: heuristic schedules, and the learnable τ_ξ.
+mod heuristics;
+mod schedule;
+mod tau;
+
+pub use heuristics::{BASELINES, Heuristic, Interval, from_function};
+pub use tau::{Compat, Space, TauOptions, tau, tau_inverse, tau_inverse_eval};
+
 use crate::noise::Noise;
 use candle_core::Tensor;
 

@@ -1,5 +1,15 @@
 //! Noise schedules: α(t), σ(t) and λ(t) = ln α − ln σ (half log-SNR) of x_t = α x_0 + σ ε, differentiable, f64.
+mod discrete;
+mod flow;
+mod spec;
+mod ve;
+mod vp;
+
+pub use discrete::PRESETS;
+pub use spec::{NAMES, Spec, from_spec};
+
 use crate::real::Real;
+use crate::{Error, Result};
 use std::rc::Rc;
 
 /// A noise schedule, shared by whatever is expressed in it.
@@ -47,5 +57,29 @@ pub trait NoiseSchedule {
     /// The time at which the VE noise level σ/α is `sigma`.
     fn t_of_sigma(&self, sigma: &Real) -> Real {
         self.inverse_lambda(&-sigma.ln())
+    }
+}
+
+/// Times that were rounded to f32 on their way may lie this much, relatively, outside of [t_min, t_max].
+const SLACK: f64 = 1e-7;
+
+/// Fails unless `t` is a time of this schedule: finite, and in [t_min, t_max] up to rounding to f32.
+pub fn check_time(noise: &dyn NoiseSchedule, t: f64) -> Result<()> {
+    let (lo, hi) = (noise.t_min(), noise.t_max());
+    if t >= lo - SLACK * lo.abs() && t <= hi + SLACK * hi.abs() {
+        return Ok(());
+    }
+    let e = Error::value(format!("t = {t} is outside [{lo}, {hi}], the times of noise schedule `{}`", noise.name()));
+    Err(match t.is_nan() {
+        true => e.hint("NaN usually comes from 0/0 or from a diverged computation further up"),
+        false => e.hint(format!("give a time between {lo} (least noise) and {hi} (most noise)")),
+    })
+}
+
+/// Fails unless `name` = `x` is finite and satisfies `ok`, described by `range`.
+fn check_option(of: &str, name: &str, x: f64, ok: bool, range: &str) -> Result<()> {
+    match ok && x.is_finite() {
+        true => Ok(()),
+        false => Err(Error::value(format!("noise::{of}: `{name}` = {x} must be {range}"))),
     }
 }

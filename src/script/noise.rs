@@ -1,5 +1,286 @@
-//! Rhai functions for noise schedules.
-use rhai::Engine;
+//! Rhai functions for noise schedules: module `noise`, and the methods of type `Noise`.
+use super::error::RhaiResult;
+use super::options::Options;
+use crate::noise::{Noise, NoiseSchedule, Spec, check_time};
+use crate::real::{Real, host_values, through_tensors};
+use crate::{Error, Kind};
+use candle_core::{Device, Tensor};
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, FLOAT, ImmutableString, Map};
 
 /// Adds this area's types and functions to `engine`.
-pub fn register(_engine: &mut Engine) {}
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Noise>("Noise");
+    engine.register_static_module("noise", rhai::exported_module!(noise_api).into());
+    engine.register_global_module(rhai::exported_module!(methods).into());
+}
+
+/// A list of numbers as a 1-D tensor: a tensor as it is, or an array of integers and floats.
+pub(super) fn numbers(what: &str, v: Dynamic) -> crate::Result<Tensor> {
+    let v = match v.try_cast_result::<Tensor>() {
+        Ok(t) => return Ok(t),
+        Err(v) => v,
+    };
+    let wrong =
+        |came: &str| Error::new(Kind::Type, format!("{what} must be a tensor or an array of numbers, not {came}"));
+    let array = v.into_array().map_err(wrong)?;
+    let values = array.iter().enumerate().map(|(i, v)| match (v.as_float(), v.as_int()) {
+        (Ok(x), _) => Ok(x),
+        (_, Ok(i)) => Ok(i as f64),
+        _ => Err(wrong(&format!("an array with {} at [{i}]", v.type_name()))),
+    });
+    Ok(Tensor::new(values.collect::<crate::Result<Vec<f64>>>()?, &Device::Cpu)?)
+}
+
+fn vector(o: &mut Options, key: &'static str) -> RhaiResult<Option<Vec<f64>>> {
+    let Some(v) = o.take(key) else { return Ok(None) };
+    let t = numbers(&format!("noise::vp_discrete: option `{key}`"), v)?;
+    Ok(Some(host_values(&t)?))
+}
+
+/// Sets each field of the defaults to the option of its name, if given.
+fn over<const N: usize>(o: &mut Options, fields: [(&'static str, &mut f64); N]) -> RhaiResult<()> {
+    for (key, field) in fields {
+        *field = o.float(key)?.unwrap_or(*field);
+    }
+    Ok(())
+}
+
+/// Reads a schedule's options over its defaults and makes it.
+fn build(name: &str, map: Map) -> RhaiResult<Noise> {
+    let mut o = Options::new(&format!("noise::{name}"), map);
+    let mut spec = match name {
+        "vp_discrete" => Spec::VpDiscrete { preset: None, betas: None, alphas_cumprod: None },
+        _ => Spec::from_json(&serde_json::json!({ "name": name }))?,
+    };
+    match &mut spec {
+        Spec::Edm { sigma_min, sigma_max } => over(&mut o, [("sigma_min", sigma_min), ("sigma_max", sigma_max)])?,
+        Spec::VpLinear { beta_min, beta_max, t_min, t_max } => {
+            over(&mut o, [("beta_min", beta_min), ("beta_max", beta_max), ("t_min", t_min), ("t_max", t_max)])?;
+        }
+        Spec::VpCosine { s, t_min, t_max } => over(&mut o, [("s", s), ("t_min", t_min), ("t_max", t_max)])?,
+        Spec::VpDiscrete { preset, betas, alphas_cumprod } => {
+            *preset = o.string("preset")?;
+            *betas = vector(&mut o, "betas")?;
+            *alphas_cumprod = vector(&mut o, "alphas_cumprod")?;
+        }
+        Spec::Flow { shift, t_min, t_max } => {
+            over(&mut o, [("t_min", t_min), ("t_max", t_max)])?;
+            *shift = match (o.float("shift")?, o.float("mu")?) {
+                (Some(_), Some(_)) => {
+                    return Err(Error::value("noise::flow: `mu` is ln(shift): give one of the two").into());
+                }
+                (given, None) => given.unwrap_or(*shift),
+                (None, Some(mu)) => mu.exp(),
+            };
+        }
+    }
+    o.finish()?;
+    Ok(spec.build()?)
+}
+
+/// Applies `f` to a number or, element by element, to a tensor (tracked where it is).
+fn apply(
+    what: &str,
+    x: Dynamic,
+    check: impl Fn(f64) -> crate::Result<()>,
+    f: impl Fn(&Real) -> Real,
+) -> RhaiResult<Dynamic> {
+    if let Some(v) = x.as_float().ok().or_else(|| x.as_int().ok().map(|i| i as f64)) {
+        check(v).map_err(|e| e.context(what))?;
+        return Ok(Dynamic::from_float(f(&v.into()).v()));
+    }
+    let came = x.type_name();
+    let Some(t) = x.try_cast::<Tensor>() else {
+        return Err(Error::new(Kind::Type, format!("{what}: expected a number or a tensor, not {came}")).into());
+    };
+    for v in host_values(&t)? {
+        check(v).map_err(|e| e.context(what))?;
+    }
+    let shape = t.shape().clone();
+    let out = through_tensors(std::slice::from_ref(&t), |v| Ok(vec![(v.iter().flatten().map(f).collect(), shape)]))?;
+    let dtype = if t.dtype().is_float() { t.dtype() } else { candle_core::DType::F64 };
+    let out = out[0].to_dtype(dtype).and_then(|o| o.to_device(t.device())).map_err(Error::from)?;
+    Ok(Dynamic::from(out))
+}
+
+/// One line: the name and its options, long lists by their length.
+fn describe(noise: &dyn NoiseSchedule) -> String {
+    let spec = noise.spec();
+    let options = spec.as_object().into_iter().flatten().filter(|(k, _)| *k != "name").map(|(k, v)| match v {
+        serde_json::Value::Array(a) => format!("{k}: [{} values]", a.len()),
+        v => format!("{k}: {v}"),
+    });
+    format!("noise::{}(#{{ {} }})", noise.name(), options.collect::<Vec<_>>().join(", "))
+}
+
+/// Noise schedules: α(t) and σ(t) of x_t = α x_0 + σ ε.
+#[export_module]
+mod noise_api {
+    /// The variance-exploding schedule of EDM with σ from 0.002 to 80: α = 1, σ = t.
+    #[rhai_fn(return_raw)]
+    pub fn edm() -> RhaiResult<Noise> {
+        build("edm", Map::new())
+    }
+    /// The variance-exploding schedule of EDM: α = 1, σ = t.
+    ///
+    /// Options: `sigma_min` (0.002) and `sigma_max` (80.0), the ends of time. Errors unless 0 ≤ sigma_min < sigma_max.
+    ///
+    /// Example: `noise::edm(#{ sigma_max: 160.0 })`
+    #[rhai_fn(name = "edm", return_raw)]
+    pub fn edm_with(options: Map) -> RhaiResult<Noise> {
+        build("edm", options)
+    }
+    /// The variance-preserving schedule with β from 0.1 to 20, linear in time.
+    #[rhai_fn(return_raw)]
+    pub fn vp_linear() -> RhaiResult<Noise> {
+        build("vp_linear", Map::new())
+    }
+    /// The variance-preserving schedule with β linear in time (Song et al., 2021).
+    ///
+    /// Options: `beta_min` (0.1), `beta_max` (20.0), `t_min` (1e-3), `t_max` (1.0). Errors unless 0 ≤ beta_min ≤ beta_max and
+    /// 0 < t_min < t_max ≤ 1.
+    ///
+    /// Example: `noise::vp_linear(#{ t_min: 1e-4 })`
+    #[rhai_fn(name = "vp_linear", return_raw)]
+    pub fn vp_linear_with(options: Map) -> RhaiResult<Noise> {
+        build("vp_linear", options)
+    }
+    /// The variance-preserving cosine schedule with t from 1e-3 to 0.9946.
+    #[rhai_fn(return_raw)]
+    pub fn vp_cosine() -> RhaiResult<Noise> {
+        build("vp_cosine", Map::new())
+    }
+    /// The variance-preserving cosine schedule (Nichol & Dhariwal, 2021, continuous as in DPM-Solver).
+    ///
+    /// Options: `s` (0.008), the offset at t = 0; `t_min` (1e-3), `t_max` (0.9946). Errors unless 0 < t_min < t_max < 1.
+    ///
+    /// Example: `noise::vp_cosine(#{ s: 0.008 })`
+    #[rhai_fn(name = "vp_cosine", return_raw)]
+    pub fn vp_cosine_with(options: Map) -> RhaiResult<Noise> {
+        build("vp_cosine", options)
+    }
+    /// The schedule of a published network that was trained at discrete steps, by name: `"sd"` or `"ldm"`.
+    ///
+    /// `"sd"` is Stable Diffusion 1 and 2 (√β linear from √0.00085 to √0.012, 1000 steps), `"ldm"` the unconditional latent
+    /// diffusion models (√0.0015 to √0.0195, 1000 steps). Time runs from 1/1000 to 1.
+    ///
+    /// Example: `noise::vp_discrete("sd")`
+    #[rhai_fn(return_raw)]
+    pub fn vp_discrete(preset: ImmutableString) -> RhaiResult<Noise> {
+        build("vp_discrete", Map::from([("preset".into(), preset.into())]))
+    }
+    /// The variance-preserving schedule of a network trained at N discrete steps: ln α is linear between t = 1/N, 2/N, …, 1.
+    ///
+    /// Options, exactly one: `betas` (β_1…β_N in (0, 1), an array or a tensor), `alphas_cumprod` (α_1²…α_N², descending in
+    /// (0, 1)), `preset` ("sd" or "ldm").
+    ///
+    /// Example: `noise::vp_discrete(#{ alphas_cumprod: [0.99, 0.7, 0.2, 0.01] })`
+    #[rhai_fn(name = "vp_discrete", return_raw)]
+    pub fn vp_discrete_with(options: Map) -> RhaiResult<Noise> {
+        build("vp_discrete", options)
+    }
+    /// Rectified flow from t = 1 (noise) to t = 0 (data): α = 1 − t, σ = t.
+    #[rhai_fn(return_raw)]
+    pub fn flow() -> RhaiResult<Noise> {
+        build("flow", Map::new())
+    }
+    /// Rectified flow, α = 1 − σ, with an optional resolution shift: σ = s t / (1 + (s − 1) t).
+    ///
+    /// Options: `shift` (s, 1.0) or `mu` (ln s), `t_min` (0.0), `t_max` (1.0). λ is infinite at t = 0 and t = 1. Errors
+    /// unless s > 0 and 0 ≤ t_min < t_max ≤ 1.
+    ///
+    /// Example: `noise::flow(#{ shift: 3.0 })`
+    #[rhai_fn(name = "flow", return_raw)]
+    pub fn flow_with(options: Map) -> RhaiResult<Noise> {
+        build("flow", options)
+    }
+}
+
+/// What a noise schedule can be asked.
+#[export_module]
+mod methods {
+    /// The name of the function in module `noise` that makes this schedule.
+    #[rhai_fn(get = "name", pure)]
+    pub fn noise_name(noise: &mut Noise) -> ImmutableString {
+        noise.name().into()
+    }
+    /// The time with the least noise, where sampling ends.
+    #[rhai_fn(get = "t_min", pure)]
+    pub fn t_min(noise: &mut Noise) -> FLOAT {
+        noise.t_min()
+    }
+    /// The time with the most noise, T, where sampling starts.
+    #[rhai_fn(get = "t_max", pure)]
+    pub fn t_max(noise: &mut Noise) -> FLOAT {
+        noise.t_max()
+    }
+    /// α(t) in x_t = α x_0 + σ ε, for a number or a tensor of times.
+    ///
+    /// A tensor gives a tensor of its shape, through which gradients flow. Errors where t is not in [t_min, t_max].
+    ///
+    /// Example: `noise::flow().alpha(0.25)` is 0.75
+    #[rhai_fn(return_raw, pure)]
+    pub fn alpha(noise: &mut Noise, t: Dynamic) -> RhaiResult<Dynamic> {
+        apply("alpha", t, |t| check_time(noise.as_ref(), t), |t| noise.alpha(t))
+    }
+    /// σ(t) in x_t = α x_0 + σ ε, for a number or a tensor of times. For the VE noise level σ/α see `ve_sigma`.
+    ///
+    /// A tensor gives a tensor of its shape, through which gradients flow. Errors where t is not in [t_min, t_max].
+    ///
+    /// Example: `noise::flow().sigma(0.25)` is 0.25
+    #[rhai_fn(return_raw, pure)]
+    pub fn sigma(noise: &mut Noise, t: Dynamic) -> RhaiResult<Dynamic> {
+        apply("sigma", t, |t| check_time(noise.as_ref(), t), |t| noise.sigma(t))
+    }
+    /// The VE noise level σ(t)/α(t), for a number or a tensor of times.
+    ///
+    /// A tensor gives a tensor of its shape, through which gradients flow. Errors where t is not in [t_min, t_max].
+    ///
+    /// Example: `noise::vp_discrete("sd").ve_sigma(1.0)` is about 14.6
+    #[rhai_fn(return_raw, pure)]
+    pub fn ve_sigma(noise: &mut Noise, t: Dynamic) -> RhaiResult<Dynamic> {
+        apply("ve_sigma", t, |t| check_time(noise.as_ref(), t), |t| noise.ve_sigma(t))
+    }
+    /// λ(t) = ln α − ln σ, half the log signal-to-noise ratio, for a number or a tensor of times.
+    ///
+    /// A tensor gives a tensor of its shape, through which gradients flow. Errors where t is not in [t_min, t_max].
+    ///
+    /// Example: `noise::edm().lambda(1.0)` is 0
+    #[rhai_fn(return_raw, pure)]
+    pub fn lambda(noise: &mut Noise, t: Dynamic) -> RhaiResult<Dynamic> {
+        apply("lambda", t, |t| check_time(noise.as_ref(), t), |t| noise.lambda(t))
+    }
+    /// The time at which λ has the given value, for a number or a tensor.
+    ///
+    /// A tensor gives a tensor of its shape, through which gradients flow. Errors where λ is NaN; a λ beyond those
+    /// of t_min and t_max gives a time outside of them.
+    ///
+    /// Example: `noise::edm().inverse_lambda(0.0)` is 1
+    #[rhai_fn(return_raw, pure)]
+    pub fn inverse_lambda(noise: &mut Noise, lambda: Dynamic) -> RhaiResult<Dynamic> {
+        let check = |l: f64| match l.is_nan() {
+            true => Err(Error::value("λ is NaN")),
+            false => Ok(()),
+        };
+        apply("inverse_lambda", lambda, check, |l| noise.inverse_lambda(l))
+    }
+    /// The time at which the VE noise level σ/α has the given value, for a number or a tensor.
+    ///
+    /// A tensor gives a tensor of its shape, through which gradients flow. Errors where the value is negative or NaN.
+    ///
+    /// Example: `noise::vp_discrete("sd").t_of_sigma(1.0)`
+    #[rhai_fn(return_raw, pure)]
+    pub fn t_of_sigma(noise: &mut Noise, sigma: Dynamic) -> RhaiResult<Dynamic> {
+        let check = |s: f64| match s >= 0.0 {
+            true => Ok(()),
+            false => Err(Error::value(format!("a noise level σ/α must be at least 0, not {s}"))),
+        };
+        apply("t_of_sigma", sigma, check, |s| noise.t_of_sigma(s))
+    }
+    /// One line that makes this schedule again.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn noise_to_string(noise: &mut Noise) -> String {
+        describe(noise.as_ref())
+    }
+}

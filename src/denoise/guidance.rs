@@ -1,0 +1,185 @@
+//! Classifier-free guidance.
+use super::query::{self, scale_rows};
+use super::{Cond, Counter, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use crate::host::Host;
+use crate::noise::Noise;
+use crate::{Error, Result};
+use candle_core::Tensor;
+
+/// Classifier-free guidance (Ho & Salimans 2022): m = m_u + w (m_c − m_u), m_c the conditional and m_u the unconditional
+/// prediction, so w = 1 is no guidance and w = 0 ignores the condition. Data and noise predictions are guided alike. With an
+/// interval [lo, hi] of noise levels σ/α, w applies inside and 1 outside (Kynkäänniemi et al. 2024); the switch has no
+/// gradient in t.
+///
+/// Both runs go through the inner denoiser as one batch of 2B where conditions are rows. Without a condition there is
+/// nothing to guide: one unconditional run.
+pub struct Guided {
+    inner: DynDenoiser,
+    scale: f64,
+    interval: Option<(f64, f64)>,
+    uncond: Cond,
+}
+
+/// What an evaluation has to run.
+enum Runs {
+    /// One run, as asked.
+    Asked,
+    /// One run without the condition.
+    Unconditional,
+    /// Both; the conditional run's weight, for each time.
+    Both(Vec<f64>),
+}
+
+impl Guided {
+    /// Guides `inner` with weight `scale`.
+    pub fn new(inner: DynDenoiser, scale: f64) -> Result<Self> {
+        if !scale.is_finite() {
+            return Err(Error::value(format!("the guidance scale must be a finite number, not {scale}")));
+        }
+        Ok(Guided { inner, scale, interval: None, uncond: Cond::None })
+    }
+    /// Guides only at noise levels σ/α from `lo` to `hi`.
+    pub fn interval(mut self, lo: f64, hi: f64) -> Result<Self> {
+        if !(0.0..=hi).contains(&lo) {
+            return Err(Error::value(format!("the guidance interval must be 0 ≤ lo ≤ hi, not {lo} to {hi}")));
+        }
+        self.interval = Some((lo, hi));
+        Ok(self)
+    }
+    /// What "no condition" is: one row [1, …] or rows [B, …] of the conditions' shape (a null or negative prompt's embedding).
+    /// Without it, zero rows.
+    pub fn uncond(mut self, rows: Tensor) -> Self {
+        self.uncond = Cond::Rows(rows.detach());
+        self
+    }
+
+    fn runs(&self, q: &Query) -> Runs {
+        if matches!(q.cond, Cond::None) {
+            return Runs::Asked;
+        }
+        let weight = |t: &f64| match self.interval {
+            Some((lo, hi)) if !(lo..=hi).contains(&self.inner.noise().ve_sigma(&(*t).into()).v()) => 1.0,
+            _ => self.scale,
+        };
+        let w: Vec<f64> = q.t.iter().map(weight).collect();
+        match w {
+            _ if w.iter().all(|w| *w == 1.0) => Runs::Asked,
+            _ if w.iter().all(|w| *w == 0.0) => Runs::Unconditional,
+            _ => Runs::Both(w),
+        }
+    }
+    /// The condition of the unconditional run.
+    fn without(&self, cond: &Cond) -> Result<Cond> {
+        let Cond::Rows(rows) = cond else { return Ok(self.uncond.clone()) };
+        let Cond::Rows(u) = &self.uncond else { return Ok(Cond::Rows(rows.zeros_like()?.detach())) };
+        let fits = u.rank() == rows.rank() && u.dims()[1..] == rows.dims()[1..];
+        if !fits || (u.dim(0)? != 1 && u.dim(0)? != rows.dim(0)?) {
+            let m = format!("the unconditional rows {:?} do not fit the conditions {:?}", u.dims(), rows.dims());
+            return Err(Error::shape(m, &[u.dims(), rows.dims()]));
+        }
+        Ok(Cond::Rows(u.to_dtype(rows.dtype())?.broadcast_as(rows.shape())?.contiguous()?))
+    }
+    /// The batch of both runs: first the conditional, then the unconditional.
+    fn doubled(&self, x: &Tensor, q: &Query, rows: &Tensor) -> Result<(Tensor, Vec<f64>, Cond)> {
+        let Cond::Rows(none) = self.without(q.cond)? else {
+            return Err(Error::value("guidance with condition rows needs unconditional rows"));
+        };
+        let t = if q.t.len() == 1 { q.t.to_vec() } else { [q.t, q.t].concat() };
+        Ok((Tensor::cat(&[x, x], 0)?, t, Cond::Rows(Tensor::cat(&[rows, &none], 0)?)))
+    }
+}
+
+/// a_b·a + (1 − a_b)·b for each sample.
+fn mix(w: &[f64], a: &Tensor, b: &Tensor) -> Result<Tensor> {
+    Ok((scale_rows(a, w)? + scale_rows(b, &rest(w))?)?)
+}
+fn rest(w: &[f64]) -> Vec<f64> {
+    w.iter().map(|w| 1.0 - w).collect()
+}
+
+impl Denoiser for Guided {
+    fn noise(&self) -> &Noise {
+        self.inner.noise()
+    }
+    fn describe(&self) -> String {
+        match self.interval {
+            Some((lo, hi)) => format!("{}, guided by {} at σ from {lo} to {hi}", self.inner.describe(), self.scale),
+            None => format!("{}, guided by {}", self.inner.describe(), self.scale),
+        }
+    }
+    fn hash(&self) -> Option<String> {
+        let how = format!("{:?} {:?}", self.scale, self.interval);
+        let uncond = match &self.uncond {
+            Cond::Rows(r) => query::content(r).ok()?,
+            _ => String::new(),
+        };
+        self.inner.hash().map(|h| query::digest(&[b"guided", h.as_bytes(), how.as_bytes(), uncond.as_bytes()]))
+    }
+    fn sample_shape(&self) -> Option<Vec<usize>> {
+        self.inner.sample_shape()
+    }
+    fn classes(&self) -> usize {
+        self.inner.classes()
+    }
+    fn runs_per_eval(&self) -> usize {
+        2 * self.inner.runs_per_eval()
+    }
+    fn counter(&self) -> Option<&Counter> {
+        self.inner.counter()
+    }
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+        let x = query::check(q, None, None)?;
+        let w = match self.runs(q) {
+            Runs::Asked => return self.inner.eval(host, q, want),
+            Runs::Unconditional => {
+                return self.inner.eval(host, &Query { cond: &self.without(q.cond)?, ..*q }, want);
+            }
+            Runs::Both(w) => w,
+        };
+        if let Cond::Rows(rows) = q.cond {
+            let b = x.dim(0)?;
+            let (x, t, cond) = self.doubled(&x, q, rows)?;
+            let m = self.inner.eval(host, &Query { x: &x, t: &t, cond: &cond }, want)?;
+            return mix(&w, &m.narrow(0, 0, b)?, &m.narrow(0, b, b)?);
+        }
+        let with = self.inner.eval(host, q, want)?;
+        let none = self.inner.eval(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
+        mix(&w, &with, &none)
+    }
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+        let x = query::check(q, None, None)?;
+        let w = match self.runs(q) {
+            Runs::Asked => return self.inner.linearize(host, q, want),
+            Runs::Unconditional => {
+                return self.inner.linearize(host, &Query { cond: &self.without(q.cond)?, ..*q }, want);
+            }
+            Runs::Both(w) => w,
+        };
+        if let Cond::Rows(rows) = q.cond {
+            let b = x.dim(0)?;
+            let (x, t, cond) = self.doubled(&x, q, rows)?;
+            let (m, inner) = self.inner.linearize(host, &Query { x: &x, t: &t, cond: &cond }, want)?;
+            let m = mix(&w, &m.narrow(0, 0, b)?, &m.narrow(0, b, b)?)?;
+            let pull: Pullback = Box::new(move |host, m_bar| {
+                let both = Tensor::cat(&[scale_rows(m_bar, &w)?, scale_rows(m_bar, &rest(&w))?], 0)?;
+                let g = inner(host, &both)?;
+                let t = match g.t.split_at(w.len().min(g.t.len())) {
+                    (a, []) => a.to_vec(),
+                    (a, b) => a.iter().zip(b).map(|(a, b)| a + b).collect(),
+                };
+                Ok(InputGrad { x: (g.x.narrow(0, 0, b)? + g.x.narrow(0, b, b)?)?, t })
+            });
+            return Ok((m, pull));
+        }
+        let (with, pull_with) = self.inner.linearize(host, q, want)?;
+        let (none, pull_none) = self.inner.linearize(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
+        let m = mix(&w, &with, &none)?;
+        let pull: Pullback = Box::new(move |host, m_bar| {
+            let a = pull_with(host, &scale_rows(m_bar, &w)?)?;
+            let b = pull_none(host, &scale_rows(m_bar, &rest(&w))?)?;
+            let t = a.t.iter().zip(&b.t).map(|(a, b)| a + b).collect();
+            Ok(InputGrad { x: (a.x + b.x)?, t })
+        });
+        Ok((m, pull))
+    }
+}

@@ -1,0 +1,269 @@
+//! From what a network was trained to predict to data and noise predictions, in value and in every gradient.
+use super::query::{self, Coefs};
+use super::{Denoiser, InputGrad, Network, Prediction, Pullback, Query};
+use crate::host::{Host, check_cancelled};
+use crate::noise::Noise;
+use crate::real::Real;
+use crate::{Error, Kind, Result};
+use candle_core::Tensor;
+use std::rc::Rc;
+
+/// What a network's output F means, for x_t = α x_0 + σ ε.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Predicts {
+    /// F = ε.
+    Noise,
+    /// F = x_0.
+    Data,
+    /// F = v = α ε − σ x_0 (Salimans & Ho 2022).
+    V,
+    /// F = u = ε − x_0, the velocity of a straight path (rectified flow).
+    Flow,
+    /// EDM's F_θ (Karras et al. 2022, table 1): D(x̃; s) = c_skip x̃ + c_out F(c_in x̃), for x̃ = x/α and s = σ/α.
+    EdmF {
+        /// The standard deviation of the data.
+        sigma_data: f64,
+    },
+}
+
+/// What a network is told about the noise, its second input.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum TimeInput {
+    /// ln(s)/4 for the VE noise level s = σ/α (EDM).
+    LnSigmaOver4,
+    /// The VE noise level s = σ/α.
+    Sigma,
+    /// The noise schedule's own time t.
+    T,
+    /// The index of the training step, (t − 1/N)·N from 0 to N − 1 (LDM and Stable Diffusion with N = 1000).
+    Discrete {
+        /// The number N of training steps.
+        steps: usize,
+    },
+    /// k·t.
+    Scaled(f64),
+    /// The time of an unshifted rectified flow at this noise level, σ/(α + σ) from 0 to 1.
+    FlowTime,
+}
+
+impl Predicts {
+    /// (c_x, c_F, c_in) of the wanted prediction m = c_x x + c_F F(c_in x, ·). Each formula is written so that nothing cancels
+    /// at either end of a noise schedule.
+    fn coefs(self, want: Prediction, alpha: &Real, sigma: &Real) -> [Real; 3] {
+        use Prediction as W;
+        let (one, zero) = (|| Real::from(1.0), || Real::from(0.0));
+        match (self, want) {
+            (Predicts::Data, W::Data) | (Predicts::Noise, W::Noise) => [zero(), one(), one()],
+            (Predicts::Noise, W::Data) => [1.0 / alpha, -(sigma / alpha), one()],
+            (Predicts::Data, W::Noise) => [1.0 / sigma, -(alpha / sigma), one()],
+            (Predicts::V, _) => {
+                let q = alpha.square() + sigma.square();
+                match want {
+                    W::Data => [alpha / &q, -(sigma / &q), one()],
+                    W::Noise => [sigma / &q, alpha / &q, one()],
+                }
+            }
+            (Predicts::Flow, _) => {
+                let q = alpha + sigma;
+                match want {
+                    W::Data => [1.0 / &q, -(sigma / &q), one()],
+                    W::Noise => [1.0 / &q, alpha / &q, one()],
+                }
+            }
+            (Predicts::EdmF { sigma_data: d }, _) => {
+                let q = sigma.square() + (alpha * d).square();
+                let root = q.sqrt();
+                let c_in = 1.0 / &root;
+                match want {
+                    W::Data => [alpha * (d * d) / &q, sigma * d / &root, c_in],
+                    W::Noise => [sigma / &q, -(alpha * d / &root), c_in],
+                }
+            }
+        }
+    }
+}
+
+impl TimeInput {
+    fn of(self, noise: &Noise, t: &Real) -> Real {
+        match self {
+            TimeInput::LnSigmaOver4 => noise.lambda(t) * -0.25,
+            TimeInput::Sigma => noise.ve_sigma(t),
+            TimeInput::T => t.clone(),
+            TimeInput::Discrete { steps } => t * steps as f64 - 1.0,
+            TimeInput::Scaled(k) => t * k,
+            TimeInput::FlowTime => {
+                let sigma = noise.sigma(t);
+                &sigma / (noise.alpha(t) + &sigma)
+            }
+        }
+    }
+}
+
+/// A network with the meaning of its output: a denoiser in the noise schedule that it was trained in.
+///
+/// A network knows the noise levels of its schedule's [t_min, t_max]. Outside (by more than one per cent in σ/α) an
+/// evaluation is an error, unless [`Preconditioned::clamp_time`] allows it: then the network is told the nearest end's noise
+/// (its second input is clamped, with no gradient there) while all other coefficients stay exact.
+pub struct Preconditioned {
+    net: Rc<dyn Network>,
+    noise: Noise,
+    predicts: Predicts,
+    time: TimeInput,
+    clamp: bool,
+}
+
+impl Preconditioned {
+    /// A denoiser from `net`, trained in `noise` to predict `predicts`. Its second input is ln(σ/α)/4 for EDM's F_θ, the flow's
+    /// time σ/(α + σ) for flow prediction, and t otherwise; change that with [`Preconditioned::with_time`].
+    pub fn new(net: Rc<dyn Network>, noise: Noise, predicts: Predicts) -> Result<Self> {
+        if let Predicts::EdmF { sigma_data } = predicts
+            && !(sigma_data.is_finite() && sigma_data > 0.0)
+        {
+            return Err(Error::value(format!("sigma_data must be a positive number, not {sigma_data}")));
+        }
+        let time = match predicts {
+            Predicts::EdmF { .. } => TimeInput::LnSigmaOver4,
+            Predicts::Flow => TimeInput::FlowTime,
+            _ => TimeInput::T,
+        };
+        Ok(Preconditioned { net, noise, predicts, time, clamp: false })
+    }
+    /// Says what the network's second input is.
+    pub fn with_time(mut self, time: TimeInput) -> Result<Self> {
+        match time {
+            TimeInput::Discrete { steps: 0 } => {
+                return Err(Error::value("the number of training steps must be at least 1"));
+            }
+            TimeInput::Scaled(k) if !k.is_finite() => {
+                return Err(Error::value(format!("the time's factor must be finite, not {k}")));
+            }
+            _ => self.time = time,
+        }
+        Ok(self)
+    }
+    /// Allows noise levels that the network was not trained at (see [`Preconditioned`]).
+    pub fn clamp_time(mut self, allow: bool) -> Self {
+        self.clamp = allow;
+        self
+    }
+
+    /// (c_x, c_F, c_in, c_noise) at each time.
+    fn coefs(&self, t: &[f64], want: Prediction) -> Result<Coefs<4>> {
+        let (lo, hi) = (self.noise.t_min(), self.noise.t_max());
+        if !self.clamp {
+            self.check_range(t, lo, hi)?;
+        }
+        Coefs::new(t, query::name(want), |t| {
+            let [x, f, input] = self.predicts.coefs(want, &self.noise.alpha(t), &self.noise.sigma(t));
+            let told = if self.clamp { t.clamp(lo, hi) } else { t.clone() };
+            [x, f, input, self.time.of(&self.noise, &told)]
+        })
+    }
+    fn check_range(&self, t: &[f64], lo: f64, hi: f64) -> Result<()> {
+        let level = |t: f64| self.noise.ve_sigma(&t.into()).v();
+        for &t in t {
+            if (lo..=hi).contains(&t) {
+                continue;
+            }
+            let s = level(t);
+            // one per cent: what interpolation between steps, and a finite difference at an end, may need
+            if !(s >= 0.99 * level(lo) && s <= 1.01 * level(hi)) {
+                let m = format!(
+                    "time {t} (noise level {s:.4e}) is outside the network's range {lo} to {hi} (noise levels {:.4e} to {:.4e})",
+                    level(lo),
+                    level(hi)
+                );
+                return Err(
+                    Error::value(m).hint("sample between these, or allow it with the option `clamp_time: true`")
+                );
+            }
+        }
+        Ok(())
+    }
+    /// (x_in, c_noise) for the network.
+    fn inputs(&self, x: &Tensor, c: &Coefs<4>) -> Result<(Tensor, Tensor)> {
+        let b = x.dim(0)?;
+        let c_noise = Tensor::from_vec(c.rows(3, b), b, x.device())?.to_dtype(x.dtype())?;
+        Ok((c.scale(2, x)?, c_noise))
+    }
+    /// m = c_x x + c_F F, F in x's dtype.
+    fn combine(c: &Coefs<4>, x: &Tensor, f: &Tensor) -> Result<Tensor> {
+        let f = c.scale(1, f)?;
+        Ok(if c.values(0).iter().all(|c| *c == 0.0) { f } else { (c.scale(0, x)? + f)? })
+    }
+    fn check(&self, q: &Query) -> Result<Tensor> {
+        check_cancelled()?;
+        let classes = match self.net.classes() {
+            // a network without classes may still take rows of its own kind (embeddings); it judges them itself
+            0 => None,
+            k => Some(k),
+        };
+        query::check(q, self.net.sample_shape().as_deref(), classes)
+    }
+    fn output(&self, x: &Tensor, f: Tensor) -> Result<Tensor> {
+        if f.dims() != x.dims() {
+            let m = format!("the network must return its input's shape {:?}, not {:?}", x.dims(), f.dims());
+            return Err(Error::shape(m, &[x.dims(), f.dims()]));
+        }
+        if !f.device().same_device(x.device()) {
+            return Err(Error::new(Kind::Device, "the network returned a tensor on another device than its input"));
+        }
+        Ok(f.detach().to_dtype(x.dtype())?)
+    }
+}
+
+impl Denoiser for Preconditioned {
+    fn noise(&self) -> &Noise {
+        &self.noise
+    }
+    fn describe(&self) -> String {
+        let what = match self.predicts {
+            Predicts::Noise => "predicts noise",
+            Predicts::Data => "predicts data",
+            Predicts::V => "predicts v",
+            Predicts::Flow => "predicts flow",
+            Predicts::EdmF { .. } => "EDM preconditioning",
+        };
+        format!("{}, {what}, {}", self.net.describe(), self.noise.name())
+    }
+    fn hash(&self) -> Option<String> {
+        let how = format!("{:?} {:?} {}", self.predicts, self.time, self.clamp);
+        let noise = self.noise.spec().to_string();
+        self.net.hash().map(|h| query::digest(&[h.as_bytes(), noise.as_bytes(), how.as_bytes()]))
+    }
+    fn sample_shape(&self) -> Option<Vec<usize>> {
+        self.net.sample_shape()
+    }
+    fn classes(&self) -> usize {
+        self.net.classes()
+    }
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+        let x = self.check(q)?;
+        let c = self.coefs(q.t, want)?;
+        let (x_in, c_noise) = self.inputs(&x, &c)?;
+        let f = self.output(&x, self.net.forward(host, &x_in, &c_noise, q.cond)?)?;
+        Self::combine(&c, &x, &f)
+    }
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+        let x = self.check(q)?;
+        let c = self.coefs(q.t, want)?;
+        let (x_in, c_noise) = self.inputs(&x, &c)?;
+        let (f, net_pull) = self.net.linearize(host, &x_in, &c_noise, q.cond)?;
+        let f = self.output(&x, f)?;
+        let m = Self::combine(&c, &x, &f)?;
+        let pull: Pullback = Box::new(move |host, m_bar| {
+            let m_bar = m_bar.detach().to_dtype(x.dtype())?;
+            let (x_in_bar, c_noise_bar) = net_pull(host, &c.scale(1, &m_bar)?)?;
+            let x_in_bar = x_in_bar.detach().to_dtype(x.dtype())?;
+            let t = c.pull([
+                query::dots(&m_bar, &x)?,
+                query::dots(&m_bar, &f)?,
+                query::dots(&x_in_bar, &x)?,
+                c_noise_bar.detach().to_dtype(candle_core::DType::F64)?.to_vec1()?,
+            ]);
+            let direct = c.scale(0, &m_bar)?;
+            Ok(InputGrad { x: (direct + c.scale(2, &x_in_bar)?)?, t })
+        });
+        Ok((m, pull))
+    }
+}

@@ -1,0 +1,145 @@
+//! Weights by name: from a safetensors file, checked against what the architecture asks for, or random.
+use crate::{Error, Kind, Result};
+use candle_core::{DType, Device, Tensor};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+
+/// Where an architecture takes its weights from: each name once, with the shape that it must have.
+pub trait Weights {
+    /// The tensor `name`, of exactly this shape, in the network's dtype on its device.
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
+    /// Fails if anything is left that the architecture did not ask for.
+    fn finish(&mut self) -> Result<()>;
+}
+
+/// A parsed safetensors file.
+pub struct File<'a> {
+    tensors: BTreeMap<String, safetensors::tensor::TensorView<'a>>,
+    metadata: HashMap<String, String>,
+    device: Device,
+    dtype: DType,
+}
+
+impl<'a> File<'a> {
+    /// Reads the header; the data is looked at tensor by tensor.
+    pub fn parse(bytes: &'a [u8], device: &Device, dtype: DType) -> Result<File<'a>> {
+        let broken = |e: safetensors::SafeTensorError| {
+            Error::new(Kind::Format, format!("not a readable safetensors file: {e}"))
+                .hint("the file may be truncated or of another format: download or convert it again")
+        };
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
+        let metadata = header.metadata().clone().unwrap_or_default();
+        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?.tensors().into_iter().collect();
+        Ok(File { tensors, metadata, device: device.clone(), dtype })
+    }
+    /// A metadata entry.
+    pub fn metadata(&self, key: &str) -> Option<&str> {
+        self.metadata.get(key).map(String::as_str)
+    }
+    /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
+    pub fn hash(&self, also: &str) -> String {
+        let mut h = Sha256::new();
+        for (name, t) in &self.tensors {
+            h.update(format!("{name} {:?} {:?}\n", t.dtype(), t.shape()));
+            h.update(t.data());
+        }
+        h.update(also);
+        h.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+}
+
+impl Weights for File<'_> {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let Some(t) = self.tensors.remove(name) else {
+            let e = Error::new(Kind::Format, format!("the tensor `{name}` is missing"));
+            let known = self.tensors.keys().map(String::as_str);
+            return Err(match crate::error::nearest(name, known) {
+                Some(n) => e.hint(format!("the file has `{n}`; does its `config` describe this network?")),
+                None => e.hint("does the `config` in the file's metadata describe this network?"),
+            });
+        };
+        if t.shape() != shape {
+            let e = Error::new(Kind::Format, format!("`{name}` has shape {:?}, expected {shape:?}", t.shape()));
+            return Err(e.shapes(&[t.shape(), shape]).hint("the `config` in the file's metadata gives the shapes"));
+        }
+        let dtype = match t.dtype() {
+            Dtype::F16 => DType::F16,
+            Dtype::BF16 => DType::BF16,
+            Dtype::F32 => DType::F32,
+            Dtype::F64 => DType::F64,
+            other => {
+                let e =
+                    Error::new(Kind::Format, format!("`{name}` is of type {other:?}, expected F32, F64, F16 or BF16"));
+                return Err(e.hint("save the weights in floating point"));
+            }
+        };
+        let tensor = Tensor::from_raw_buffer(t.data(), dtype, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
+        // NaN and ±Inf are the values whose difference from themselves is not zero
+        let odd = (&tensor - &tensor)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+        if odd != 0.0 {
+            let e = Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values"));
+            return Err(e.hint("the checkpoint is damaged, or its values do not fit the dtype asked for"));
+        }
+        Ok(tensor.to_device(&self.device)?)
+    }
+    fn finish(&mut self) -> Result<()> {
+        match self.tensors.keys().next() {
+            None => Ok(()),
+            Some(name) => Err(Error::new(
+                Kind::Format,
+                format!(
+                    "the file holds {} tensors that this network does not have, such as `{name}`",
+                    self.tensors.len()
+                ),
+            )
+            .hint("does the `config` in the file's metadata describe this network?")),
+        }
+    }
+}
+
+/// Gaussian weights with standard deviation 1/√fan_in, biases small: a network of the right cost with no file.
+pub struct Random {
+    rng: ChaCha8Rng,
+    device: Device,
+    total: usize,
+}
+
+impl Random {
+    /// Starts from a seed.
+    pub fn new(seed: u64, device: &Device) -> Self {
+        Random { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone(), total: 0 }
+    }
+    fn normal(&mut self) -> f32 {
+        // Box–Muller; 1 − u keeps the logarithm finite
+        let mut unit = || (self.rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+        let (u, v) = (1.0 - unit(), unit());
+        ((-2.0 * u.ln()).sqrt() * (std::f64::consts::TAU * v).cos()) as f32
+    }
+}
+
+impl Weights for Random {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let n: usize = shape.iter().product();
+        self.total += n;
+        if self.total > 1 << 30 {
+            return Err(Error::new(Kind::Memory, "a random network may have at most 2³⁰ weights")
+                .hint("use fewer channels, levels or blocks"));
+        }
+        let fan_in = shape.iter().skip(1).product::<usize>().max(1);
+        let norm_weight = name.contains("norm") && name.ends_with("weight");
+        let (scale, centre) = match (shape.len(), norm_weight, name.ends_with("resample_filter")) {
+            (_, _, true) => (0.0, 0.25),
+            (_, true, _) => (0.1, 1.0),
+            (1, ..) => (0.1, 0.0),
+            _ => ((1.0 / fan_in as f32).sqrt(), 0.0),
+        };
+        let data: Vec<f32> = (0..n).map(|_| centre + scale * self.normal()).collect();
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?.to_device(&self.device)?)
+    }
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}

@@ -1,0 +1,149 @@
+//! Frozen operations: fast forward and input gradient on f32 CPU tensors, compositions of candle operations elsewhere.
+//!
+//! Images are [B, H, W, C] here (channels innermost): every kernel then works on whole vectors of channels. An operation is
+//! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
+mod attention;
+mod conv;
+mod norm;
+mod pointwise;
+pub mod simd;
+mod winograd;
+
+pub use attention::Attention;
+pub use conv::{Conv3x3, Linear};
+pub use norm::{GroupNorm, Modulation};
+pub(crate) use pointwise::accumulate;
+pub use pointwise::{AddScale, Concat, Down2, Positional, Silu, Up2};
+pub use winograd::Winograd;
+
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor};
+use std::sync::Arc;
+
+/// An f32 array as a kernel sees it, contiguous, row-major.
+#[derive(Clone, Copy)]
+pub struct View<'a> {
+    /// The values; empty in [`Frozen::pull`] where [`Frozen::saves`] says that they are not needed.
+    pub data: &'a [f32],
+    /// The shape.
+    pub dims: &'a [usize],
+}
+
+/// An operation whose weights are constant: gradients are wanted for its inputs only.
+///
+/// Kernels may assume what [`Frozen::dims`] has checked. `par` allows a kernel to spread over threads; results are the
+/// same bits either way, and those of a sample do not depend on the other samples in its batch.
+pub trait Frozen: Send + Sync {
+    /// A name for errors.
+    fn name(&self) -> &'static str;
+    /// The result's shape; a message that names expected and actual where the inputs do not fit.
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String>;
+    /// Computes the result into `out`, which has the right length and any content.
+    fn run(&self, inputs: &[View], out: &mut [f32], par: bool);
+    /// Whether [`Frozen::pull`] looks at the inputs' values.
+    fn saves(&self) -> bool {
+        false
+    }
+    /// The gradients with respect to the inputs, one each, given the result's cotangent.
+    fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>>;
+    /// The same function in candle operations, correct to differentiate, for f64 and for other devices.
+    fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor>;
+}
+
+/// Applies a frozen operation to one or two tensors, differentiably.
+pub fn apply(op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
+    let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.dims()).collect();
+    op.dims(&shapes).map_err(|e| candle_core::Error::Msg(format!("{}: {e}", op.name())))?;
+    let fast = inputs.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32);
+    match inputs {
+        [a] if fast => a.contiguous()?.apply_op1(Op(op.clone())),
+        [a, b] if fast => a.contiguous()?.apply_op2(&b.contiguous()?, Op(op.clone())),
+        _ => op.compose(inputs),
+    }
+}
+
+struct Op(Arc<dyn Frozen>);
+
+fn view<'a>(s: &'a CpuStorage, l: &'a Layout) -> candle_core::Result<View<'a>> {
+    let Some((start, end)) = l.contiguous_offsets() else {
+        candle_core::bail!("a frozen operation needs contiguous inputs")
+    };
+    Ok(View { data: &s.as_slice::<f32>()?[start..end], dims: l.dims() })
+}
+
+impl Op {
+    fn forward(&self, inputs: &[View]) -> candle_core::Result<(CpuStorage, Shape)> {
+        let shapes: Vec<&[usize]> = inputs.iter().map(|v| v.dims).collect();
+        let dims = self.0.dims(&shapes).map_err(candle_core::Error::Msg)?;
+        let mut out = vec![0.0; dims.iter().product()];
+        self.0.run(inputs, &mut out, true);
+        Ok((CpuStorage::F32(out), Shape::from(dims)))
+    }
+    fn backward(&self, inputs: &[&Tensor], cot: &Tensor) -> candle_core::Result<Vec<Tensor>> {
+        let cot = cot.contiguous()?;
+        let held: Vec<_> = inputs.iter().chain([&&cot]).map(|t| t.storage_and_layout()).collect();
+        let views = held
+            .iter()
+            .map(|(s, l)| match &**s {
+                Storage::Cpu(s) => view(s, l),
+                _ => candle_core::bail!("a frozen operation's gradient left the CPU"),
+            })
+            .collect::<candle_core::Result<Vec<_>>>()?;
+        let (cot, views) = match views.split_last() {
+            Some((cot, views)) => (cot.data, views),
+            None => (&[][..], &views[..]),
+        };
+        let grads = self.0.pull(views, cot, true);
+        grads.into_iter().zip(inputs).map(|(g, t)| Tensor::from_vec(g, t.shape(), t.device())).collect()
+    }
+}
+
+impl CustomOp1 for Op {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.forward(&[view(s, l)?])
+    }
+    fn bwd(&self, a: &Tensor, _: &Tensor, cot: &Tensor) -> candle_core::Result<Option<Tensor>> {
+        Ok(self.backward(&[a], cot)?.pop())
+    }
+}
+
+impl CustomOp2 for Op {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.forward(&[view(s1, l1)?, view(s2, l2)?])
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        _: &Tensor,
+        cot: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let mut grads = self.backward(&[a, b], cot)?;
+        let second = grads.pop();
+        Ok((grads.pop(), second))
+    }
+}
+
+/// The values of a weight on the host, in f32.
+pub(crate) fn host_f32(t: &Tensor) -> candle_core::Result<Vec<f32>> {
+    t.to_dtype(DType::F32)?.to_device(&candle_core::Device::Cpu)?.flatten_all()?.to_vec1()
+}
+
+/// Checks an image's shape [B, H, W, C] with a given number of channels.
+fn image(dims: &[usize], channels: usize) -> Result<[usize; 4], String> {
+    match *dims {
+        [b, h, w, c] if c == channels => Ok([b, h, w, c]),
+        _ => Err(format!("expected [B, H, W, {channels}], got {dims:?}")),
+    }
+}

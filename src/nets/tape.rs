@@ -1,0 +1,128 @@
+//! How a network of frozen operations is run: on candle tensors, or on plain buffers with a tape of its own.
+//!
+//! A network is written once over [`Exec`]. The tape exists because candle's backward starts every gradient as zeros and an
+//! addition, keeps every intermediate value, and is recursive; ours keeps only what a pull-back reads.
+use super::kernels::{Frozen, View, apply};
+use crate::{Error, Result};
+use candle_core::Tensor;
+use std::sync::Arc;
+
+/// Runs frozen operations on values of its own kind.
+pub trait Exec {
+    /// What flows through the network.
+    type Value: Clone;
+    /// Applies an operation to one or two values.
+    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Self::Value]) -> Result<Self::Value>;
+}
+
+/// Candle tensors of any float dtype on any device, differentiable by candle.
+pub struct Candle;
+
+impl Exec for Candle {
+    type Value = Tensor;
+    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> Result<Tensor> {
+        crate::host::check_cancelled()?;
+        Ok(apply(op, inputs)?)
+    }
+}
+
+/// A value on the tape.
+#[derive(Clone)]
+pub struct Value {
+    data: Arc<Vec<f32>>,
+    dims: Vec<usize>,
+    /// Its place on the tape; constants have none.
+    node: Option<usize>,
+}
+
+impl Value {
+    /// The elements, row-major.
+    pub fn data(&self) -> &[f32] {
+        &self.data
+    }
+    /// The shape.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+    /// The elements, without a copy where this is the last use.
+    pub fn into_data(self) -> Vec<f32> {
+        Arc::try_unwrap(self.data).unwrap_or_else(|d| d.to_vec())
+    }
+}
+
+struct Step {
+    op: Arc<dyn Frozen>,
+    inputs: Vec<Value>,
+    node: usize,
+}
+
+/// f32 buffers on the CPU.
+pub struct Tape {
+    record: bool,
+    par: bool,
+    nodes: usize,
+    steps: Vec<Step>,
+}
+
+impl Tape {
+    /// `record` keeps what [`Tape::pull`] needs; `par` lets each operation use all threads.
+    pub fn new(record: bool, par: bool) -> Self {
+        Tape { record, par, nodes: 0, steps: vec![] }
+    }
+    /// An input with respect to which gradients are wanted.
+    pub fn variable(&mut self, data: Vec<f32>, dims: Vec<usize>) -> Value {
+        self.nodes += 1;
+        Value { data: Arc::new(data), dims, node: Some(self.nodes - 1) }
+    }
+    /// An input that is held fixed.
+    pub fn constant(data: Vec<f32>, dims: Vec<usize>) -> Value {
+        Value { data: Arc::new(data), dims, node: None }
+    }
+    /// The gradients of ⟨cot, out⟩ with respect to `wanted`; consumes the tape, freeing as it goes.
+    pub fn pull(mut self, out: &Value, cot: Vec<f32>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
+        let mut grads: Vec<Option<Vec<f32>>> = vec![None; self.nodes];
+        if let Some(n) = out.node {
+            grads[n] = Some(cot);
+        }
+        while let Some(step) = self.steps.pop() {
+            let Some(cot) = grads[step.node].take() else { continue };
+            crate::host::check_cancelled()?;
+            let views: Vec<View> = step.inputs.iter().map(|v| View { data: &v.data, dims: &v.dims }).collect();
+            for (g, input) in step.op.pull(&views, &cot, self.par).into_iter().zip(&step.inputs) {
+                match input.node.map(|n| &mut grads[n]) {
+                    Some(Some(sum)) => super::kernels::accumulate(sum, &g),
+                    Some(slot) => *slot = Some(g),
+                    None => {}
+                }
+            }
+        }
+        let of = |v: &&Value| match v.node.and_then(|n| grads[n].take()) {
+            Some(g) => g,
+            None => vec![0.0; v.data.len()],
+        };
+        Ok(wanted.iter().map(of).collect())
+    }
+}
+
+impl Exec for Tape {
+    type Value = Value;
+    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Value]) -> Result<Value> {
+        crate::host::check_cancelled()?;
+        let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.dims[..]).collect();
+        let dims = op.dims(&shapes).map_err(|e| Error::shape(format!("{}: {e}", op.name()), &shapes))?;
+        let views: Vec<View> = inputs.iter().map(|v| View { data: &v.data, dims: &v.dims }).collect();
+        let mut out = vec![0.0; dims.iter().product()];
+        op.run(&views, &mut out, self.par);
+        let mut node = None;
+        if self.record && inputs.iter().any(|v| v.node.is_some()) {
+            node = Some(self.nodes);
+            let keep = |v: &&Value| match op.saves() {
+                true => (*v).clone(),
+                false => Value { data: Arc::new(vec![]), dims: v.dims.clone(), node: v.node },
+            };
+            self.steps.push(Step { op: op.clone(), inputs: inputs.iter().map(keep).collect(), node: self.nodes });
+            self.nodes += 1;
+        }
+        Ok(Value { data: Arc::new(out), dims, node })
+    }
+}

@@ -1,0 +1,4 @@
+//! Denoisers, natively and from scripts.
+mod adapters;
+mod closed_forms;
+mod helpers;
