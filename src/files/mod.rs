@@ -1,1 +1,14 @@
-//! What is read from and written to disk: checkpoints, arrays, images, plots, results.
+//! Files: atomic writes, hashes, images, plots, tables, learned schedules, and state to resume from.
+pub mod atomic;
+pub mod hash;
+pub mod image;
+pub mod npy;
+pub mod plot;
+mod plot_axis;
+mod scene;
+//R
+pub mod safetensors;
+pub mod sheet;
+pub mod state;
+pub mod table;
+mod text;

@@ -110,8 +110,9 @@ impl Config {
     /// Parses and checks the JSON of a checkpoint.
     pub fn parse(json: &str) -> Result<Config> {
         let config: Config = serde_json::from_str(json).map_err(|e| {
-            Error::new(Kind::Format, format!("the network's configuration cannot be read: {e}"))
-                .hint("`config` in the metadata must be a JSON object with img_resolution, img_channels, model_channels, …")
+            Error::new(Kind::Format, format!("the network's configuration cannot be read: {e}")).hint(
+                "`config` in the metadata must be a JSON object with img_resolution, img_channels, model_channels, …",
+            )
         })?;
         config.check()?;
         Ok(config)

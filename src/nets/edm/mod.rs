@@ -124,9 +124,7 @@ fn class_names(json: Option<&str>, n: usize) -> Result<Vec<String>> {
     })?;
     match names.len() == n {
         true => Ok(names),
-        false => {
-            Err(Error::new(Kind::Format, format!("`classes` has {} names, `label_dim` is {n}", names.len())))
-        }
+        false => Err(Error::new(Kind::Format, format!("`classes` has {} names, `label_dim` is {n}", names.len()))),
     }
 }
 
@@ -193,7 +191,10 @@ impl EdmNet {
         let b = match *x.dims() {
             [b, c_, h, w] if (c_, h, w) == (c, r, r) && b > 0 => b,
             _ => {
-                let e = Error::shape(format!("the network takes x of shape [B, {c}, {r}, {r}], got {:?}", x.dims()), &[x.dims()]);
+                let e = Error::shape(
+                    format!("the network takes x of shape [B, {c}, {r}, {r}], got {:?}", x.dims()),
+                    &[x.dims()],
+                );
                 return Err(e.hint("pass a batch of at least one image of the network's own size"));
             }
         };
@@ -213,7 +214,9 @@ impl EdmNet {
             }
             Cond::Rows(rows) => {
                 let message = format!("class rows must have shape [{b}, {n}], got {:?}", rows.dims());
-                return Err(Error::shape(message, &[rows.dims()]).hint(format!("one row of {n} numbers for each image")));
+                return Err(
+                    Error::shape(message, &[rows.dims()]).hint(format!("one row of {n} numbers for each image"))
+                );
             }
             Cond::Opaque(_) => {
                 let e = Error::new(Kind::Type, "this network takes class rows as its condition, not a script's value");
@@ -298,7 +301,13 @@ impl Network for EdmNet {
         let parts = self.chunks(x_in, c_noise, cond, false)?;
         self.image(parts.into_iter().flat_map(|p| p.out.into_data()).collect(), x_in)
     }
-    fn linearize(&self, host: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<(Tensor, NetPullback)> {
+    fn linearize(
+        &self,
+        host: &dyn Host,
+        x_in: &Tensor,
+        c_noise: &Tensor,
+        cond: &Cond,
+    ) -> Result<(Tensor, NetPullback)> {
         if !self.fast() {
             return Composed(self).linearize(host, x_in, c_noise, cond);
         }
@@ -307,7 +316,10 @@ impl Network for EdmNet {
         let (net, x, c) = (self.clone(), x_in.detach(), c_noise.detach());
         let pull: NetPullback = Box::new(move |_, cot| {
             if cot.dims() != x.dims() {
-                return Err(Error::shape("the cotangent must have the network output's shape", &[x.dims(), cot.dims()]));
+                return Err(Error::shape(
+                    "the cotangent must have the network output's shape",
+                    &[x.dims(), cot.dims()],
+                ));
             }
             let cot = cot.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.permute((0, 2, 3, 1))?;
             let cot: Vec<f32> = cot.contiguous()?.flatten_all()?.to_vec1()?;

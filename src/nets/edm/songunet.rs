@@ -95,7 +95,9 @@ impl Build<'_> {
         let values: Vec<f64> = f.to_dtype(candle_core::DType::F64)?.flatten_all()?.to_vec1()?;
         match values.iter().all(|v| (v - 0.25).abs() < 1e-6) {
             true => Ok(()),
-            false => Err(Error::new(Kind::Format, format!("`{name}` is {values:?}, supported is a mean of 2×2 pixels"))),
+            false => {
+                Err(Error::new(Kind::Format, format!("`{name}` is {values:?}, supported is a mean of 2×2 pixels")))
+            }
         }
     }
     fn block(&mut self, name: &str, cin: usize, cout: usize, resample: Resample, attention: bool) -> Result<Block> {
@@ -208,7 +210,13 @@ impl SongUNet {
     }
 
     /// F for x [B, H, W, C], c_noise [B] and, where the network has classes, labels [B, classes] already times √classes.
-    pub fn run<E: Exec>(&self, e: &mut E, x: &E::Value, c_noise: &E::Value, labels: Option<&E::Value>) -> Result<E::Value> {
+    pub fn run<E: Exec>(
+        &self,
+        e: &mut E,
+        x: &E::Value,
+        c_noise: &E::Value,
+        labels: Option<&E::Value>,
+    ) -> Result<E::Value> {
         let mut emb = e.apply(&self.positional, &[c_noise])?;
         if let (Some(map), Some(labels)) = (&self.label, labels) {
             let label = e.apply(map, &[labels])?;

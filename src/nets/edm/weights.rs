@@ -71,7 +71,8 @@ impl Weights for File<'_> {
             Dtype::F32 => DType::F32,
             Dtype::F64 => DType::F64,
             other => {
-                let e = Error::new(Kind::Format, format!("`{name}` is of type {other:?}, expected F32, F64, F16 or BF16"));
+                let e =
+                    Error::new(Kind::Format, format!("`{name}` is of type {other:?}, expected F32, F64, F16 or BF16"));
                 return Err(e.hint("save the weights in floating point"));
             }
         };
@@ -89,7 +90,10 @@ impl Weights for File<'_> {
             None => Ok(()),
             Some(name) => Err(Error::new(
                 Kind::Format,
-                format!("the file holds {} tensors that this network does not have, such as `{name}`", self.tensors.len()),
+                format!(
+                    "the file holds {} tensors that this network does not have, such as `{name}`",
+                    self.tensors.len()
+                ),
             )
             .hint("does the `config` in the file's metadata describe this network?")),
         }

@@ -174,8 +174,11 @@ fn output_line<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
 /// Bᵀ d B of a 6×6 patch.
 #[inline(always)]
 fn input_patch<S: Simd>(s: S, d: [S::f32s; 36]) -> [[S::f32s; 6]; 6] {
-    let columns: [[S::f32s; 6]; 6] = from_fn(|c| input_line(s, [d[c], d[6 + c], d[12 + c], d[18 + c], d[24 + c], d[30 + c]]));
-    from_fn(|r| input_line(s, [columns[0][r], columns[1][r], columns[2][r], columns[3][r], columns[4][r], columns[5][r]]))
+    let columns: [[S::f32s; 6]; 6] =
+        from_fn(|c| input_line(s, [d[c], d[6 + c], d[12 + c], d[18 + c], d[24 + c], d[30 + c]]));
+    from_fn(|r| {
+        input_line(s, [columns[0][r], columns[1][r], columns[2][r], columns[3][r], columns[4][r], columns[5][r]])
+    })
 }
 
 #[inline(always)]

@@ -1,5 +1,0 @@
-//! Rhai functions for tensors and autograd.
-use rhai::Engine;
-
-/// Adds this area's types and functions to `engine`.
-pub fn register(_engine: &mut Engine) {}

@@ -1,0 +1,320 @@
+//! Creation: constants, ranges, random numbers, arrays of numbers; and the way back.
+use super::args::{self, Place};
+use super::{Defs, done};
+use crate::script::error::RhaiResult;
+use crate::tensor::dtype::FLOAT;
+use crate::tensor::random::{self, stream};
+use crate::tensor::{create, display, dtype, reduce, shape};
+use crate::{Error, Result};
+use candle_core::{DType, Device, Tensor};
+use rhai::{Array, Dynamic, INT};
+
+const OPTIONS: &str = "Options: dtype (\"f32\"), device. A string alone is a dtype: `zeros([2], \"f64\")`.";
+
+/// `fn(shape[, options])`.
+fn shaped(d: &mut Defs, name: &'static str, doc: &str, f: fn(&[usize], DType, &Device) -> Result<Tensor>) {
+    let make = move |s: Dynamic, o: Dynamic| -> RhaiResult<Tensor> {
+        let (dtype, device) = Place::only(name, o)?;
+        done(f(&args::shape(name, &s)?, dtype.unwrap_or(FLOAT), &device))
+    };
+    d.add(name, "shape: array -> Tensor", doc, move |s: Dynamic| make(s, Dynamic::UNIT));
+    d.add(name, "shape: array, options: map -> Tensor", doc, make);
+}
+
+/// `fn(shape[, options])` with `seed` and `first`.
+fn random_shaped(
+    d: &mut Defs,
+    name: &'static str,
+    doc: &str,
+    stream: u64,
+    f: fn(u64, u64, &[usize], u64, DType, &Device) -> Result<Tensor>,
+) {
+    let make = move |s: Dynamic, o: Dynamic| -> RhaiResult<Tensor> {
+        let mut p = Place::read(name, o)?;
+        let first = p.options.count("first")?.unwrap_or(0) as u64;
+        let seed = p.seed()?;
+        p.options.finish()?;
+        done(f(seed, first, &args::shape(name, &s)?, stream, p.dtype.unwrap_or(FLOAT), &p.device))
+    };
+    d.add(name, "shape: array -> Tensor", doc, move |s: Dynamic| make(s, Dynamic::UNIT));
+    d.add(name, "shape: array, options: map -> Tensor", doc, make);
+}
+
+fn full(s: Dynamic, v: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
+    let (dtype, device) = Place::only("full", o)?;
+    let shape = args::shape("full", &s)?;
+    done(match v.as_int() {
+        Ok(i) => create::full_int(&shape, i, dtype.unwrap_or(DType::I64), &device),
+        Err(_) => create::full(&shape, args::number("full", &v)?, dtype.unwrap_or(FLOAT), &device),
+    })
+}
+
+fn arange(start: Dynamic, end: Dynamic, step: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
+    let (dtype, device) = Place::only("arange", o)?;
+    done(match (start.as_int(), end.as_int(), step.as_int()) {
+        (Ok(a), Ok(b), Ok(s)) => create::arange_int(a, b, s, dtype.unwrap_or(DType::I64), &device),
+        _ => {
+            let n = |v: &Dynamic| args::number("arange", v);
+            create::arange(n(&start)?, n(&end)?, n(&step)?, dtype.unwrap_or(FLOAT), &device)
+        }
+    })
+}
+
+fn randint(low: INT, high: INT, s: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
+    let mut p = Place::read("randint", o)?;
+    let first = p.options.count("first")?.unwrap_or(0) as u64;
+    let seed = p.seed()?;
+    p.options.finish()?;
+    let t = random::integers(seed, first, low, high, &args::shape("randint", &s)?, &p.device)?;
+    done(t.to_dtype(p.dtype.unwrap_or(DType::I64)).map_err(Error::from))
+}
+
+/// What an array of numbers holds.
+enum Flat {
+    Ints(Vec<i64>),
+    Floats(Vec<f64>),
+}
+
+/// The values and shape of nested arrays; `None` when a tensor is among them.
+fn flatten(v: &Dynamic, depth: usize, flat: &mut Flat, shape: &mut Vec<usize>) -> Result<bool> {
+    if depth > 32 {
+        return Err(Error::value("tensor: arrays are nested more than 32 deep"));
+    }
+    if let Some(list) = v.read_lock::<Array>() {
+        match shape.get(depth) {
+            None => shape.push(list.len()),
+            Some(n) if *n == list.len() => {}
+            Some(n) => {
+                let m = format!("tensor: arrays at depth {depth} have different lengths: {n} and {}", list.len());
+                return Err(Error::shape(m, &[shape]));
+            }
+        }
+        for item in list.iter() {
+            if !flatten(item, depth + 1, flat, shape)? {
+                return Ok(false);
+            }
+        }
+        return Ok(true);
+    }
+    if v.is::<Tensor>() {
+        return Ok(false);
+    }
+    if depth != shape.len() {
+        return Err(Error::shape("tensor: numbers and arrays stand side by side", &[shape]));
+    }
+    match (v.as_int(), v.as_bool(), &mut *flat) {
+        (Ok(i), _, Flat::Ints(list)) => list.push(i),
+        (Ok(i), _, Flat::Floats(list)) => list.push(i as f64),
+        (_, Ok(b), Flat::Ints(list)) => list.push(b as i64),
+        (_, Ok(b), Flat::Floats(list)) => list.push(b as u8 as f64),
+        (_, _, Flat::Floats(list)) => list.push(args::number("tensor", v)?),
+        (_, _, Flat::Ints(list)) => {
+            let mut floats: Vec<f64> = list.iter().map(|i| *i as f64).collect();
+            floats.push(args::number("tensor", v)?);
+            *flat = Flat::Floats(floats);
+        }
+    }
+    Ok(true)
+}
+
+/// Whether the first number in nested arrays is a bool.
+fn is_mask(v: &Dynamic) -> bool {
+    match v.read_lock::<Array>() {
+        Some(list) => list.first().is_some_and(is_mask),
+        None => v.is_bool(),
+    }
+}
+
+fn tensor(v: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
+    let (dtype, device) = Place::only("tensor", o)?;
+    let (mut flat, mut shape) = (Flat::Ints(vec![]), vec![]);
+    if !flatten(&v, 0, &mut flat, &mut shape)? {
+        let t = stacked(&v)?.to_device(&device).map_err(Error::from)?;
+        return done(dtype.map_or(Ok(t.clone()), |d| t.to_dtype(d)).map_err(Error::from));
+    }
+    done(match flat {
+        Flat::Ints(list) if list.is_empty() => create::zeros(&shape, dtype.unwrap_or(FLOAT), &device),
+        Flat::Ints(list) => {
+            let own = if is_mask(&v) { DType::U8 } else { DType::I64 };
+            create::from_i64(list, &shape, dtype.unwrap_or(own), &device)
+        }
+        Flat::Floats(list) => create::from_f64(list, &shape, dtype.unwrap_or(FLOAT), &device),
+    })
+}
+
+/// Nested arrays with tensors in them, stacked.
+fn stacked(v: &Dynamic) -> Result<Tensor> {
+    if let Some(list) = v.read_lock::<Array>() {
+        let parts = list.iter().map(stacked).collect::<Result<Vec<_>>>()?;
+        return shape::stack(&parts, 0);
+    }
+    match v.as_int() {
+        Ok(i) => create::from_i64(vec![i], &[], DType::I64, &Device::Cpu),
+        Err(_) if v.is::<Tensor>() => args::tensor("tensor", v),
+        Err(_) => create::from_f64(vec![args::number("tensor", v)?], &[], FLOAT, &Device::Cpu),
+    }
+}
+
+fn to_array(t: Tensor) -> RhaiResult<Dynamic> {
+    fn nest(values: &mut impl Iterator<Item = Dynamic>, dims: &[usize]) -> Dynamic {
+        match dims.split_first() {
+            None => values.next().unwrap_or(Dynamic::UNIT),
+            Some((n, rest)) => (0..*n).map(|_| nest(values, rest)).collect::<Array>().into(),
+        }
+    }
+    Ok(match t.dtype().is_int() {
+        true => nest(&mut create::to_i64(&t)?.into_iter().map(Dynamic::from_int), t.dims()),
+        false => nest(&mut create::to_f64(&t)?.into_iter().map(Dynamic::from_float), t.dims()),
+    })
+}
+
+fn item(t: Tensor) -> RhaiResult<Dynamic> {
+    let v = reduce::item(&t)?;
+    Ok(if t.dtype().is_int() { Dynamic::from_int(create::to_i64(&t)?[0]) } else { Dynamic::from_float(v) })
+}
+
+fn to(t: Tensor, name: &str) -> RhaiResult<Tensor> {
+    if name.starts_with("cpu") || name.starts_with("cuda") {
+        return done(t.to_device(&dtype::device(name)?).map_err(Error::from));
+    }
+    let d = dtype::parse(name).map_err(|e| e.context("to"))?;
+    done(t.to_dtype(d).map_err(Error::from))
+}
+
+pub(super) fn register(d: &mut Defs) {
+    shaped(d, "zeros", &format!("A tensor of zeros.\n\n{OPTIONS}\n\nExample: `zeros([2, 3])`"), create::zeros);
+    shaped(d, "ones", &format!("A tensor of ones.\n\n{OPTIONS}\n\nExample: `ones([2, 3])`"), create::ones);
+
+    let doc = format!("A tensor filled with one value (integers give i64).\n\n{OPTIONS}\n\nExample: `full([2], 0.5)`");
+    d.add("full", "shape: array, value: number -> Tensor", &doc, |s: Dynamic, v: Dynamic| full(s, v, Dynamic::UNIT));
+    d.add("full", "shape: array, value: number, options: map -> Tensor", &doc, full);
+
+    let doc = format!(
+        "Numbers from `start` (0) up to and without `end`, `step` (1) apart; integers give i64.\n\n{OPTIONS}\n\n\
+         Example: `arange(5)`, `arange(1.0, 0.0, -0.25)`"
+    );
+    let (zero, one) = (Dynamic::from_int(0), Dynamic::from_int(1));
+    let (z, s) = (zero.clone(), one.clone());
+    d.add("arange", "end: number -> Tensor", &doc, move |e: Dynamic| arange(z.clone(), e, s.clone(), Dynamic::UNIT));
+    let s = one.clone();
+    d.add("arange", "start: number, end: number -> Tensor", &doc, move |a: Dynamic, e: Dynamic| {
+        // arange(5, #{ dtype: … })
+        match e.is_map() || e.is_string() {
+            true => arange(Dynamic::from_int(0), a, s.clone(), e),
+            false => arange(a, e, s.clone(), Dynamic::UNIT),
+        }
+    });
+    d.add(
+        "arange",
+        "start: number, end: number, step: number -> Tensor",
+        &doc,
+        move |a: Dynamic, e: Dynamic, s: Dynamic| match s.is_map() || s.is_string() {
+            true => arange(a, e, one.clone(), s),
+            false => arange(a, e, s, Dynamic::UNIT),
+        },
+    );
+    d.add("arange", "start: number, end: number, step: number, options: map -> Tensor", &doc, arange);
+
+    let doc = format!("`n` numbers from `start` to `end`, both included.\n\n{OPTIONS}\n\nExample: `linspace(0, 1, 5)`");
+    let linspace = |a: Dynamic, b: Dynamic, n: INT, o: Dynamic| -> RhaiResult<Tensor> {
+        let (dtype, device) = Place::only("linspace", o)?;
+        let at = |v: &Dynamic| args::number("linspace", v);
+        done(create::linspace(at(&a)?, at(&b)?, args::count("linspace", n)?, dtype.unwrap_or(FLOAT), &device))
+    };
+    d.add("linspace", "start: number, end: number, n: int -> Tensor", &doc, move |a: Dynamic, b: Dynamic, n: INT| {
+        linspace(a, b, n, Dynamic::UNIT)
+    });
+    d.add("linspace", "start: number, end: number, n: int, options: map -> Tensor", &doc, linspace);
+
+    let doc = format!("The identity matrix of size n × n.\n\n{OPTIONS}\n\nExample: `eye(3)`");
+    let eye = |n: INT, o: Dynamic| -> RhaiResult<Tensor> {
+        let (dtype, device) = Place::only("eye", o)?;
+        done(create::eye(args::count("eye", n)?, dtype.unwrap_or(FLOAT), &device))
+    };
+    d.add("eye", "n: int -> Tensor", &doc, move |n: INT| eye(n, Dynamic::UNIT));
+    d.add("eye", "n: int, options: map -> Tensor", &doc, eye);
+
+    let doc = format!(
+        "A tensor from a number or nested arrays of numbers (or of tensors of one shape).\n\nIntegers give i64, floats \
+         f32, true and false a mask (u8), unless dtype says otherwise.\n\n{OPTIONS}\n\nExample: `tensor([[1, 2], [3, 4.5]])`"
+    );
+    d.add("tensor", "values: array -> Tensor", &doc, |v: Dynamic| tensor(v, Dynamic::UNIT));
+    d.add("tensor", "values: array, options: map -> Tensor", &doc, tensor);
+
+    const SEEDED: &str = "Row i of the first dimension is sample `first + i` and depends on (seed, first + i) alone: not \
+                          on how many are drawn together. Without a seed the session's next one is taken \
+                          (`manual_seed`, `--seed`).\nOptions: seed, first (0), dtype (\"f32\"), device.";
+    let doc = format!("Standard normal numbers.\n\n{SEEDED}\n\nExample: `randn([4, 2], #{{ seed: 0 }})`");
+    random_shaped(d, "randn", &doc, stream::NORMAL, random::normal);
+    let doc = format!(
+        "Unit-variance noise for `sample`: the same numbers as `randn`.\n\n{SEEDED}\n\n\
+         Example: `noise([16, 3, 64, 64], #{{ seed: 1 }})`"
+    );
+    random_shaped(d, "noise", &doc, stream::NORMAL, random::normal);
+    let doc = format!("Numbers uniform in [0, 1).\n\n{SEEDED}\n\nExample: `rand([4], #{{ seed: 0 }})`");
+    random_shaped(d, "rand", &doc, stream::UNIFORM, random::uniform);
+    let doc = "Integers uniform in low..high (without high), i64.\n\nOptions: seed, first, dtype, device, as in `randn`.\n\n\
+               Example: `randint(0, 10, [16], #{ seed: 0 })`";
+    d.add("randint", "low: int, high: int, shape: array -> Tensor", doc, |l: INT, h: INT, s: Dynamic| {
+        randint(l, h, s, Dynamic::UNIT)
+    });
+    d.add("randint", "low: int, high: int, shape: array, options: map -> Tensor", doc, randint);
+    let doc = "The integers 0..n in random order, i64.\n\nOptions: seed, device.\n\nExample: `x.index(0, permutation(x.len))`";
+    let permutation = |n: INT, o: Dynamic| -> RhaiResult<Tensor> {
+        let mut p = Place::read("permutation", o)?;
+        let seed = p.seed()?;
+        p.options.finish()?;
+        done(random::permutation(seed, args::count("permutation", n)?, &p.device))
+    };
+    d.add("permutation", "n: int -> Tensor", doc, move |n: INT| permutation(n, Dynamic::UNIT));
+    d.add("permutation", "n: int, options: map -> Tensor", doc, permutation);
+    let doc = "Seeds the random numbers that are drawn without a seed, and starts their sequence anew.\n\n\
+               Example: `manual_seed(0)`";
+    d.add("manual_seed", "seed: int", doc, |s: INT| random::set_session_seed(s as u64));
+
+    let doc = "Zeros of the shape, dtype and device of `x`.";
+    d.add("zeros_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
+        done(x.zeros_like().map_err(Error::from).map(|t| t.detach()))
+    });
+    let doc = "Ones of the shape, dtype and device of `x`.";
+    d.add("ones_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
+        done(x.ones_like().map_err(Error::from).map(|t| t.detach()))
+    });
+
+    d.getter("shape", "array", "The sizes of all dimensions.", |x: &mut Tensor| -> Array {
+        x.dims().iter().map(|d| Dynamic::from_int(*d as INT)).collect()
+    });
+    d.getter("dtype", "string", "The dtype's name.", |x: &mut Tensor| x.dtype().as_str().to_string());
+    d.getter("device", "string", "Where the values lie: cpu, cuda:0, ….", |x: &mut Tensor| {
+        dtype::device_name(x.device())
+    });
+    d.getter("ndim", "int", "The number of dimensions.", |x: &mut Tensor| x.rank() as INT);
+    d.getter("size", "int", "The number of values.", |x: &mut Tensor| x.elem_count() as INT);
+    let len = |x: &mut Tensor| x.dims().first().map_or(1, |n| *n as INT);
+    d.getter("len", "int", "The size of the first dimension (1 for a scalar).", len);
+    d.add("len", "x: Tensor -> int", "The size of the first dimension (1 for a scalar).", len);
+    d.getter("T", "Tensor", "The last two dimensions exchanged.", |x: &mut Tensor| done(shape::t(x)));
+
+    let doc = "The values as nested arrays of numbers (a number for a scalar).\n\nExample: `ones([2]).to_array()`";
+    d.add("to_array", "x: Tensor -> array", doc, to_array);
+    let doc = "The single value of a tensor, as a number.\n\nExample: `let l = loss.item();`";
+    d.add("item", "x: Tensor -> number", doc, item);
+    let doc = "The single value of a tensor, as a float.\n\nExample: `loss.to_float()`";
+    d.add("to_float", "x: Tensor -> float", doc, |x: Tensor| -> RhaiResult<f64> { Ok(reduce::item(&x)?) });
+    let doc = "The single value of a tensor, cut to an integer.\n\nExample: `x.argmax().to_int()`";
+    d.add("to_int", "x: Tensor -> int", doc, |x: Tensor| -> RhaiResult<INT> {
+        reduce::item(&x)?;
+        Ok(create::to_i64(&x)?[0])
+    });
+    let doc = "The tensor in another dtype, or on another device.\n\nExample: `x.to(\"f64\")`, `x.to(\"cuda\")`";
+    d.add("to", "x: Tensor, dtype_or_device: string -> Tensor", doc, to);
+    d.add(
+        "to_string",
+        "x: Tensor -> string",
+        "The values, aligned; then shape, dtype, device and range.",
+        |x: &mut Tensor| display::text(x),
+    );
+    d.add("to_debug", "x: Tensor -> string", "One line: shape, dtype, device, range.", |x: &mut Tensor| {
+        display::line(x)
+    });
+}

@@ -1,0 +1,137 @@
+//! `x[i]`, `x[0..3]`, `x[[(), 0]]`, assignment, `select`, `slice`, `gather`, and loops over the first dimension.
+use super::{Defs, args, done};
+use crate::script::error::RhaiResult;
+use crate::tensor::index::{self, Index};
+use crate::{Error, Kind, Result};
+use candle_core::{Device, Tensor};
+use rhai::{Array, Dynamic, FuncRegistration, INT, Module};
+use std::any::TypeId;
+use std::ops::{Range, RangeInclusive};
+
+const DOC: &str = "Part of a tensor.\n\n\
+    An integer picks one entry (negative: from the end), a range `0..3` or `0..=2` a slice (clipped as in Python), an i64 \
+    tensor a list of entries, a mask (u8) the entries where it is not 0. An array holds one of these for each dimension; \
+    `()` in it takes the whole dimension, an array in it lists entries.\n\n\
+    Assigning makes a new tensor in the variable: no other variable changes.\n\n\
+    Example: `x[-1]`, `x[0..3]`, `x[[(), 0]]`, `x[x > 0]`, `x[0] = 1.0`";
+
+/// One entry of an index.
+fn entry(v: &Dynamic) -> Result<Index> {
+    if v.is_unit() {
+        return Ok(Index::All);
+    }
+    if let Ok(i) = v.as_int() {
+        return Ok(Index::At(i));
+    }
+    if let Some(r) = v.read_lock::<Range<INT>>() {
+        return Ok(Index::Slice(Some(r.start), Some(r.end), 1));
+    }
+    if let Some(r) = v.read_lock::<RangeInclusive<INT>>() {
+        // up to and with −1 is up to the end
+        let end = if *r.end() == -1 { None } else { Some(r.end().saturating_add(1)) };
+        return Ok(Index::Slice(Some(*r.start()), end, 1));
+    }
+    if let Some(t) = v.read_lock::<Tensor>() {
+        return Index::from_tensor(&t);
+    }
+    if v.is_array() {
+        let list = args::ints("an index", v)?;
+        let n = list.len();
+        return Ok(Index::List(Tensor::from_vec(list, n, &Device::Cpu)?));
+    }
+    let e = args::wrong_type("an index", "an integer, a range, a tensor or an array of these", v);
+    Err(if v.is_float() { e.hint("positions are integers: `x[i.to_int()]`") } else { e })
+}
+
+fn entries(v: &Dynamic) -> Result<Vec<Index>> {
+    match v.read_lock::<Array>() {
+        Some(list) => list.iter().map(entry).collect(),
+        None => Ok(vec![entry(v)?]),
+    }
+}
+
+fn get(x: &mut Tensor, at: Dynamic) -> RhaiResult<Tensor> {
+    done(index::get(x, &entries(&at)?))
+}
+
+fn set(x: &mut Tensor, at: Dynamic, value: Dynamic) -> RhaiResult<()> {
+    *x = done(index::set(x, &entries(&at)?, &args::operand("assignment to a part of a tensor", &value)?))?;
+    Ok(())
+}
+
+fn slice(x: Tensor, dim: INT, start: Dynamic, end: Dynamic, step: INT) -> RhaiResult<Tensor> {
+    let bound = |v: &Dynamic| match v.is_unit() {
+        true => Ok(None),
+        false => v.as_int().map(Some).map_err(|_| args::wrong_type("slice", "an integer or ()", v)),
+    };
+    done(index::on_dim(&x, dim, Index::Slice(bound(&start)?, bound(&end)?, step)).and_then(|ix| index::get(&x, &ix)))
+}
+
+/// The entries of the first dimension, one after the other.
+fn rows(x: Dynamic) -> Box<dyn Iterator<Item = RhaiResult<Dynamic>>> {
+    let Some(x) = x.try_cast::<Tensor>() else { return Box::new(std::iter::empty()) };
+    match x.dims().first() {
+        Some(n) => Box::new((0..*n).map(move |i| Ok(Dynamic::from(done(index::get(&x, &[Index::At(i as i64)]))?)))),
+        None => {
+            let e = Error::new(Kind::Shape, "a scalar tensor has no entries to loop over");
+            Box::new(std::iter::once(Err(e.into())))
+        }
+    }
+}
+
+pub(super) fn register(d: &mut Defs) {
+    let comment = |doc: &str| doc.lines().map(|l| format!("/// {l}")).collect::<Vec<_>>().join("\n");
+    FuncRegistration::new_index_getter()
+        .with_params_info(["x: Tensor", "at", "Tensor"])
+        .with_comments([comment(DOC)])
+        .register_into_engine(d.engine, get);
+    FuncRegistration::new_index_setter()
+        .with_params_info(["x: Tensor", "at", "value", "()"])
+        .with_comments([comment(DOC)])
+        .register_into_engine(d.engine, set);
+    let mut module = Module::new();
+    module.set_iter_result(TypeId::of::<Tensor>(), rows);
+    d.engine.register_global_module(module.into());
+
+    let doc = "Entry `i` of dimension `dim`, which disappears.\n\nExample: `x.select(1, 0)`";
+    d.add("select", "x: Tensor, dim: int, i: int -> Tensor", doc, |x: Tensor, dim: INT, i: INT| {
+        done(index::on_dim(&x, dim, Index::At(i)).and_then(|ix| index::get(&x, &ix)))
+    });
+    let doc = "Entries `start` to `end` (exclusive) of dimension `dim`, every `step`-th (1); `()` is the natural bound, \
+               negative ones count from the end.\n\nExample: `x.slice(-1, 0, 3)`, `x.slice(0, (), (), 2)`";
+    d.add(
+        "slice",
+        "x: Tensor, dim: int, start: int, end: int -> Tensor",
+        doc,
+        |x: Tensor, dim: INT, a: Dynamic, b: Dynamic| slice(x, dim, a, b, 1),
+    );
+    d.add("slice", "x: Tensor, dim: int, start: int, end: int, step: int -> Tensor", doc, slice);
+    let doc = "`len` entries of dimension `dim` from `start`; all must exist.\n\nExample: `x.narrow(0, 2, 3)`";
+    d.add(
+        "narrow",
+        "x: Tensor, dim: int, start: int, len: int -> Tensor",
+        doc,
+        |x: Tensor, dim: INT, a: INT, n: INT| -> RhaiResult<Tensor> {
+            done(index::narrow(&x, dim, args::count("narrow", a)?, args::count("narrow", n)?))
+        },
+    );
+    let doc = "Entries of dimension `dim` by a range, a list (array or i64 tensor) or a mask (u8).\n\n\
+               Example: `x.index(1, [0, 2])`, `x.index(0, order)`";
+    d.add("index", "x: Tensor, dim: int, at: Tensor -> Tensor", doc, |x: Tensor, dim: INT, at: Dynamic| {
+        done(index::on_dim(&x, dim, entry(&at)?).and_then(|ix| index::get(&x, &ix)))
+    });
+    let doc = "As PyTorch's gather: `out[i][j] = x[i][ids[i][j]]` for dim 1.\n\nExample: `logits.gather(1, labels)`";
+    d.add("gather", "x: Tensor, dim: int, ids: Tensor -> Tensor", doc, |x: Tensor, dim: INT, ids: Tensor| {
+        done(index::gather(&x, dim, &ids))
+    });
+    let doc = "Where a mask is not 0, counted row by row, i64.\n\nExample: `nonzero(x > 0)`";
+    d.add("nonzero", "mask: Tensor -> Tensor", doc, |x: Tensor| -> RhaiResult<Tensor> {
+        let list = index::nonzero(&x)?;
+        let n = list.len();
+        done(Tensor::from_vec(list, n, &Device::Cpu).and_then(|t| t.to_device(x.device())).map_err(Error::from))
+    });
+    let doc = "One-hot rows (f32) for integer labels.\n\nExample: `one_hot(randint(0, 10, [16]), 10)`";
+    d.add("one_hot", "labels: Tensor, classes: int -> Tensor", doc, |x: Tensor, n: INT| -> RhaiResult<Tensor> {
+        done(index::one_hot(&x, args::count("one_hot", n)?))
+    });
+}

@@ -1,0 +1,77 @@
+//! Rhai functions for tensors, autograd, and arrays on disk.
+//!
+//! Rhai's "Tensor" is `candle_core::Tensor` itself. Every function is registered with its signature and doc comment
+//! (they feed `help`); operations return detached results inside `no_grad`.
+mod args;
+mod create;
+mod elementwise;
+mod files;
+mod grad;
+mod index;
+mod nn;
+mod operators;
+mod reduce;
+mod shape;
+
+use crate::script::error::RhaiResult;
+use candle_core::Tensor;
+use rhai::{Engine, FuncRegistration, RhaiNativeFunc, Variant};
+
+/// Adds this area's types and functions to `engine`.
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Tensor>("Tensor");
+    let mut defs = Defs { engine };
+    create::register(&mut defs);
+    operators::register(&mut defs);
+    elementwise::register(&mut defs);
+    reduce::register(&mut defs);
+    shape::register(&mut defs);
+    index::register(&mut defs);
+    nn::register(&mut defs);
+    grad::register(&mut defs);
+    files::register(&mut defs);
+}
+
+/// Registers functions with their documentation.
+struct Defs<'e> {
+    engine: &'e mut Engine,
+}
+
+impl Defs<'_> {
+    /// A global function: `signature` is `"x: Tensor, dim: int -> Tensor"`, `doc` its doc comment (the first line one
+    /// sentence).
+    fn add<A: 'static, const N: usize, const X: bool, R: Variant + Clone, const F: bool>(
+        &mut self,
+        name: &str,
+        signature: &str,
+        doc: &str,
+        f: impl RhaiNativeFunc<A, N, X, R, F> + 'static,
+    ) {
+        let (params, out) = signature.split_once("->").unwrap_or((signature, "()"));
+        let params = params.split(',').map(str::trim).filter(|p| !p.is_empty()).chain([out.trim()]);
+        let comment: Vec<String> = doc.lines().map(|l| format!("/// {}", l.trim())).collect();
+        FuncRegistration::new(name)
+            .in_global_namespace()
+            // a constant may be printed, indexed and reduced
+            .with_purity(true)
+            .with_volatility(false)
+            .with_params_info(params)
+            .with_comments([comment.join("\n")])
+            .register_into_engine(self.engine, f);
+    }
+    /// A property.
+    fn getter<A: 'static, const X: bool, R: Variant + Clone, const F: bool>(
+        &mut self,
+        name: &str,
+        out: &str,
+        doc: &str,
+        f: impl RhaiNativeFunc<A, 1, X, R, F> + 'static,
+    ) {
+        self.add(&format!("get${name}"), &format!("x: Tensor -> {out}"), doc, f);
+    }
+}
+
+/// The result of an operation as scripts get it.
+fn done(t: crate::Result<Tensor>) -> RhaiResult<Tensor> {
+    Ok(crate::tensor::grad::result(t?))
+}

@@ -1,0 +1,132 @@
+//! Reductions, sorting, matrix products.
+use super::{Defs, args, done};
+use crate::Error;
+use crate::script::error::RhaiResult;
+use crate::tensor::reduce::{self, Reduction};
+use crate::tensor::{einsum, linalg, sort};
+use candle_core::Tensor;
+use rhai::{Array, Dynamic, FLOAT, INT};
+
+const REDUCTIONS: [(&str, Reduction, &str); 9] = [
+    ("sum", reduce::sum, "The sum."),
+    ("mean", reduce::mean, "The mean, floating point."),
+    ("var", reduce::var, "The variance, with n − 1 in the denominator as in PyTorch."),
+    ("std", reduce::std, "The standard deviation, with n − 1 in the denominator as in PyTorch."),
+    ("prod", reduce::prod, "The product."),
+    ("norm", reduce::norm, "The Euclidean norm √Σx² (gradient 0 at 0)."),
+    ("logsumexp", reduce::logsumexp, "ln Σ e^x, without overflow."),
+    ("max", reduce::max, "The largest value (NaN if any is); ties share the gradient."),
+    ("min", reduce::min, "The smallest value (NaN if any is); ties share the gradient."),
+];
+
+fn over(name: &str, f: Reduction, x: &Tensor, dims: &Dynamic, keepdim: bool) -> RhaiResult<Tensor> {
+    if dims.is::<Tensor>() {
+        let e = args::wrong_type(name, "dimensions", dims);
+        return Err(e.hint("of two tensors element by element: `maximum(a, b)`, `minimum(a, b)`").into());
+    }
+    let dims = args::dims(name, dims)?;
+    done(f(x, dims.as_deref(), keepdim))
+}
+
+fn truth(t: Tensor) -> RhaiResult<bool> {
+    Ok(t.to_scalar::<u8>().map_err(Error::from)? != 0)
+}
+
+pub(super) fn register(d: &mut Defs) {
+    for (name, f, doc) in REDUCTIONS {
+        let doc = format!(
+            "{doc}\n\nOf all values, or over `dims` (an integer, an array, or () for all), which stay with size 1 if \
+             `keepdim`.\n\nExample: `x.{name}()`, `x.{name}(-1)`, `x.{name}([2, 3], true)`"
+        );
+        d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(f(&x, None, false)));
+        d.add(name, "x: Tensor, dims: array -> Tensor", &doc, move |x: Tensor, v: Dynamic| {
+            over(name, f, &x, &v, false)
+        });
+        d.add(name, "x: Tensor, dims: array, keepdim: bool -> Tensor", &doc, move |x: Tensor, v: Dynamic, k: bool| {
+            over(name, f, &x, &v, k)
+        });
+    }
+    for (name, f, doc) in [
+        ("all", reduce::all as Reduction, "Whether all values are not 0: true or false, or a mask when over `dims`."),
+        ("any", reduce::any, "Whether any value is not 0: true or false, or a mask when over `dims`."),
+    ] {
+        d.add(name, "x: Tensor -> bool", doc, move |x: Tensor| truth(f(&x, None, false)?));
+        d.add(name, "x: Tensor, dims: array -> Tensor", doc, move |x: Tensor, v: Dynamic| over(name, f, &x, &v, false));
+        d.add(name, "x: Tensor, dims: array, keepdim: bool -> Tensor", doc, move |x: Tensor, v: Dynamic, k: bool| {
+            over(name, f, &x, &v, k)
+        });
+    }
+    for (name, root) in [("var", false), ("std", true)] {
+        let doc = "With `correction` subtracted from n in the denominator (0: numpy's default).";
+        d.add(
+            name,
+            "x: Tensor, dims: array, keepdim: bool, correction: number -> Tensor",
+            doc,
+            move |x: Tensor, v: Dynamic, k: bool, c: Dynamic| {
+                let dims = args::dims(name, &v)?;
+                let var = reduce::var_corrected(&x, dims.as_deref(), k, args::number(name, &c)?);
+                done(var.and_then(|v| if root { reduce::root(&v) } else { Ok(v) }))
+            },
+        );
+    }
+    for (name, max) in [("argmax", true), ("argmin", false)] {
+        let doc = format!("Where the extreme value is (the first of equals), i64.\n\nExample: `x.{name}(-1)`");
+        d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(reduce::arg_extremum(&x, None, false, max)));
+        d.add(name, "x: Tensor, dim: int -> Tensor", &doc, move |x: Tensor, dim: INT| {
+            done(reduce::arg_extremum(&x, Some(dim), false, max))
+        });
+        d.add(name, "x: Tensor, dim: int, keepdim: bool -> Tensor", &doc, move |x: Tensor, dim: INT, k: bool| {
+            done(reduce::arg_extremum(&x, Some(dim), k, max))
+        });
+    }
+    let doc = "Running sums along `dim`.\n\nExample: `softmax(xi, 0).cumsum(0)`";
+    d.add("cumsum", "x: Tensor, dim: int -> Tensor", doc, |x: Tensor, dim: INT| done(reduce::cumsum(&x, dim)));
+
+    for (name, f) in
+        [("sort", sort::sort as fn(&Tensor, i64, bool) -> crate::Result<Tensor>), ("argsort", sort::argsort)]
+    {
+        let doc = "In ascending order along `dim` (the last), or descending; NaN sorts last, equals keep their order.\n\n\
+                   `sort` gives the values, `argsort` their places (i64).\n\nExample: `x.sort()`, `x.argsort(0, true)`";
+        d.add(name, "x: Tensor -> Tensor", doc, move |x: Tensor| done(f(&x, -1, false)));
+        d.add(name, "x: Tensor, dim: int -> Tensor", doc, move |x: Tensor, dim: INT| done(f(&x, dim, false)));
+        d.add(name, "x: Tensor, dim: int, descending: bool -> Tensor", doc, move |x: Tensor, dim: INT, r: bool| {
+            done(f(&x, dim, r))
+        });
+    }
+    let doc = "The q-quantile, linear between neighbours as in numpy; of all values, or along `dim`.\n\n\
+               Example: `x.quantile(0.995)`";
+    let quantile = |x: Tensor, q: Dynamic, dim: Dynamic, k: bool| -> RhaiResult<Tensor> {
+        let dim = if dim.is_unit() { None } else { args::ints("quantile", &dim)?.first().copied() };
+        done(sort::quantile(&x, args::number("quantile", &q)?, dim, k))
+    };
+    d.add("quantile", "x: Tensor, q: number -> Tensor", doc, move |x: Tensor, q: Dynamic| {
+        quantile(x, q, Dynamic::UNIT, false)
+    });
+    d.add("quantile", "x: Tensor, q: number, dim: int -> Tensor", doc, move |x: Tensor, q: Dynamic, dim: INT| {
+        quantile(x, q, dim.into(), false)
+    });
+    d.add(
+        "quantile",
+        "x: Tensor, q: number, dim: int, keepdim: bool -> Tensor",
+        doc,
+        move |x: Tensor, q: Dynamic, dim: INT, k: bool| quantile(x, q, dim.into(), k),
+    );
+    let doc =
+        "The median (the mean of the middle two, as in numpy); of all values, or along `dim`.\n\nExample: `x.median()`";
+    let half: FLOAT = 0.5;
+    d.add("median", "x: Tensor -> Tensor", doc, move |x: Tensor| done(sort::quantile(&x, half, None, false)));
+    d.add("median", "x: Tensor, dim: int -> Tensor", doc, move |x: Tensor, dim: INT| {
+        done(sort::quantile(&x, half, Some(dim), false))
+    });
+
+    let doc = "The matrix product, broadcast over leading dimensions; vectors are rows on the left, columns on the \
+               right.\n\nExample: `matmul(a, b)`, `a.dot(b)`";
+    for name in ["matmul", "dot"] {
+        d.add(name, "a: Tensor, b: Tensor -> Tensor", doc, |a: Tensor, b: Tensor| done(linalg::matmul(&a, &b)));
+    }
+    let doc = "Einstein summation: one letter for each dimension; letters missing from the output are summed.\n\n\
+               Example: `einsum(\"bij,bjk->bik\", [a, b])`";
+    d.add("einsum", "spec: string, operands: array -> Tensor", doc, |spec: &str, list: Array| {
+        done(einsum::einsum(spec, &args::tensors("einsum", &list)?))
+    });
+}
