@@ -6,7 +6,7 @@ pub mod npy;
 pub mod plot;
 mod plot_axis;
 mod scene;
-//R
+pub mod result;
 pub mod safetensors;
 pub mod sheet;
 pub mod state;

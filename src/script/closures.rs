@@ -88,15 +88,18 @@ impl Environment {
     /// function) that is at home here.
     fn pointer(&self, name: &ImmutableString, params: Option<usize>) -> Option<FnPtr> {
         let (env, f) = (self.clone(), name.clone());
+        // Rhai refuses its own names of closures here; this is what prints
+        let shown: ImmutableString = if name.contains('$') { "closure".into() } else { name.clone() };
+        let visible = shown.clone();
         // deprecated only to say that the interface may change; the version of rhai is pinned by Cargo.lock
         #[allow(deprecated)]
-        FnPtr::from_fn(name.clone(), move |context: NativeCallContext, args: &mut [&mut Dynamic]| {
+        FnPtr::from_fn(visible, move |context: NativeCallContext, args: &mut [&mut Dynamic]| {
             match params {
                 // this very error makes `map`, `filter`, … try again with another number of arguments
                 Some(n) if n != args.len() => {
                     let types: Vec<&str> =
                         args.iter().map(|a| context.engine().map_type_name(a.type_name())).collect();
-                    let signature = format!("{f} ({})", types.join(", "));
+                    let signature = format!("{shown} ({})", types.join(", "));
                     Err(EvalAltResult::ErrorFunctionNotFound(signature, Position::NONE).into())
                 }
                 _ => env.call(&f, &context, args),
