@@ -2,9 +2,11 @@
 pub mod atomic;
 pub mod hash;
 pub mod image;
+pub mod npy;
 pub mod plot;
 mod plot_axis;
 pub mod result;
+pub mod safetensors;
 mod scene;
 pub mod sheet;
 pub mod state;

@@ -12,6 +12,7 @@ use crate::denoise::{
 };
 use crate::noise::Noise;
 use crate::tensor::device::default_device;
+use crate::tensor::random::next_session_seed;
 use crate::{Error, Kind};
 use args::{labels_of, level, number, rows};
 use candle_core::Tensor;
@@ -51,7 +52,7 @@ fn thresholded_with(net: &DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> 
 
 fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
     let mut o = Options::new("labels", options);
-    let seed = o.int("seed")?.unwrap_or(0);
+    let seed = o.int("seed")?.map_or_else(next_session_seed, |s| s as u64);
     let start = o.count("start")?.unwrap_or(0);
     o.finish()?;
     if net.classes() == 0 {
@@ -61,7 +62,7 @@ fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
     let Some(count) = count else {
         return Err(Error::value(format!("labels: the number of labels must be from 1 to {}, not {n}", 1 << 24)).into());
     };
-    let labels = draw_labels(seed as u64, start as u64, count, net.classes());
+    let labels = draw_labels(seed, start as u64, count, net.classes());
     Ok(labels.into_iter().map(Dynamic::from_int).collect())
 }
 
@@ -279,7 +280,7 @@ mod methods {
         }
         Ok(rows(&labels_of("cond", labels)?, net.classes(), &default_device())?)
     }
-    /// `n` labels drawn uniformly from the denoiser's classes by seed 0, as an array.
+    /// `n` labels drawn uniformly from the denoiser's classes by the session's seed, others at each call, as an array.
     ///
     /// Example: `net.cond(net.labels(16))`
     #[rhai_fn(return_raw, pure)]
@@ -288,7 +289,7 @@ mod methods {
     }
     /// `n` labels drawn uniformly from the denoiser's classes, as an array. Label i depends on the seed and on i only.
     ///
-    /// Options: `seed` (0), `start` (0): the number of the first sample.
+    /// Options: `seed` (the session's next), `start` (0): the number of the first sample.
     ///
     /// Example: `net.labels(16, #{ seed: 1 })`
     #[rhai_fn(name = "labels", return_raw, pure)]

@@ -105,6 +105,13 @@ pub fn no_grad<T>(f: impl FnOnce() -> T) -> T {
     f()
 }
 
+/// Runs `f` recording gradients, also inside [`no_grad`] (restored also when `f` fails). Pull-backs run so: they may
+/// differentiate inside.
+pub fn with_grad<T>(f: impl FnOnce() -> T) -> T {
+    let _restore = Restore(NO_GRAD.replace(false));
+    f()
+}
+
 /// A fresh variable with the value of `t`: what `grad` can be taken with respect to.
 pub fn variable(t: &Tensor) -> Result<Tensor> {
     Ok(Var::from_tensor(&t.detach())?.into_inner())
@@ -245,12 +252,6 @@ fn vjp_since(host: &dyn Host, outputs: &[(Tensor, Tensor)], vars: &[Tensor], sin
             None => Ok(v.zeros_like()?.detach()),
         })
         .collect()
-}
-
-/// Runs `f` with gradients recorded: pull-backs may differentiate inside, also when called under [`no_grad`].
-pub fn with_grad<T>(f: impl FnOnce() -> T) -> T {
-    let _restore = Restore(NO_GRAD.replace(false));
-    f()
 }
 
 /// The gradient of the scalar `loss` with respect to `vars`.

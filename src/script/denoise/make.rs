@@ -73,9 +73,10 @@ fn load_with(name: &str, options: Map) -> RhaiResult<DynDenoiser> {
     Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
 }
 
-fn time_option(o: &mut Options, noise: &Noise, predicts: Predicts) -> RhaiResult<TimeInput> {
+/// What option `time` of `from_fn` means.
+fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> RhaiResult<TimeInput> {
     let default = if predicts == Predicts::Flow { TimeInput::FlowTime } else { TimeInput::Sigma };
-    let Some(v) = o.take("time") else { return Ok(default) };
+    let Some(v) = given else { return Ok(default) };
     if v.is_int() || v.is_float() {
         return Ok(TimeInput::Scaled(number("time", &v)?));
     }
@@ -139,7 +140,9 @@ pub mod denoiser_api {
         let noise = noise_option(&mut o)?;
         let mut mean = tensor_of("`mean`", o.take("mean").unwrap_or(0.0.into()))?;
         let std = tensor_of("`std`", o.take("std").unwrap_or(1.0.into()))?;
-        match shape_option(&mut o)? {
+        let shape = shape_option(&mut o)?;
+        o.finish()?;
+        match shape {
             Some(s) if mean.elem_count() == 1 => {
                 mean = mean.reshape(()).and_then(|m| m.broadcast_as(s)).map_err(Error::from)?;
             }
@@ -151,7 +154,6 @@ pub mod denoiser_api {
             None if mean.rank() == 0 => return Err(missing(of, "shape", "[1, 28, 28]").into()),
             _ => {}
         }
-        o.finish()?;
         Ok(Rc::new(Gaussian::new(&mean, &std, noise)?))
     }
     /// The exact denoiser of a mixture of Gaussians with isotropic standard deviations.
@@ -165,13 +167,11 @@ pub mod denoiser_api {
         let of = "denoiser::mixture";
         let mut o = Options::new(of, options);
         let noise = noise_option(&mut o)?;
-        let Some(means) = o.take("means") else {
-            return Err(missing(of, "means", "[[-1.0, 0.0], [1.0, 0.0]]").into());
-        };
-        let Some(stds) = o.take("stds") else { return Err(missing(of, "stds", "0.2").into()) };
-        let (means, stds) = (tensor_of("`means`", means)?, host_values(&tensor_of("`stds`", stds)?)?);
-        let weights = o.take("weights").map(|w| host_values(&tensor_of("`weights`", w)?)).transpose()?;
+        let (means, stds, weights) = (o.take("means"), o.take("stds"), o.take("weights"));
         o.finish()?;
+        let means = tensor_of("`means`", means.ok_or_else(|| missing(of, "means", "[[-1.0, 0.0], [1.0, 0.0]]"))?)?;
+        let stds = host_values(&tensor_of("`stds`", stds.ok_or_else(|| missing(of, "stds", "0.2"))?)?)?;
+        let weights = weights.map(|w| host_values(&tensor_of("`weights`", w)?)).transpose()?;
         Ok(Rc::new(Mixture::new(&means, &stds, weights.as_deref(), noise)?))
     }
     /// The exact denoiser of a finite data set, in EDM's noise schedule: what a perfectly overfitted network would be.
@@ -213,14 +213,14 @@ pub mod denoiser_api {
     pub fn from_fn(options: Map, network: FnPtr) -> RhaiResult<DynDenoiser> {
         let of = "denoiser::from_fn";
         let mut o = Options::new(of, options);
-        let Some(noise) = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")? else {
-            return Err(missing(of, "noise", "noise::edm()").into());
-        };
-        let Some(predicts) = o.one_of("predicts", &["noise", "data", "v", "flow", "edm"])? else {
-            return Err(missing(of, "predicts", "\"noise\"").into());
-        };
+        let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
+        let predicts = o.one_of("predicts", &["noise", "data", "v", "flow", "edm"])?;
         let sigma_data = o.float("sigma_data")?;
-        let predicts = match predicts {
+        let (time, clamp) = (o.take("time"), o.bool("clamp_time")?.unwrap_or(false));
+        let (classes, shape) = (o.count("classes")?.unwrap_or(0), shape_option(&mut o)?);
+        o.finish()?;
+        let noise = noise.ok_or_else(|| missing(of, "noise", "noise::edm()"))?;
+        let predicts = match predicts.ok_or_else(|| missing(of, "predicts", "\"noise\""))? {
             "noise" => Predicts::Noise,
             "data" => Predicts::Data,
             "v" => Predicts::V,
@@ -230,10 +230,7 @@ pub mod denoiser_api {
         if sigma_data.is_some() && !matches!(predicts, Predicts::EdmF { .. }) {
             return Err(Error::value("denoiser::from_fn: `sigma_data` belongs to `predicts: \"edm\"`").into());
         }
-        let time = time_option(&mut o, &noise, predicts)?;
-        let (classes, shape) = (o.count("classes")?.unwrap_or(0), shape_option(&mut o)?);
-        let clamp = o.bool("clamp_time")?.unwrap_or(false);
-        o.finish()?;
+        let time = time_input(time, &noise, predicts)?;
         let net = FnNetwork { function: callback(network), shape, classes };
         Ok(Rc::new(Preconditioned::new(Rc::new(net), noise, predicts)?.with_time(time)?.clamp_time(clamp)))
     }

@@ -221,12 +221,9 @@ pub(super) fn register(d: &mut Defs) {
         let at = |v: &Dynamic| args::number("linspace", v);
         done(create::linspace(at(&a)?, at(&b)?, args::count("linspace", n)?, dtype.unwrap_or(FLOAT), &device))
     };
-    d.add(
-        "linspace",
-        "start: number, end: number, n: int -> Tensor",
-        &doc,
-        move |a: Dynamic, b: Dynamic, n: INT| linspace(a, b, n, Dynamic::UNIT),
-    );
+    d.add("linspace", "start: number, end: number, n: int -> Tensor", &doc, move |a: Dynamic, b: Dynamic, n: INT| {
+        linspace(a, b, n, Dynamic::UNIT)
+    });
     d.add("linspace", "start: number, end: number, n: int, options: map -> Tensor", &doc, linspace);
 
     let doc = format!("The identity matrix of size n × n.\n\n{OPTIONS}\n\nExample: `eye(3)`");
@@ -311,8 +308,13 @@ pub(super) fn register(d: &mut Defs) {
     });
     let doc = "The tensor in another dtype, or on another device.\n\nExample: `x.to(\"f64\")`, `x.to(\"cuda\")`";
     d.add("to", "x: Tensor, dtype_or_device: string -> Tensor", doc, to);
-    d.add("to_string", "x: Tensor -> string", "The values, aligned; then shape, dtype, device and range.", |x: &mut Tensor| {
-        display::text(x)
+    d.add(
+        "to_string",
+        "x: Tensor -> string",
+        "The values, aligned; then shape, dtype, device and range.",
+        |x: &mut Tensor| display::text(x),
+    );
+    d.add("to_debug", "x: Tensor -> string", "One line: shape, dtype, device, range.", |x: &mut Tensor| {
+        display::line(x)
     });
-    d.add("to_debug", "x: Tensor -> string", "One line: shape, dtype, device, range.", |x: &mut Tensor| display::line(x));
 }

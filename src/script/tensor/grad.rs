@@ -1,11 +1,11 @@
 //! Autograd: `variable`, `grad`, `vjp`, `no_grad`, `checkpoint`, `detach`.
 use super::{Defs, args};
+use crate::host::{Callback, Value};
 use crate::script::error::RhaiResult;
 use crate::script::host::{ScriptHost, callback};
 use crate::tensor::grad::{self, Block};
-use crate::host::{Callback, Value};
-use candle_core::Tensor;
 use crate::{Error, Kind};
+use candle_core::Tensor;
 use rhai::{Array, Dynamic, FnPtr, NativeCallContext};
 use std::rc::Rc;
 

@@ -5,6 +5,7 @@
 mod args;
 mod create;
 mod elementwise;
+mod files;
 mod grad;
 mod index;
 mod nn;
@@ -28,6 +29,7 @@ pub fn register(engine: &mut Engine) {
     index::register(&mut defs);
     nn::register(&mut defs);
     grad::register(&mut defs);
+    files::register(&mut defs);
 }
 
 /// Registers functions with their documentation.

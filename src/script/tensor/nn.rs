@@ -111,9 +111,11 @@ pub(super) fn register(d: &mut Defs) {
         attention(q, k, v, Map::new())
     });
     d.add("attention", "q: Tensor, k: Tensor, v: Tensor, options: map -> Tensor", doc, attention);
-    for (name, f) in [("softmax", nn::softmax as fn(&Tensor, i64) -> crate::Result<Tensor>), ("log_softmax", nn::log_softmax)]
+    for (name, f) in
+        [("softmax", nn::softmax as fn(&Tensor, i64) -> crate::Result<Tensor>), ("log_softmax", nn::log_softmax)]
     {
-        let doc = format!("e^x / Σ e^x along `dim` (the last); `log_softmax` is its logarithm.\n\nExample: `{name}(x, 1)`");
+        let doc =
+            format!("e^x / Σ e^x along `dim` (the last); `log_softmax` is its logarithm.\n\nExample: `{name}(x, 1)`");
         d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(f(&x, -1)));
         d.add(name, "x: Tensor, dim: int -> Tensor", &doc, move |x: Tensor, dim: INT| done(f(&x, dim)));
     }
@@ -134,7 +136,8 @@ pub(super) fn register(d: &mut Defs) {
                Example: `upsample(x, 2)`, `upsample(x, [64, 64], #{ mode: \"bilinear\" })`";
     d.add("upsample", "x: Tensor, size: array -> Tensor", doc, |x: Tensor, s: Dynamic| upsample(x, s, Map::new()));
     d.add("upsample", "x: Tensor, size: array, options: map -> Tensor", doc, upsample);
-    let doc = "Images [B, C, H, W] made smaller by an integer factor: the mean of blocks.\n\nExample: `downsample(x, 2)`";
+    let doc =
+        "Images [B, C, H, W] made smaller by an integer factor: the mean of blocks.\n\nExample: `downsample(x, 2)`";
     d.add("downsample", "x: Tensor, factor: int -> Tensor", doc, |x: Tensor, f: INT| -> RhaiResult<Tensor> {
         done(nn::downsample(&x, args::count("downsample", f)?))
     });

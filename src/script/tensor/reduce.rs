@@ -39,7 +39,9 @@ pub(super) fn register(d: &mut Defs) {
              `keepdim`.\n\nExample: `x.{name}()`, `x.{name}(-1)`, `x.{name}([2, 3], true)`"
         );
         d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(f(&x, None, false)));
-        d.add(name, "x: Tensor, dims: array -> Tensor", &doc, move |x: Tensor, v: Dynamic| over(name, f, &x, &v, false));
+        d.add(name, "x: Tensor, dims: array -> Tensor", &doc, move |x: Tensor, v: Dynamic| {
+            over(name, f, &x, &v, false)
+        });
         d.add(name, "x: Tensor, dims: array, keepdim: bool -> Tensor", &doc, move |x: Tensor, v: Dynamic, k: bool| {
             over(name, f, &x, &v, k)
         });
@@ -80,7 +82,9 @@ pub(super) fn register(d: &mut Defs) {
     let doc = "Running sums along `dim`.\n\nExample: `softmax(xi, 0).cumsum(0)`";
     d.add("cumsum", "x: Tensor, dim: int -> Tensor", doc, |x: Tensor, dim: INT| done(reduce::cumsum(&x, dim)));
 
-    for (name, f) in [("sort", sort::sort as fn(&Tensor, i64, bool) -> crate::Result<Tensor>), ("argsort", sort::argsort)] {
+    for (name, f) in
+        [("sort", sort::sort as fn(&Tensor, i64, bool) -> crate::Result<Tensor>), ("argsort", sort::argsort)]
+    {
         let doc = "In ascending order along `dim` (the last), or descending; NaN sorts last, equals keep their order.\n\n\
                    `sort` gives the values, `argsort` their places (i64).\n\nExample: `x.sort()`, `x.argsort(0, true)`";
         d.add(name, "x: Tensor -> Tensor", doc, move |x: Tensor| done(f(&x, -1, false)));
@@ -107,7 +111,8 @@ pub(super) fn register(d: &mut Defs) {
         doc,
         move |x: Tensor, q: Dynamic, dim: INT, k: bool| quantile(x, q, dim.into(), k),
     );
-    let doc = "The median (the mean of the middle two, as in numpy); of all values, or along `dim`.\n\nExample: `x.median()`";
+    let doc =
+        "The median (the mean of the middle two, as in numpy); of all values, or along `dim`.\n\nExample: `x.median()`";
     let half: FLOAT = 0.5;
     d.add("median", "x: Tensor -> Tensor", doc, move |x: Tensor| done(sort::quantile(&x, half, None, false)));
     d.add("median", "x: Tensor, dim: int -> Tensor", doc, move |x: Tensor, dim: INT| {

@@ -67,7 +67,8 @@ pub(super) fn register(d: &mut Defs) {
     });
     let doc = "With a new dimension of size 1.\n\nExample: `x.unsqueeze(0)`";
     d.add("unsqueeze", "x: Tensor, dim: int -> Tensor", doc, |x: Tensor, a: INT| done(shape::unsqueeze(&x, a)));
-    let doc = "Dimensions `start` (0) to `end` (the last) merged into one.\n\nExample: `x.flatten()`, `x.flatten(1, -1)`";
+    let doc =
+        "Dimensions `start` (0) to `end` (the last) merged into one.\n\nExample: `x.flatten()`, `x.flatten(1, -1)`";
     d.add("flatten", "x: Tensor -> Tensor", doc, |x: Tensor| done(shape::flatten(&x, 0, -1)));
     d.add("flatten", "x: Tensor, start: int -> Tensor", doc, |x: Tensor, s: INT| done(shape::flatten(&x, s, -1)));
     d.add("flatten", "x: Tensor, start: int, end: int -> Tensor", doc, |x: Tensor, s: INT, e: INT| {
@@ -125,7 +126,8 @@ pub(super) fn register(d: &mut Defs) {
                Example: `x.split(2)`, `x.split([1, 3], 1)`";
     d.add("split", "x: Tensor, size: int -> array", doc, |x: Tensor, n: Dynamic| split(x, n, 0));
     d.add("split", "x: Tensor, size: int, dim: int -> array", doc, split);
-    let doc = "`n` pieces of equal size along `dim` (0); the last may be smaller.\n\nExample: `let parts = x.chunk(2, 1);`";
+    let doc =
+        "`n` pieces of equal size along `dim` (0); the last may be smaller.\n\nExample: `let parts = x.chunk(2, 1);`";
     d.add("chunk", "x: Tensor, n: int -> array", doc, |x: Tensor, n: INT| {
         pieces(shape::chunk(&x, args::count("chunk", n)?, 0))
     });
