@@ -91,7 +91,13 @@ impl Schedule {
         }
         let cut = |t: &Tensor| t.narrow(0, i, j - i + 1);
         let t_eval = self.t_eval.as_ref().map(cut).transpose()?;
-        Ok(Schedule { noise: self.noise.clone(), t: cut(&self.t)?, t_eval, name: self.name.clone(), record: Default::default() })
+        Ok(Schedule {
+            noise: self.noise.clone(),
+            t: cut(&self.t)?,
+            t_eval,
+            name: self.name.clone(),
+            record: Default::default(),
+        })
     }
     /// A function of the noise schedule at each step, [N+1], tracked if the steps are.
     fn at_steps(&self, f: impl Fn(&Real) -> Real) -> Result<Tensor> {

@@ -6,11 +6,29 @@ use rhai::{Dynamic, Engine, FLOAT, INT, Position};
 /// Replaces Rhai's integer division and power. The engine must not take its built-in fast path for operators.
 pub fn register(engine: &mut Engine) {
     engine.set_fast_operators(false);
+    for (name, f) in OF_FLOAT {
+        engine.register_fn(name, move |x: INT| f(x as FLOAT));
+    }
     engine.register_fn("/", divide);
     engine.register_fn("**", power);
     engine.register_fn("/=", |x: &mut Dynamic, y: INT| assign(x, y, "/=", divide, |a, b| a / b));
     engine.register_fn("**=", |x: &mut Dynamic, y: INT| assign(x, y, "**=", power, |a, b| a.powf(b)));
 }
+
+/// Rhai's functions of a float, for integers too: `sqrt(256)`.
+const OF_FLOAT: [(&str, fn(FLOAT) -> FLOAT); 11] = [
+    ("sqrt", FLOAT::sqrt),
+    ("exp", FLOAT::exp),
+    ("ln", FLOAT::ln),
+    ("log", FLOAT::log10),
+    ("sin", FLOAT::sin),
+    ("cos", FLOAT::cos),
+    ("tan", FLOAT::tan),
+    ("tanh", FLOAT::tanh),
+    ("floor", FLOAT::floor),
+    ("ceiling", FLOAT::ceil),
+    ("round", FLOAT::round),
+];
 
 /// x / y: an integer if it divides, else a float.
 fn divide(x: INT, y: INT) -> RhaiResult<Dynamic> {
