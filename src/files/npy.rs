@@ -238,7 +238,8 @@ fn read_archive(bytes: Vec<u8>, size: u64) -> Result<Vec<(String, Tensor)>> {
     let mut left = SUSPICIOUS.max(size.saturating_mul(RATIO));
     for i in 0..archive.len() {
         let entry = archive.by_index(i).map_err(bad)?;
-        let Some(name) = entry.name().strip_suffix(".npy").map(str::to_string) else { continue };
+        let name = entry.name().map_err(bad)?.into_owned();
+        let Some(name) = name.strip_suffix(".npy").map(str::to_string) else { continue };
         if out.iter().any(|(n, _)| *n == name) {
             return Err(Error::new(Kind::Format, format!("npz: the name `{name}` appears twice")));
         }

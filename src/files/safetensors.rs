@@ -2,10 +2,8 @@
 use super::atomic;
 use super::npy::{Element, encode};
 use crate::{Error, Kind, Result};
-use ::safetensors::tensor::{Dtype, SafeTensors, View};
+use ::safetensors::tensor::{Dtype, SafeTensors};
 use candle_core::{DType, Tensor};
-use std::borrow::Cow;
-use std::collections::HashMap;
 use std::path::Path;
 
 /// Names, tensors and metadata of a file.
