@@ -183,7 +183,8 @@ fn gradients_at_kinks_are_those_of_pytorch() {
 
 #[test]
 fn arithmetic_with_broadcasting() {
-    let shapes: [(&[usize], &[usize]); 4] = [(&[2, 3], &[2, 3]), (&[2, 3], &[3]), (&[2, 1, 3], &[4, 1]), (&[], &[2, 2])];
+    let shapes: [(&[usize], &[usize]); 4] =
+        [(&[2, 3], &[2, 3]), (&[2, 3], &[3]), (&[2, 1, 3], &[4, 1]), (&[], &[2, 2])];
     for (a, b) in shapes {
         let (x, y) = (normal(5, a), normal(6, b));
         let positive = |t: &Tensor| t.abs().unwrap().affine(1.0, 0.5).unwrap();
@@ -339,11 +340,9 @@ fn convolutions() {
         let b = normal(18, &[w.dims()[0]]);
         check(&format!("conv2d {geometry:?}"), &[x, w, b], |v| conv2d(&v[0], &v[1], Some(&v[2]), geometry));
     }
-    for (geometry, extra, w) in [
-        (g(1, 0, 1, 1), 0, [4, 2, 3, 3]),
-        (g(2, 1, 1, 1), 1, [4, 2, 3, 2]),
-        (g(3, 1, 2, 2), 2, [4, 1, 2, 3]),
-    ] {
+    for (geometry, extra, w) in
+        [(g(1, 0, 1, 1), 0, [4, 2, 3, 3]), (g(2, 1, 1, 1), 1, [4, 2, 3, 2]), (g(3, 1, 2, 2), 2, [4, 1, 2, 3])]
+    {
         let (x, w) = (normal(16, &[2, 4, 3, 2]), normal(17, &w));
         let b = normal(18, &[w.dims()[1] * geometry.groups]);
         let name = format!("conv_transpose2d {geometry:?}");
@@ -379,7 +378,9 @@ fn layers() {
     check("bilinear, corners", &[x.clone()], |v| nn::upsample_bilinear(&v[0], 5, 1, true));
     check("downsample", &[normal(32, &[1, 2, 4, 6])], |v| nn::downsample(&v[0], 2));
     // two uses of one input must add up (candle's upsampling overwrote the first)
-    check("used twice", &[x], |v| Ok((nn::upsample_nearest(&v[0], 3, 2)? + (nn::upsample_nearest(&v[0], 3, 2)? * &v[0])?)?));
+    check("used twice", &[x], |v| {
+        Ok((nn::upsample_nearest(&v[0], 3, 2)? + (nn::upsample_nearest(&v[0], 3, 2)? * &v[0])?)?)
+    });
 }
 
 #[test]

@@ -81,7 +81,9 @@ fn flatten(v: &Dynamic, depth: usize, flat: &mut Flat, shape: &mut Vec<usize>) -
         return Err(Error::value("tensor: arrays are nested more than 32 deep"));
     }
     if let Some(list) = v.read_lock::<Array>() {
+        let begun = !matches!(flat, Flat::Ints(v) if v.is_empty());
         match shape.get(depth) {
+            None if begun => return Err(Error::shape("tensor: numbers and arrays stand side by side", &[shape])),
             None => shape.push(list.len()),
             Some(n) if *n == list.len() => {}
             Some(n) => {
