@@ -314,8 +314,8 @@ pub fn not(t: &Tensor) -> Result<Tensor> {
     Ok(t.detach().eq(&t.zeros_like()?.detach())?)
 }
 
-/// `a` where `cond` is not zero, else `b`, all broadcast together. No gradient flows through what was not chosen (not
-/// even a NaN).
+/// `a` where `cond` is not zero, else `b`, all broadcast together. What was not chosen gets the gradient 0
+/// (which a function with an infinite slope there, like √ at 0, still turns into NaN).
 pub fn where_(cond: &Tensor, a: impl Into<Operand>, b: impl Into<Operand>) -> Result<Tensor> {
     let (a, b) = (a.into(), b.into());
     let a = match (&a, &b) {

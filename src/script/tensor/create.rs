@@ -21,14 +21,11 @@ fn shaped(d: &mut Defs, name: &'static str, doc: &str, f: fn(&[usize], DType, &D
     d.add(name, "shape: array, options: map -> Tensor", doc, make);
 }
 
+/// (seed, first, shape, stream, dtype, device) to random numbers.
+type Draw = fn(u64, u64, &[usize], u64, DType, &Device) -> Result<Tensor>;
+
 /// `fn(shape[, options])` with `seed` and `first`.
-fn random_shaped(
-    d: &mut Defs,
-    name: &'static str,
-    doc: &str,
-    stream: u64,
-    f: fn(u64, u64, &[usize], u64, DType, &Device) -> Result<Tensor>,
-) {
+fn random_shaped(d: &mut Defs, name: &'static str, doc: &str, stream: u64, f: Draw) {
     let make = move |s: Dynamic, o: Dynamic| -> RhaiResult<Tensor> {
         let mut p = Place::read(name, o)?;
         let first = p.options.count("first")?.unwrap_or(0) as u64;
