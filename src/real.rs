@@ -167,7 +167,8 @@ impl Real {
     /// The value limited to [lo, hi]; no gradient flows where it is outside.
     pub fn clamp(&self, lo: f64, hi: f64) -> Real {
         let d = if self.v < lo || self.v > hi { 0.0 } else { 1.0 };
-        self.map(self.v.clamp(lo, hi), d)
+        // not f64::clamp, which panics where lo > hi
+        self.map(self.v.max(lo).min(hi), d)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Class labels: one-hot rows, and labels drawn by seed.
+use crate::tensor::random::{generator, stream};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
-use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::Rng;
 
 /// One-hot rows [len, classes].
 pub fn one_hot(labels: &[i64], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
@@ -31,13 +31,9 @@ pub fn one_hot(labels: &[i64], classes: usize, dtype: DType, device: &Device) ->
 
 /// Labels of samples `first..first + n`, uniform over `classes`. Sample i's label depends on (seed, i) only.
 pub fn draw_labels(seed: u64, first: u64, n: usize, classes: usize) -> Vec<i64> {
-    let mut key = *b"ld3sh labels                    ";
-    key[16..24].copy_from_slice(&seed.to_le_bytes());
-    let base = ChaCha8Rng::from_seed(key);
     (0..n as u64)
         .map(|i| {
-            let mut rng = base.clone();
-            rng.set_stream(first.wrapping_add(i));
+            let mut rng = generator(seed, stream::CONDITION, first.wrapping_add(i));
             // the high word of a 64×64-bit product: uniform up to classes/2⁶⁴
             ((u128::from(rng.next_u64()) * classes as u128) >> 64) as i64
         })

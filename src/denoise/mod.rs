@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use std::any::Any;
 use std::rc::Rc;
 
+mod at_level;
 mod closed;
 mod counting;
 mod from_fn;
@@ -17,6 +18,7 @@ pub(crate) mod query;
 mod reparam;
 mod threshold;
 
+pub use at_level::at_level;
 pub use closed::{Empirical, Mixture};
 pub use counting::{Counter, Counting};
 pub use from_fn::FnNetwork;

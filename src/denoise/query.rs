@@ -28,15 +28,15 @@ pub(crate) fn check(q: &Query, shape: Option<&[usize]>, classes: Option<usize>) 
     if let Some(t) = q.t.iter().find(|t| !t.is_finite()) {
         return Err(Error::value(format!("a denoiser was asked at time {t}")));
     }
+    if classes == Some(0) && !matches!(q.cond, Cond::None) {
+        return Err(Error::value("this denoiser takes no condition").hint("leave `cond` out"));
+    }
     if let Cond::Rows(rows) = q.cond {
         if rows.dims().first() != Some(&batch) {
             let m = format!("expected {batch} condition rows, one per sample, got shape {:?}", rows.dims());
             return Err(Error::shape(m, &[rows.dims(), dims]));
         }
         match classes {
-            Some(0) => {
-                return Err(Error::value("this denoiser takes no condition").hint("leave `cond` out"));
-            }
             Some(k) if rows.dims() != [batch, k] => {
                 let m = format!("expected condition rows [{batch}, {k}] (one-hot), got shape {:?}", rows.dims());
                 return Err(Error::shape(m, &[&[batch, k], rows.dims()]).hint("make them with `net.cond([3, 5, …])`"));

@@ -85,7 +85,7 @@ impl Heuristic {
             Heuristic::Polynomial { rho } => even(1.0, 0.0, &|u| to + u.powf(rho) * (from - to)),
             Heuristic::Edm { rho, in_sigma: false } => even(from.powf(1.0 / rho), to.powf(1.0 / rho), &|r| r.powf(rho)),
             Heuristic::Edm { rho, in_sigma: true } => {
-                let ends = [from, to].map(|t| sigma(t));
+                let ends = [from, to].map(sigma);
                 finite("schedule::edm in sigma", "σ/α", [from, to], ends)?;
                 let [a, b] = ends.map(|s| s.powf(1.0 / rho));
                 even(a, b, &|r| t_of_sigma(r.powf(rho)))

@@ -8,6 +8,7 @@ pub use tau::{Compat, Space, TauOptions, tau, tau_inverse, tau_inverse_eval};
 
 use crate::noise::Noise;
 use candle_core::Tensor;
+use std::rc::Rc;
 
 /// Time steps t_0 = T > t_1 > … > t_N for a solver, and optionally decoupled evaluation times. Both are f64 tensors on the
 /// CPU, and may be tracked by autograd.
@@ -21,4 +22,6 @@ pub struct Schedule {
     pub t_eval: Option<Tensor>,
     /// Where it came from (`"logsnr"`, `"ld3"`, …), for printing and results.
     pub name: String,
+    /// What made it (solver, model, losses, provenance), for the file that it is saved to; empty when nobody said.
+    pub record: Rc<serde_json::Map<String, serde_json::Value>>,
 }

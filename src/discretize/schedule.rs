@@ -38,7 +38,7 @@ impl Schedule {
     pub fn new(noise: Noise, t: &Tensor, name: impl Into<String>) -> Result<Schedule> {
         let t = as_times("a schedule's steps", t)?;
         check_steps(&noise, &host_values(&t)?)?;
-        Ok(Schedule { noise, t, t_eval: None, name: name.into() })
+        Ok(Schedule { noise, t, t_eval: None, name: name.into(), record: Default::default() })
     }
     /// A schedule with the given numbers as steps; checked as in [`Schedule::new`].
     pub fn from_steps(noise: Noise, t: &[f64], name: impl Into<String>) -> Result<Schedule> {
@@ -60,6 +60,11 @@ impl Schedule {
             self.t_eval = Some(e);
         }
         Ok(self)
+    }
+    /// The same schedule with a record of what made it, which its file will carry.
+    pub fn with_record(mut self, record: serde_json::Map<String, serde_json::Value>) -> Schedule {
+        self.record = std::rc::Rc::new(record);
+        self
     }
     /// The same schedule under another name.
     pub fn with_name(mut self, name: impl Into<String>) -> Schedule {
@@ -86,7 +91,13 @@ impl Schedule {
         }
         let cut = |t: &Tensor| t.narrow(0, i, j - i + 1);
         let t_eval = self.t_eval.as_ref().map(cut).transpose()?;
-        Ok(Schedule { noise: self.noise.clone(), t: cut(&self.t)?, t_eval, name: self.name.clone() })
+        Ok(Schedule {
+            noise: self.noise.clone(),
+            t: cut(&self.t)?,
+            t_eval,
+            name: self.name.clone(),
+            record: Default::default(),
+        })
     }
     /// A function of the noise schedule at each step, [N+1], tracked if the steps are.
     fn at_steps(&self, f: impl Fn(&Real) -> Real) -> Result<Tensor> {

@@ -127,6 +127,9 @@ pub fn tau(noise: &Noise, xi: &Tensor, xi_c: Option<&Tensor>, opts: &TauOptions)
     let shape: Shape = xi.shape().clone();
     let mut out = through_tensors(&inputs, |p| {
         let x = steps(space, ends, &p[0]);
+        if smallest_gap(&x).v() < SMALLEST_SHARE * (ends.0 - ends.1).abs() {
+            return Err(extreme());
+        }
         // the ends are those that were asked for, to the last bit
         let pinned = |x: &[Real]| -> Vec<Real> {
             let n = x.len() - 1;
@@ -144,16 +147,23 @@ pub fn tau(noise: &Noise, xi: &Tensor, xi_c: Option<&Tensor>, opts: &TauOptions)
         Ok(out)
     })?;
     let t_eval = if xi_c.is_some() { out.pop() } else { None };
-    let schedule = Schedule::new(noise.clone(), &out[0], "tau").map_err(|e| match e.fix() {
-        Some(_) if e.message().starts_with("steps must descend") => {
-            e.context("tau: ξ is so extreme that two steps coincide").hint("keep ξ within about ±15 of its mean")
-        }
+    let schedule = Schedule::new(noise.clone(), &out[0], "tau").map_err(|e| match e.message() {
+        // possible where the interval itself is a few roundings wide
+        m if m.starts_with("steps must descend") => extreme(),
         _ => e,
     })?;
     schedule.with_eval(t_eval.as_ref()).map_err(|e| match opts.compat {
         Compat::Reference => e.hint("only compat: \"reference\" lets evaluation times leave the interval"),
         Compat::Exact => e,
     })
+}
+
+/// A gap with a smaller share of the whole is lost in the rounding of the steps beside it.
+const SMALLEST_SHARE: f64 = 1e-14;
+
+fn extreme() -> Error {
+    let e = Error::value("tau: ξ is so extreme that two steps coincide");
+    e.hint("keep all of ξ within about 30 of its largest entry: lower the learning rate, or clip the gradient")
 }
 
 /// The N+1 coordinates of the steps. Summed from the last step on: there time steps are smallest, and precise so.

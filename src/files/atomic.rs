@@ -4,8 +4,10 @@ use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-/// The most bytes that [`read`] takes unless told otherwise (64 GiB would be a slip, not a checkpoint).
+/// The most bytes that [`read`] takes: more is a slip, not a checkpoint.
 const LARGEST: u64 = 64 << 30;
+/// The most bytes that [`read_text`] takes.
+const LARGEST_TEXT: u64 = 1 << 30;
 
 /// Replaces the file at `path` by `bytes`: whoever reads it finds the old content or the new, never a part. Devices
 /// and pipes (`/dev/stdout`) are written to directly.
@@ -84,13 +86,20 @@ fn explain(path: &Path, e: std::io::Error) -> Error {
 
 /// Reads a whole file. Errors name the path; a directory, and a file too large to be meant, are errors.
 pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
-    let path = path.as_ref();
+    read_at_most(path.as_ref(), LARGEST)
+}
+
+fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
     let meta = fs::metadata(path).map_err(|e| not_read(path, e))?;
     if meta.is_dir() {
         return Err(Error::new(Kind::Io, format!("cannot read `{}`: it is a directory", path.display())));
     }
-    if meta.len() > LARGEST {
-        let m = format!("cannot read `{}`: {} bytes are more than fit in memory", path.display(), meta.len());
+    if meta.len() > most {
+        let m = format!(
+            "cannot read `{}`: {} bytes are more than the {most} that are read at once",
+            path.display(),
+            meta.len()
+        );
         return Err(Error::new(Kind::Memory, m));
     }
     fs::read(path).map_err(|e| not_read(path, e))
@@ -117,7 +126,7 @@ fn not_read(path: &Path, e: std::io::Error) -> Error {
 /// Reads a whole file as UTF-8 text.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    String::from_utf8(read(path)?).map_err(|e| {
+    String::from_utf8(read_at_most(path, LARGEST_TEXT)?).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         Error::new(Kind::Format, format!("`{}` is not UTF-8 text (byte {at})", path.display()))
     })

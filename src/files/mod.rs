@@ -5,9 +5,9 @@ pub mod image;
 pub mod npy;
 pub mod plot;
 mod plot_axis;
-mod scene;
-//R
+pub mod result;
 pub mod safetensors;
+mod scene;
 pub mod sheet;
 pub mod state;
 pub mod table;

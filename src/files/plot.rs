@@ -118,7 +118,7 @@ fn sized(width: usize, height: usize) -> Result<Scene> {
 }
 
 fn width_of(s: &str) -> f64 {
-    f64::from(text::measure(s, EM as f32).0)
+    f64::from(text::width(s, EM as f32))
 }
 
 fn label(s: impl Into<String>, at: (f64, f64), place: At, rgb: Rgb) -> Shape {

@@ -200,7 +200,7 @@ fn fill(image: &mut Image, polygons: &[Vec<Point>], rgb: Rgb, alpha: f64) {
 
 fn write(image: &mut Image, line: &str, p: (f64, f64), place: At, em: f64, rgb: Rgb, k: f64) {
     let em = (em * k) as f32;
-    let width = f64::from(text::measure(line, em).0);
+    let width = f64::from(text::width(line, em));
     let dx = match place {
         At::Left => 0.0,
         At::Center | At::Upright => -width / 2.0,

@@ -59,7 +59,7 @@ pub fn sheet(rows: &[(String, Tensor)], o: &SheetOptions) -> Result<Image> {
         label.lines().enumerate().map(|(i, l)| (l.to_string(), if i == 0 { em } else { small })).collect()
     };
     let label_width =
-        rows.iter().flat_map(|(l, _)| lines(l)).map(|(l, em)| text::measure(&l, em).0).fold(0.0, f32::max).ceil();
+        rows.iter().flat_map(|(l, _)| lines(l)).map(|(l, em)| text::width(&l, em)).fold(0.0, f32::max).ceil();
     let left = margin + label_width as usize + if label_width > 0.0 { margin } else { 0 };
     let cols = images.iter().map(Vec::len).max().unwrap_or(0);
     let title_height = if o.title.is_some() { line + margin / 2 } else { 0 };
@@ -69,14 +69,14 @@ pub fn sheet(rows: &[(String, Tensor)], o: &SheetOptions) -> Result<Image> {
     let width = dx.saturating_mul(cols).saturating_add(left + margin).saturating_sub(o.pad);
     let height = dy.saturating_mul(rows.len()).saturating_add(top + margin).saturating_sub(o.pad);
     // the title may be wider than the pictures
-    let title_width = o.title.as_ref().map_or(0.0, |t| text::measure(t, em * 1.15).0).ceil() as usize;
+    let title_width = o.title.as_ref().map_or(0.0, |t| text::width(t, em * 1.15)).ceil() as usize;
     let mut out = Image::filled(width.max(title_width + 2 * margin), height, 3, [255; 3])?;
 
     if let Some(title) = &o.title {
         write(&mut out, title, em * 1.15, margin as f32, margin as f32 + em, INK);
     }
     for (i, caption) in o.columns.iter().take(cols).enumerate() {
-        let x = (left + i * dx) as f32 + (cell_w as f32 - text::measure(caption, small).0) / 2.0;
+        let x = (left + i * dx) as f32 + (cell_w as f32 - text::width(caption, small)) / 2.0;
         write(&mut out, caption, small, x, top as f32 - em * 0.4, FAINT);
     }
     for (r, ((label, _), row)) in rows.iter().zip(&images).enumerate() {

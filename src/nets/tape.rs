@@ -2,7 +2,7 @@
 //!
 //! A network is written once over [`Exec`]. The tape exists because candle's backward starts every gradient as zeros and an
 //! addition, keeps every intermediate value, and is recursive; ours keeps only what a pull-back reads.
-use super::kernels::{Frozen, View, apply};
+use super::kernels::{Frozen, View, apply, pool};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::sync::Arc;
@@ -26,10 +26,19 @@ impl Exec for Candle {
     }
 }
 
+/// Data that goes back to the pool.
+struct Buffer(Vec<f32>);
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        pool::give(std::mem::take(&mut self.0));
+    }
+}
+
 /// A value on the tape.
 #[derive(Clone)]
 pub struct Value {
-    data: Arc<Vec<f32>>,
+    data: Arc<Buffer>,
     dims: Vec<usize>,
     /// Its place on the tape; constants have none.
     node: Option<usize>,
@@ -38,15 +47,11 @@ pub struct Value {
 impl Value {
     /// The elements, row-major.
     pub fn data(&self) -> &[f32] {
-        &self.data
+        &self.data.0
     }
     /// The shape.
     pub fn dims(&self) -> &[usize] {
         &self.dims
-    }
-    /// The elements, without a copy where this is the last use.
-    pub fn into_data(self) -> Vec<f32> {
-        Arc::try_unwrap(self.data).unwrap_or_else(|d| d.to_vec())
     }
 }
 
@@ -72,11 +77,11 @@ impl Tape {
     /// An input with respect to which gradients are wanted.
     pub fn variable(&mut self, data: Vec<f32>, dims: Vec<usize>) -> Value {
         self.nodes += 1;
-        Value { data: Arc::new(data), dims, node: Some(self.nodes - 1) }
+        Value { data: Arc::new(Buffer(data)), dims, node: Some(self.nodes - 1) }
     }
     /// An input that is held fixed.
     pub fn constant(data: Vec<f32>, dims: Vec<usize>) -> Value {
-        Value { data: Arc::new(data), dims, node: None }
+        Value { data: Arc::new(Buffer(data)), dims, node: None }
     }
     /// The gradients of ⟨cot, out⟩ with respect to `wanted`; consumes the tape, freeing as it goes.
     pub fn pull(mut self, out: &Value, cot: Vec<f32>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
@@ -87,18 +92,22 @@ impl Tape {
         while let Some(step) = self.steps.pop() {
             let Some(cot) = grads[step.node].take() else { continue };
             crate::host::check_cancelled()?;
-            let views: Vec<View> = step.inputs.iter().map(|v| View { data: &v.data, dims: &v.dims }).collect();
+            let views: Vec<View> = step.inputs.iter().map(|v| View { data: &v.data.0, dims: &v.dims }).collect();
             for (g, input) in step.op.pull(&views, &cot, self.par).into_iter().zip(&step.inputs) {
                 match input.node.map(|n| &mut grads[n]) {
-                    Some(Some(sum)) => super::kernels::accumulate(sum, &g),
+                    Some(Some(sum)) => {
+                        super::kernels::accumulate(sum, &g);
+                        pool::give(g);
+                    }
                     Some(slot) => *slot = Some(g),
-                    None => {}
+                    None => pool::give(g),
                 }
             }
+            pool::give(cot);
         }
         let of = |v: &&Value| match v.node.and_then(|n| grads[n].take()) {
             Some(g) => g,
-            None => vec![0.0; v.data.len()],
+            None => vec![0.0; v.data.0.len()],
         };
         Ok(wanted.iter().map(of).collect())
     }
@@ -110,19 +119,19 @@ impl Exec for Tape {
         crate::host::check_cancelled()?;
         let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.dims[..]).collect();
         let dims = op.dims(&shapes).map_err(|e| Error::shape(format!("{}: {e}", op.name()), &shapes))?;
-        let views: Vec<View> = inputs.iter().map(|v| View { data: &v.data, dims: &v.dims }).collect();
-        let mut out = vec![0.0; dims.iter().product()];
+        let views: Vec<View> = inputs.iter().map(|v| View { data: &v.data.0, dims: &v.dims }).collect();
+        let mut out = pool::take(dims.iter().product());
         op.run(&views, &mut out, self.par);
         let mut node = None;
         if self.record && inputs.iter().any(|v| v.node.is_some()) {
             node = Some(self.nodes);
             let keep = |v: &&Value| match op.saves() {
                 true => (*v).clone(),
-                false => Value { data: Arc::new(vec![]), dims: v.dims.clone(), node: v.node },
+                false => Value { data: Arc::new(Buffer(vec![])), dims: v.dims.clone(), node: v.node },
             };
             self.steps.push(Step { op: op.clone(), inputs: inputs.iter().map(keep).collect(), node: self.nodes });
             self.nodes += 1;
         }
-        Ok(Value { data: Arc::new(out), dims, node })
+        Ok(Value { data: Arc::new(Buffer(out)), dims, node })
     }
 }

@@ -1,5 +1,305 @@
-//! Rhai functions for denoisers.
-use rhai::Engine;
+//! Rhai functions for denoisers: module `denoiser`, and the methods of type `Denoiser`.
+mod args;
+mod make;
+
+pub use args::cond_of;
+
+use super::error::RhaiResult;
+use super::host::ScriptHost;
+use super::options::Options;
+use crate::denoise::{
+    Cond, Counting, DynDenoiser, Guided, Prediction, Reparam, Rule, Thresholded, at_level, draw_labels,
+};
+use crate::noise::Noise;
+use crate::tensor::device::default_device;
+use crate::tensor::random::next_session_seed;
+use crate::{Error, Kind};
+use args::{labels_of, level, number, rows};
+use candle_core::Tensor;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
+use std::rc::Rc;
 
 /// Adds this area's types and functions to `engine`.
-pub fn register(_engine: &mut Engine) {}
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<DynDenoiser>("Denoiser");
+    engine.register_static_module("denoiser", rhai::exported_module!(make::denoiser_api).into());
+    engine.register_global_module(rhai::exported_module!(methods).into());
+}
+
+/// Evaluates at a VE noise level, recorded where x or sigma is tracked.
+fn predict(
+    context: &NativeCallContext,
+    net: &DynDenoiser,
+    x: &Tensor,
+    sigma: &Dynamic,
+    cond: Dynamic,
+    want: Prediction,
+) -> RhaiResult<Tensor> {
+    let host = ScriptHost::new(context);
+    let batch = x.dims().first().copied().unwrap_or(0);
+    let cond = if cond.is_unit() { Cond::None } else { cond_of(net, batch, cond, x.device())? };
+    Ok(at_level(&host, net, x, &level(sigma)?, &cond, want)?)
+}
+
+fn thresholded_with(net: &DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> {
+    let mut o = Options::new("thresholded", options);
+    let percentile = o.float("percentile")?.unwrap_or(0.995);
+    let max = o.float("max")?.unwrap_or(1.0);
+    o.finish()?;
+    Ok(Rc::new(Thresholded::new(net.clone(), Rule::Dynamic { percentile, max })?))
+}
+
+fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
+    let mut o = Options::new("labels", options);
+    let seed = o.int("seed")?.map_or_else(next_session_seed, |s| s as u64);
+    let start = o.count("start")?.unwrap_or(0);
+    o.finish()?;
+    if net.classes() == 0 {
+        return Err(Error::value("labels: this denoiser is not class-conditional").into());
+    }
+    let count = usize::try_from(n).ok().filter(|n| (1..=1 << 24).contains(n));
+    let Some(count) = count else {
+        return Err(Error::value(format!("labels: the number of labels must be from 1 to {}, not {n}", 1 << 24)).into());
+    };
+    let labels = draw_labels(seed, start as u64, count, net.classes());
+    Ok(labels.into_iter().map(Dynamic::from_int).collect())
+}
+
+/// What a denoiser can be asked, and the adapters around it.
+#[export_module]
+mod methods {
+    /// The data prediction: the denoiser's estimate of x_0 from `x`, of x's shape.
+    ///
+    /// `x` [B, …] is in the denoiser's own scaling α x_0 + σ ε (for EDM x_0 + σ ε), `sigma` the VE noise level σ/α: a number, or
+    /// a tensor [B] with one per sample. A class-conditional denoiser runs without a class. Differentiable in `x` and in
+    /// `sigma`. Errors on a wrong shape, sigma ≤ 0 or NaN, and levels outside the network's range.
+    ///
+    /// Example: `net.denoise(x, 2.5)`
+    #[rhai_fn(return_raw, pure)]
+    pub fn denoise(context: NativeCallContext, net: &mut DynDenoiser, x: Tensor, sigma: Dynamic) -> RhaiResult<Tensor> {
+        predict(&context, net, &x, &sigma, Dynamic::UNIT, Prediction::Data)
+    }
+    /// The data prediction under a condition.
+    ///
+    /// `cond` is an array of labels (one per sample), a single label for all, rows [B, classes], `()` for none, or whatever value
+    /// a network of `denoiser::from_fn` takes. Otherwise as without condition.
+    ///
+    /// Example: `net.denoise(x, 2.5, [3, 5])`
+    #[rhai_fn(name = "denoise", return_raw, pure)]
+    pub fn denoise_cond(
+        context: NativeCallContext,
+        net: &mut DynDenoiser,
+        x: Tensor,
+        sigma: Dynamic,
+        cond: Dynamic,
+    ) -> RhaiResult<Tensor> {
+        predict(&context, net, &x, &sigma, cond, Prediction::Data)
+    }
+    /// The noise prediction: the denoiser's estimate of ε = (x − α x_0)/σ, of x's shape.
+    ///
+    /// Arguments and errors as for `denoise`.
+    ///
+    /// Example: `net.predict_noise(x, 2.5)`
+    #[rhai_fn(return_raw, pure)]
+    pub fn predict_noise(
+        context: NativeCallContext,
+        net: &mut DynDenoiser,
+        x: Tensor,
+        sigma: Dynamic,
+    ) -> RhaiResult<Tensor> {
+        predict(&context, net, &x, &sigma, Dynamic::UNIT, Prediction::Noise)
+    }
+    /// The noise prediction under a condition.
+    ///
+    /// Arguments and errors as for `denoise`.
+    ///
+    /// Example: `net.predict_noise(x, 2.5, [3, 5])`
+    #[rhai_fn(name = "predict_noise", return_raw, pure)]
+    pub fn predict_noise_cond(
+        context: NativeCallContext,
+        net: &mut DynDenoiser,
+        x: Tensor,
+        sigma: Dynamic,
+        cond: Dynamic,
+    ) -> RhaiResult<Tensor> {
+        predict(&context, net, &x, &sigma, cond, Prediction::Noise)
+    }
+
+    /// The denoiser under classifier-free guidance: m_u + scale·(m_c − m_u), from the conditional and the unconditional run.
+    ///
+    /// 1 is no guidance, 0 ignores the condition. Both runs go through the network as one batch, and count as one evaluation.
+    /// "No condition" is a row of zeros. Without a condition nothing is guided.
+    ///
+    /// Example: `net.guided(2.0).denoise(x, 1.0, [3, 5])`
+    #[rhai_fn(return_raw, pure)]
+    pub fn guided(net: &mut DynDenoiser, scale: Dynamic) -> RhaiResult<DynDenoiser> {
+        Ok(Rc::new(Guided::new(net.clone(), number("guided", &scale)?)?))
+    }
+    /// The denoiser under classifier-free guidance, within an interval of noise levels or with unconditional rows of one's own.
+    ///
+    /// Options: `interval` ([lo, hi]: guides only at noise levels σ/α between), `uncond` (a tensor [1, …] or [B, …] that stands for
+    /// "no condition": a null or negative prompt's embedding).
+    ///
+    /// Example: `net.guided(2.0, #{ interval: [0.3, 5.0] })`
+    #[rhai_fn(name = "guided", return_raw, pure)]
+    pub fn guided_with(net: &mut DynDenoiser, scale: Dynamic, options: Map) -> RhaiResult<DynDenoiser> {
+        let mut guided = Guided::new(net.clone(), number("guided", &scale)?)?;
+        let mut o = Options::new("guided", options);
+        if let Some(pair) = o.array("interval")? {
+            let [lo, hi] = pair.as_slice() else {
+                return Err(Error::value("guided: `interval` must be [lo, hi]").into());
+            };
+            guided = guided.interval(number("guided: `interval`", lo)?, number("guided: `interval`", hi)?)?;
+        }
+        if let Some(rows) = o.native::<Tensor>("uncond", "a tensor")? {
+            guided = guided.uncond(rows);
+        }
+        o.finish()?;
+        Ok(Rc::new(guided))
+    }
+    /// The denoiser with its data prediction limited to [−1, 1]; no gradient flows where it is outside.
+    ///
+    /// Example: `net.clamped()`
+    #[rhai_fn(return_raw, pure)]
+    pub fn clamped(net: &mut DynDenoiser) -> RhaiResult<DynDenoiser> {
+        Ok(Rc::new(Thresholded::new(net.clone(), Rule::Clamp { lo: -1.0, hi: 1.0 })?))
+    }
+    /// The denoiser with its data prediction limited to [lo, hi]; no gradient flows where it is outside.
+    ///
+    /// Example: `net.clamped(0.0, 1.0)`
+    #[rhai_fn(name = "clamped", return_raw, pure)]
+    pub fn clamped_to(net: &mut DynDenoiser, lo: Dynamic, hi: Dynamic) -> RhaiResult<DynDenoiser> {
+        let rule = Rule::Clamp { lo: number("clamped", &lo)?, hi: number("clamped", &hi)? };
+        Ok(Rc::new(Thresholded::new(net.clone(), rule)?))
+    }
+    /// The denoiser with dynamic thresholding (Imagen) at the 0.995 quantile.
+    ///
+    /// Example: `net.guided(7.5).thresholded()`
+    #[rhai_fn(return_raw, pure)]
+    pub fn thresholded(net: &mut DynDenoiser) -> RhaiResult<DynDenoiser> {
+        thresholded_with(net, Map::new())
+    }
+    /// The denoiser with dynamic thresholding (Imagen): each sample's data prediction is limited to [−s, s] and multiplied by max/s.
+    ///
+    /// Options: `percentile` (0.995), the quantile of |x̂_0| that s is; `max` (1.0), the data's largest value and the least s.
+    /// Gradients flow through the quantile too, and not where x̂_0 is outside.
+    ///
+    /// Example: `net.guided(7.5).thresholded(#{ percentile: 0.99 })`
+    #[rhai_fn(name = "thresholded", return_raw, pure)]
+    pub fn thresholded_options(net: &mut DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> {
+        thresholded_with(net, options)
+    }
+    /// The denoiser, counted from zero: `.nfe` tells the evaluations that went through it, `.reset()` starts again.
+    ///
+    /// Adapters around a counted denoiser show its count too. A guided evaluation counts as one.
+    ///
+    /// Example: `let net = net.counted(); solve(net, solver, schedule, x); net.nfe`
+    #[rhai_fn(pure)]
+    pub fn counted(net: &mut DynDenoiser) -> DynDenoiser {
+        Rc::new(Counting::new(net.clone()))
+    }
+    /// The evaluations that a counted denoiser has made. Errors on one that is not counted.
+    #[rhai_fn(get = "nfe", return_raw, pure)]
+    pub fn denoiser_nfe(net: &mut DynDenoiser) -> RhaiResult<INT> {
+        Ok(counter(net)?.nfe() as INT)
+    }
+    /// Sets the count of a counted denoiser back to zero.
+    ///
+    /// Example: `net.reset()`
+    #[rhai_fn(return_raw, pure)]
+    pub fn reset(net: &mut DynDenoiser) -> RhaiResult<()> {
+        counter(net)?.reset();
+        Ok(())
+    }
+    /// The same denoiser expressed in another noise schedule: same noise levels σ/α, another scaling and another time.
+    ///
+    /// Gradients stay exact. Noise levels that the network was not trained at remain errors.
+    ///
+    /// Example: `net.with_noise(noise::vp_linear())`
+    #[rhai_fn(pure)]
+    pub fn with_noise(net: &mut DynDenoiser, noise: Noise) -> DynDenoiser {
+        Reparam::wrap(net.clone(), noise)
+    }
+
+    /// The noise schedule in which the denoiser's x and t are expressed.
+    #[rhai_fn(get = "noise", pure)]
+    pub fn denoiser_noise(net: &mut DynDenoiser) -> Noise {
+        net.noise().clone()
+    }
+    /// The number of classes; 0 for a denoiser that is not class-conditional.
+    #[rhai_fn(get = "classes", pure)]
+    pub fn denoiser_classes(net: &mut DynDenoiser) -> INT {
+        net.classes() as INT
+    }
+    /// The shape of one sample as an array, without the batch dimension; `()` where any shape will do.
+    #[rhai_fn(get = "shape", pure)]
+    pub fn denoiser_shape(net: &mut DynDenoiser) -> Dynamic {
+        let array = |s: Vec<usize>| s.into_iter().map(|d| Dynamic::from_int(d as INT)).collect::<Array>();
+        net.sample_shape().map_or(Dynamic::UNIT, |s| array(s).into())
+    }
+    /// A hash of all that determines the denoiser's outputs; `()` where it cannot be known (a script's function).
+    #[rhai_fn(get = "hash", pure)]
+    pub fn denoiser_hash(net: &mut DynDenoiser) -> Dynamic {
+        net.hash().map_or(Dynamic::UNIT, Dynamic::from)
+    }
+    /// How many runs of the network one evaluation costs (2 under guidance).
+    #[rhai_fn(get = "runs", pure)]
+    pub fn denoiser_runs(net: &mut DynDenoiser) -> INT {
+        net.runs_per_eval() as INT
+    }
+    /// One line that says what the denoiser is.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn denoiser_text(net: &mut DynDenoiser) -> ImmutableString {
+        net.describe().into()
+    }
+
+    /// One-hot rows [labels, classes] (f32) from an array or tensor of labels.
+    ///
+    /// Errors on a label that is not from 0 to classes − 1.
+    ///
+    /// Example: `one_hot([3, 5], 10)`
+    #[rhai_fn(return_raw)]
+    pub fn one_hot(labels: Dynamic, classes: INT) -> RhaiResult<Tensor> {
+        let Some(n) = usize::try_from(classes).ok().filter(|n| *n > 0) else {
+            return Err(
+                Error::value(format!("one_hot: the number of classes must be at least 1, not {classes}")).into()
+            );
+        };
+        Ok(rows(&labels_of("one_hot", labels)?, n, &default_device())?)
+    }
+    /// The condition rows [labels, classes] of a class-conditional denoiser for an array or tensor of labels.
+    ///
+    /// Errors on a label that is not a class, and on a denoiser without classes.
+    ///
+    /// Example: `net.denoise(x, 1.0, net.cond([3, 5]))`
+    #[rhai_fn(return_raw, pure)]
+    pub fn cond(net: &mut DynDenoiser, labels: Dynamic) -> RhaiResult<Tensor> {
+        if net.classes() == 0 {
+            return Err(Error::value("cond: this denoiser is not class-conditional").into());
+        }
+        Ok(rows(&labels_of("cond", labels)?, net.classes(), &default_device())?)
+    }
+    /// `n` labels drawn uniformly from the denoiser's classes by the session's seed, others at each call, as an array.
+    ///
+    /// Example: `net.cond(net.labels(16))`
+    #[rhai_fn(return_raw, pure)]
+    pub fn labels(net: &mut DynDenoiser, n: INT) -> RhaiResult<Array> {
+        draw(net, n, Map::new())
+    }
+    /// `n` labels drawn uniformly from the denoiser's classes, as an array. Label i depends on the seed and on i only.
+    ///
+    /// Options: `seed` (the session's next), `start` (0): the number of the first sample.
+    ///
+    /// Example: `net.labels(16, #{ seed: 1 })`
+    #[rhai_fn(name = "labels", return_raw, pure)]
+    pub fn labels_with(net: &mut DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
+        draw(net, n, options)
+    }
+}
+
+fn counter(net: &DynDenoiser) -> crate::Result<&crate::denoise::Counter> {
+    net.counter().ok_or_else(|| {
+        Error::new(Kind::Value, "this denoiser is not counted").hint("count with `let net = net.counted();`")
+    })
+}

@@ -42,8 +42,17 @@ impl From<Error> for Box<EvalAltResult> {
 
 /// Wraps an error of a script's function for its way through native code.
 pub fn carry(e: Box<EvalAltResult>) -> Error {
-    match *e {
+    match innermost(&e) {
         EvalAltResult::ErrorTerminated(..) => Error::cancelled(),
-        _ => Error::new(Kind::Script, e.to_string()).source(Carried(e)),
+        _ => Error::new(Kind::Script, innermost(&e).to_string()).source(Carried(e)),
     }
+}
+
+/// What went wrong at the end of a chain of calls. (The text of a whole chain, made anew at each passage through native
+/// code, would grow with the square of its length.)
+fn innermost(mut e: &EvalAltResult) -> &EvalAltResult {
+    while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) = e {
+        e = inner;
+    }
+    e
 }

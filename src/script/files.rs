@@ -1,5 +1,17 @@
-//! Rhai functions for images, plots, arrays and results.
+//! Rhai functions for files: images, plots, tables, JSON, CSV, schedules, and state to resume from.
+mod convert;
+mod data;
+mod picture;
+mod schedule;
+
+pub use convert::{from_data, from_json, to_data, to_json};
+pub use picture::ScriptPlot;
+
 use rhai::Engine;
 
 /// Adds this area's types and functions to `engine`.
-pub fn register(_engine: &mut Engine) {}
+pub fn register(engine: &mut Engine) {
+    data::register(engine);
+    picture::register(engine);
+    schedule::register(engine);
+}

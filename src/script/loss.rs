@@ -1,5 +1,188 @@
-//! Rhai functions for losses and metrics.
-use rhai::Engine;
+//! Rhai functions for losses and metrics: modules `loss` and `metric`.
+use super::error::RhaiResult;
+use super::options::Options;
+use crate::loss::{Loss, Reduction};
+use crate::{Error, Kind};
+use candle_core::Tensor;
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, FLOAT, FnPtr, Map};
 
-/// Adds this area's types and functions to `engine`.
-pub fn register(_engine: &mut Engine) {}
+/// Adds this area's functions to `engine`.
+pub fn register(engine: &mut Engine) {
+    engine.register_static_module("loss", rhai::exported_module!(loss_api).into());
+    engine.register_static_module("metric", rhai::exported_module!(metric_api).into());
+}
+
+fn read(name: &str, map: Map) -> RhaiResult<(Loss, Reduction)> {
+    let mut o = Options::new(&format!("loss::{name}"), map);
+    let delta = match name {
+        "huber" | "pseudo_huber" => o.float("delta")?,
+        _ => None,
+    };
+    let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
+    o.finish()?;
+    Ok((Loss::of(name, delta)?, reduction))
+}
+
+fn eval(name: &str, x: Tensor, target: Tensor, map: Map) -> RhaiResult<Tensor> {
+    let (loss, reduction) = read(name, map)?;
+    Ok(loss.eval(&x, &target, reduction)?)
+}
+
+fn function(name: &str, map: Map) -> RhaiResult<FnPtr> {
+    let (loss, reduction) = read(Loss::of(name, None)?.name(), map)?;
+    // `from_fn` is marked deprecated by rhai only to say that its signature may change
+    #[allow(deprecated)]
+    FnPtr::from_fn(name, move |_, args| {
+        let tensor = |i: usize| -> crate::Result<Tensor> {
+            let wrong = |came: &str| {
+                let m = format!("{}: takes two tensors, (x, target), but argument {} is {came}", loss.name(), i + 1);
+                Error::new(Kind::Type, m)
+            };
+            let arg = args.get(i).ok_or_else(|| wrong("missing"))?;
+            arg.read_lock::<Tensor>().map(|t| t.clone()).ok_or_else(|| wrong(arg.type_name()))
+        };
+        Ok(Dynamic::from(loss.eval(&tensor(0)?, &tensor(1)?, reduction)?))
+    })
+}
+
+/// Differentiable losses between tensors of one shape.
+#[export_module]
+mod loss_api {
+    /// The mean absolute difference of two tensors of one shape.
+    ///
+    /// Example: `loss::l1(tensor([1.0, 3.0]), tensor([1.0, 1.0]))` is 1.0
+    #[rhai_fn(return_raw)]
+    pub fn l1(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        eval("l1", x, target, Map::new())
+    }
+    /// The absolute difference of two tensors of one shape, reduced. Its gradient at equality is 0.
+    ///
+    /// Options: `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    ///
+    /// Example: `loss::l1(x, target, #{ reduction: "none" })`
+    #[rhai_fn(name = "l1", return_raw)]
+    pub fn l1_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        eval("l1", x, target, options)
+    }
+    /// The mean squared difference of two tensors of one shape.
+    ///
+    /// Example: `loss::l2(tensor([1.0, 3.0]), tensor([1.0, 1.0]))` is 2.0
+    #[rhai_fn(return_raw)]
+    pub fn l2(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        eval("l2", x, target, Map::new())
+    }
+    /// The squared difference of two tensors of one shape, reduced.
+    ///
+    /// Options: `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    ///
+    /// Example: `loss::l2(x, target, #{ reduction: "sum" })`
+    #[rhai_fn(name = "l2", return_raw)]
+    pub fn l2_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        eval("l2", x, target, options)
+    }
+    /// The Huber loss with delta 1: squared near 0, absolute beyond.
+    ///
+    /// Example: `loss::huber(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn huber(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        eval("huber", x, target, Map::new())
+    }
+    /// The Huber loss: d²/2 where |d| is at most delta, delta·(|d| − delta/2) beyond (as `torch.nn.HuberLoss`).
+    ///
+    /// Options: `delta` (1.0, above 0), `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    ///
+    /// Example: `loss::huber(x, target, #{ delta: 0.1 })`
+    #[rhai_fn(name = "huber", return_raw)]
+    pub fn huber_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        eval("huber", x, target, options)
+    }
+    /// The pseudo-Huber loss with delta 1: a smooth form of the Huber loss.
+    ///
+    /// Example: `loss::pseudo_huber(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn pseudo_huber(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        eval("pseudo_huber", x, target, Map::new())
+    }
+    /// The pseudo-Huber loss delta²·(√(1 + (d/delta)²) − 1), element by element.
+    ///
+    /// Options: `delta` (1.0, above 0), `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    ///
+    /// Example: `loss::pseudo_huber(x, target, #{ delta: 0.03 })`
+    #[rhai_fn(name = "pseudo_huber", return_raw)]
+    pub fn pseudo_huber_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        eval("pseudo_huber", x, target, options)
+    }
+    /// The loss of that name as a function value: "l1", "l2", "huber" or "pseudo_huber".
+    ///
+    /// Example: `let f = loss::get("l2"); f.call(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn get(name: &str) -> RhaiResult<FnPtr> {
+        function(name, Map::new())
+    }
+    /// The loss of that name as a function value with the given options, to pass wherever a closure `|x, target|` goes.
+    ///
+    /// Example: `let f = loss::get("huber", #{ delta: 0.1 }); f.call(x, target)`
+    #[rhai_fn(name = "get", return_raw)]
+    pub fn get_with(name: &str, options: Map) -> RhaiResult<FnPtr> {
+        function(name, options)
+    }
+}
+
+/// Metrics; nothing here is differentiated.
+#[export_module]
+mod metric_api {
+    /// The mean squared error of each sample, a tensor [B] in f64.
+    ///
+    /// Example: `metric::mse(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn mse(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        Ok(crate::metric::mse(&x, &target)?)
+    }
+    /// The peak signal-to-noise ratio of each sample in dB, for images in [−1, 1]; a tensor [B] in f64.
+    ///
+    /// Example: `metric::psnr(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn psnr(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        Ok(crate::metric::psnr(&x, &target, 2.0)?)
+    }
+    /// The peak signal-to-noise ratio of each sample in dB, a tensor [B] in f64.
+    ///
+    /// Options: `range` (2.0), the largest possible value minus the smallest.
+    ///
+    /// Example: `metric::psnr(x, target, #{ range: 255 })`
+    #[rhai_fn(name = "psnr", return_raw)]
+    pub fn psnr_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        let mut o = Options::new("metric::psnr", options);
+        let range = o.float("range")?.unwrap_or(2.0);
+        o.finish()?;
+        Ok(crate::metric::psnr(&x, &target, range)?)
+    }
+    /// The mean and the covariance of features [N, D], as a map `#{ mean, cov }` of tensors [D] and [D, D] in f64.
+    ///
+    /// Example: `metric::gaussian(features).mean`
+    #[rhai_fn(return_raw)]
+    pub fn gaussian(features: Tensor) -> RhaiResult<Map> {
+        let (mean, cov) = crate::metric::gaussian(&features)?;
+        Ok(Map::from([("mean".into(), Dynamic::from(mean)), ("cov".into(), Dynamic::from(cov))]))
+    }
+    /// The Fréchet distance between two Gaussians (FID, when they are of Inception features), in f64.
+    ///
+    /// Arguments: two maps `#{ mean: [D], cov: [D, D] }` as `metric::gaussian` returns them.
+    ///
+    /// Example: `metric::frechet(metric::gaussian(a), metric::gaussian(b))`
+    #[rhai_fn(return_raw)]
+    pub fn frechet(a: Map, b: Map) -> RhaiResult<FLOAT> {
+        let read = |map: Map| -> RhaiResult<(Tensor, Tensor)> {
+            let mut o = Options::new("metric::frechet", map);
+            let (mean, cov) = (o.native::<Tensor>("mean", "a tensor")?, o.native::<Tensor>("cov", "a tensor")?);
+            o.finish()?;
+            match (mean, cov) {
+                (Some(m), Some(c)) => Ok((m, c)),
+                _ => Err(Error::value("metric::frechet: a Gaussian needs `mean` and `cov`").into()),
+            }
+        };
+        let ((m1, c1), (m2, c2)) = (read(a)?, read(b)?);
+        Ok(crate::metric::frechet_distance(&m1, &c1, &m2, &c2)?)
+    }
+}

@@ -187,7 +187,8 @@ mod noise_api {
     }
     /// Rectified flow, α = 1 − σ, with an optional resolution shift: σ = s t / (1 + (s − 1) t).
     ///
-    /// Options: `shift` (s, 1.0) or `mu` (ln s), `t_min` (0.0), `t_max` (1.0). λ is infinite at t = 0 and t = 1. Errors
+    /// Options: `shift` (s, 1.0) or `mu` (ln s), `t_min` (0.0), `t_max` (1.0). λ is infinite at t = 0 and t = 1. A network trained
+    /// for flow matching takes σ(t) as its time, which is t without a shift. Errors
     /// unless s > 0 and 0 ≤ t_min < t_max ≤ 1.
     ///
     /// Example: `noise::flow(#{ shift: 3.0 })`

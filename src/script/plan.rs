@@ -1,5 +1,223 @@
 //! Rhai functions for plans, solvers, `solve` and `sample`.
-use rhai::Engine;
+mod solve;
+mod solvers;
+
+use super::error::RhaiResult;
+use super::options::Options;
+use crate::denoise::Prediction;
+use crate::plan::{Tracked, prediction_name};
+use crate::solve::Solver;
+use crate::{Error, Kind};
+use candle_core::{Device, Tensor};
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, FLOAT, FnPtr, INT, ImmutableString, Map};
+
+/// A solver as scripts hold it.
+#[derive(Clone)]
+pub enum ScriptSolver {
+    /// A native one.
+    Native(Solver),
+    /// `|schedule| plan`.
+    FromPlan(FnPtr),
+    /// `|step| x`, called for each step.
+    FromFn(FnPtr),
+}
+
+impl ScriptSolver {
+    fn describe(&self) -> String {
+        match self {
+            ScriptSolver::Native(s) => s.describe(),
+            ScriptSolver::FromPlan(f) => format!("from_plan({})", f.fn_name()),
+            ScriptSolver::FromFn(f) => format!("from_fn({})", f.fn_name()),
+        }
+    }
+    fn native(&self, what: &str) -> RhaiResult<&Solver> {
+        match self {
+            ScriptSolver::Native(s) => Ok(s),
+            _ => {
+                let e = Error::new(Kind::Type, format!("{what} is not known for {}", self.describe()));
+                Err(e.hint("it is a function of the script's own").into())
+            }
+        }
+    }
+}
 
 /// Adds this area's types and functions to `engine`.
-pub fn register(_engine: &mut Engine) {}
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<ScriptSolver>("Solver");
+    engine.register_type_with_name::<Tracked>("Plan");
+    engine.register_static_module("solver", rhai::exported_module!(solvers::api).into());
+    engine.register_static_module("plan", rhai::exported_module!(plan_api).into());
+    engine.register_global_module(rhai::exported_module!(solvers::methods).into());
+    engine.register_global_module(rhai::exported_module!(methods).into());
+    engine.register_global_module(rhai::exported_module!(solve::api).into());
+}
+
+/// An index or count from a script.
+fn index(what: &str, i: INT) -> RhaiResult<usize> {
+    Ok(usize::try_from(i).map_err(|_| Error::value(format!("{what} must not be negative, but is {i}")))?)
+}
+
+/// Numbers: a tensor as it is, or an array of numbers (of any depth two or less) as an f64 tensor.
+fn numbers(what: &str, v: Dynamic) -> RhaiResult<Tensor> {
+    let bad = |v: &Dynamic| {
+        Error::new(Kind::Type, format!("{what} must be a tensor or an array of numbers, not {}", v.type_name()))
+    };
+    if let Some(t) = v.clone().try_cast::<Tensor>() {
+        return Ok(t);
+    }
+    let number = |v: &Dynamic| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64)).ok_or_else(|| bad(v));
+    let rows: Array = v.clone().try_cast::<Array>().ok_or_else(|| bad(&v))?;
+    if rows.first().is_some_and(Dynamic::is_array) {
+        let mut flat = vec![];
+        let mut width = None;
+        for row in &rows {
+            let row = row.clone().try_cast::<Array>().ok_or_else(|| bad(row))?;
+            if *width.get_or_insert(row.len()) != row.len() {
+                return Err(Error::shape(format!("{what}: rows of different lengths"), &[]).into());
+            }
+            for x in &row {
+                flat.push(number(x)?);
+            }
+        }
+        return Ok(Tensor::from_vec(flat, (rows.len(), width.unwrap_or(0)), &Device::Cpu).map_err(Error::from)?);
+    }
+    let flat = rows.iter().map(number).collect::<crate::Result<Vec<f64>>>()?;
+    let n = flat.len();
+    Ok(Tensor::from_vec(flat, n, &Device::Cpu).map_err(Error::from)?)
+}
+
+fn prediction(o: &mut Options) -> RhaiResult<Option<Prediction>> {
+    Ok(o.one_of("predicts", &["data", "noise"])?.map(|p| match p {
+        "noise" => Prediction::Noise,
+        _ => Prediction::Data,
+    }))
+}
+
+fn from_matrix(a: Dynamic, t_eval: Dynamic, options: Map) -> RhaiResult<Tracked> {
+    let mut o = Options::new("plan::from_matrix", options);
+    let want = prediction(&mut o)?.unwrap_or(Prediction::Data);
+    o.finish()?;
+    let a = numbers("plan::from_matrix: the matrix", a)?;
+    let t = numbers("plan::from_matrix: t_eval", t_eval)?;
+    Ok(Tracked::from_matrix(&a, &t, want)?)
+}
+
+#[export_module]
+mod plan_api {
+    /// A plan from its matrix of coefficients.
+    ///
+    /// `a`: [S+1, 1+S+noise], a tensor (may be a variable: gradients reach it) or nested arrays. Row s gives the state that
+    /// evaluation s sees, the last row the result; columns are x_T, the outputs m_1 … m_S, then noise columns.
+    /// `t_eval`: [S], the times that the denoiser is told. Options: `predicts`: "data" (default) or "noise".
+    /// Fails where an entry right of the diagonal is not zero.
+    ///
+    /// Example: `plan::from_matrix([[1, 0], [0.1, 0.9]], [80.0])`
+    #[rhai_fn(name = "from_matrix", return_raw)]
+    pub fn from_matrix_default(a: Dynamic, t_eval: Dynamic) -> RhaiResult<Tracked> {
+        from_matrix(a, t_eval, Map::new())
+    }
+    /// A plan from its matrix of coefficients, with options.
+    #[rhai_fn(name = "from_matrix", return_raw)]
+    pub fn from_matrix_options(a: Dynamic, t_eval: Dynamic, options: Map) -> RhaiResult<Tracked> {
+        from_matrix(a, t_eval, options)
+    }
+}
+
+#[export_module]
+mod methods {
+    /// The plan's matrix A as an f64 tensor [S+1, 1+S+noise]; gradients flow through it to the schedule.
+    ///
+    /// Example: `print(solver::unipc(#{}).plan(schedule).matrix)`
+    #[rhai_fn(get = "matrix", pure, return_raw)]
+    pub fn matrix(plan: &mut Tracked) -> RhaiResult<Tensor> {
+        Ok(plan.matrix()?)
+    }
+    /// The times that the denoiser is told, one per evaluation: an f64 tensor [S].
+    ///
+    /// Example: `plan.t_eval`
+    #[rhai_fn(get = "t_eval", pure, return_raw)]
+    pub fn t_eval(plan: &mut Tracked) -> RhaiResult<Tensor> {
+        Ok(plan.t_eval()?)
+    }
+    /// The number of evaluations of the denoiser.
+    ///
+    /// Example: `plan.nfe`
+    #[rhai_fn(get = "nfe", pure)]
+    pub fn plan_nfe(plan: &mut Tracked) -> INT {
+        plan.plan().nfe() as INT
+    }
+    /// What the plan was made by.
+    ///
+    /// Example: `plan.name`
+    #[rhai_fn(get = "name", pure)]
+    pub fn plan_name(plan: &mut Tracked) -> ImmutableString {
+        plan.plan().name.as_str().into()
+    }
+    /// What each evaluation returns: an array of "data" and "noise".
+    ///
+    /// Example: `plan.predicts`
+    #[rhai_fn(get = "predicts", pure)]
+    pub fn predicts(plan: &mut Tracked) -> Array {
+        plan.plan().evals.iter().map(|e| prediction_name(e.want).into()).collect()
+    }
+    /// SHA-256 of the plan's numbers, in hex.
+    ///
+    /// Example: `plan.hash`
+    #[rhai_fn(get = "hash", pure)]
+    pub fn hash(plan: &mut Tracked) -> ImmutableString {
+        plan.plan().hash().into()
+    }
+    /// The states that end the steps: an array of `#{ t, label }`, x_T first.
+    ///
+    /// Example: `plan.steps`
+    #[rhai_fn(get = "steps", pure)]
+    pub fn steps(plan: &mut Tracked) -> Array {
+        let plan = plan.plan();
+        let state = |k: &usize| {
+            let s = &plan.states[*k];
+            Dynamic::from_map(Map::from([("t".into(), s.t.v().into()), ("label".into(), s.label.name().into())]))
+        };
+        plan.trajectory.iter().map(state).collect()
+    }
+    /// The plan as a table of its coefficients.
+    ///
+    /// Example: `print(plan)`
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn to_string(plan: &mut Tracked) -> ImmutableString {
+        plan.plan().to_string().into()
+    }
+    /// The same plan with another matrix of the same shape: a tensor (may be a variable) or nested arrays.
+    ///
+    /// Example: `plan.with_matrix(variable(plan.matrix))`
+    #[rhai_fn(pure, return_raw)]
+    pub fn with_matrix(plan: &mut Tracked, a: Dynamic) -> RhaiResult<Tracked> {
+        Ok(plan.with_matrix(&numbers("with_matrix: the matrix", a)?)?)
+    }
+    /// The same plan with other evaluation times, one per evaluation: a tensor (may be a variable) or an array.
+    ///
+    /// Example: `plan.with_t_eval(plan.t_eval * 1.01)`
+    #[rhai_fn(pure, return_raw)]
+    pub fn with_t_eval(plan: &mut Tracked, t: Dynamic) -> RhaiResult<Tracked> {
+        Ok(plan.with_t_eval(&numbers("with_t_eval: the times", t)?)?)
+    }
+    /// The same plan with entry [row, col] of its matrix replaced.
+    ///
+    /// Example: `plan.with_coef(0, 0, 1.01)`
+    #[rhai_fn(name = "with_coef", pure, return_raw)]
+    pub fn with_coef(plan: &mut Tracked, row: INT, col: INT, value: FLOAT) -> RhaiResult<Tracked> {
+        Ok(plan.map_entry(index("row", row)?, index("col", col)?, |_| value.into())?)
+    }
+    /// The same plan with entry [row, col] of its matrix replaced by an integer.
+    #[rhai_fn(name = "with_coef", pure, return_raw)]
+    pub fn with_coef_int(plan: &mut Tracked, row: INT, col: INT, value: INT) -> RhaiResult<Tracked> {
+        with_coef(plan, row, col, value as FLOAT)
+    }
+    /// The same plan with a row of its matrix multiplied by a factor.
+    ///
+    /// Example: `plan.scale_row(2, 0.99)`
+    #[rhai_fn(name = "scale_row", pure, return_raw)]
+    pub fn scale_row(plan: &mut Tracked, row: INT, factor: FLOAT) -> RhaiResult<Tracked> {
+        Ok(plan.scale_row(index("row", row)?, factor)?)
+    }
+}

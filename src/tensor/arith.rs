@@ -75,12 +75,12 @@ fn meet(a: &Operand, b: &Operand) -> DType {
 fn both(what: &str, a: &Operand, b: &Operand, dtype: DType) -> Result<(Tensor, Tensor, Vec<usize>)> {
     let device = match (a.device(), b.device()) {
         (Some(x), Some(y)) if !x.same_device(y) => {
-            let (x, y) = (super::dtype::device_name(x), super::dtype::device_name(y));
+            let (x, y) = (super::device::device_name(x), super::device::device_name(y));
             let e = Error::new(Kind::Device, format!("{what}: one tensor lies on {x}, the other on {y}"));
             return Err(e.hint("move one with `x.to(\"…\")`"));
         }
         (Some(d), _) | (None, Some(d)) => d.clone(),
-        (None, None) => super::dtype::default_device(),
+        (None, None) => super::device::default_device(),
     };
     let (a, b) = (a.in_dtype(dtype, &device)?, b.in_dtype(dtype, &device)?);
     let shape = broadcast(what, a.dims(), b.dims())?;

@@ -7,6 +7,7 @@ pub mod arith;
 pub mod conv;
 pub mod create;
 pub mod custom;
+pub mod device;
 pub mod display;
 pub mod dtype;
 pub mod einsum;

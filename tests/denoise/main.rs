@@ -2,3 +2,4 @@
 mod adapters;
 mod closed_forms;
 mod helpers;
+mod scripts;

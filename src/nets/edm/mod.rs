@@ -18,7 +18,7 @@ use weights::{File, Random, Weights};
 
 /// Images that run together through the network on one thread: enough to use the weights more than once while they are
 /// in cache, few enough for the activations to stay there.
-const CHUNK: usize = 8;
+const CHUNK: usize = 4;
 
 /// The networks compiled into the binary: name and safetensors file.
 const BUILTIN: [(&str, &[u8]); 1] = [("fashion28", include_bytes!("../../../models/fashion28-edm.safetensors"))];
@@ -299,7 +299,7 @@ impl Network for EdmNet {
             return self.composed(x_in, c_noise, cond);
         }
         let parts = self.chunks(x_in, c_noise, cond, false)?;
-        self.image(parts.into_iter().flat_map(|p| p.out.into_data()).collect(), x_in)
+        self.image(parts.iter().flat_map(|p| p.out.data()).copied().collect(), x_in)
     }
     fn linearize(
         &self,

@@ -124,8 +124,8 @@ impl Weights for Random {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let n: usize = shape.iter().product();
         self.total += n;
-        if self.total > 1 << 30 {
-            return Err(Error::new(Kind::Memory, "a random network may have at most 2³⁰ weights")
+        if self.total > 1 << 27 {
+            return Err(Error::new(Kind::Memory, "a random network may have at most 2²⁷ weights")
                 .hint("use fewer channels, levels or blocks"));
         }
         let fan_in = shape.iter().skip(1).product::<usize>().max(1);

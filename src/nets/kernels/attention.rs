@@ -1,7 +1,7 @@
 //! Softmax attention over the pixels of an image, one head at a time; the pull-back recomputes the probabilities.
 use super::pointwise::exp;
 use super::simd::{MatMul, Packed, dispatch};
-use super::{Frozen, View};
+use super::{Frozen, View, pool};
 use candle_core::{D, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -161,7 +161,7 @@ impl Frozen for Attention {
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         let View { data, dims } = inputs[0];
         let size = dims[1..].iter().product::<usize>().max(1);
-        let mut grad = vec![0.0; data.len()];
+        let mut grad = pool::take(data.len());
         let sample = |((x, cot), grad): ((&[f32], &[f32]), &mut [f32])| {
             SCRATCH.with_borrow_mut(|s| self.each_head(dims).for_each(|h| h.pull(x, cot, grad, s)));
         };

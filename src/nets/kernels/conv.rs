@@ -1,6 +1,6 @@
 //! Frozen 3×3 convolutions and linear maps over channels (1×1 convolutions), with bias.
 use super::simd::{MatMul, Packed, dispatch};
-use super::{Frozen, View, Winograd, host_f32, image};
+use super::{Frozen, View, Winograd, host_f32, image, pool};
 use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::OnceLock;
@@ -52,7 +52,7 @@ impl Frozen for Conv3x3 {
             Winograd::new(self.cout, self.cin, &[], at)
         });
         let d = inputs[0].dims;
-        let mut grad = vec![0.0; d.iter().product()];
+        let mut grad = pool::take(d.iter().product());
         op.run(cot, [d[0], d[1], d[2]], &mut grad, par);
         vec![grad]
     }
@@ -115,7 +115,7 @@ impl Frozen for Linear {
         rows(inputs[0].data, &self.forward, out, par);
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
-        let mut grad = vec![0.0; inputs[0].dims.iter().product()];
+        let mut grad = pool::take(inputs[0].dims.iter().product());
         rows(cot, &self.backward, &mut grad, par);
         vec![grad]
     }

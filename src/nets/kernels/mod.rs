@@ -6,6 +6,7 @@ mod attention;
 mod conv;
 mod norm;
 mod pointwise;
+pub(crate) mod pool;
 pub mod simd;
 mod winograd;
 

@@ -1,7 +1,9 @@
 //! Frozen group normalization, with the embedding's modulation and SiLU in the same pass.
+// indices run over several arrays of vectors at once
+#![allow(clippy::needless_range_loop)]
 use super::pointwise::silu_and_slope;
 use super::simd::dispatch;
-use super::{Frozen, View, host_f32, image};
+use super::{Frozen, View, host_f32, image, pool};
 use candle_core::{D, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -284,7 +286,7 @@ impl Frozen for GroupNorm {
         let x = inputs[0].data;
         let size = inputs[0].dims[1..].iter().product::<usize>().max(1);
         let width = self.embedding_width();
-        let mut grad = vec![0.0; x.len()];
+        let mut grad = pool::take(x.len());
         let mut e_grads = vec![vec![0.0; width]; x.len() / size];
         let sample = |(b, ((x, cot), (grad, e_grad))): (usize, ((&[f32], &[f32]), (&mut [f32], &mut Vec<f32>)))| {
             self.pull_sample(x, row(inputs, b, width), cot, grad, e_grad);

@@ -1,6 +1,6 @@
 //! The small operations between the large ones: sums, concatenation, resampling, SiLU, the noise embedding.
 use super::simd::dispatch;
-use super::{Frozen, View};
+use super::{Frozen, View, pool};
 use candle_core::Tensor;
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -84,9 +84,11 @@ impl Frozen for AddScale {
     }
     fn pull(&self, _: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         let s = self.0 as f32;
-        let mut grad = vec![0.0; cot.len()];
+        let mut grad = pool::take(cot.len());
         each(cot, cot, &mut grad, par, |g, _| g * s);
-        vec![grad.clone(), grad]
+        let mut second = pool::take(grad.len());
+        second.copy_from_slice(&grad);
+        vec![grad, second]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         (inputs[0] + inputs[1])? * self.0
@@ -110,7 +112,7 @@ impl Frozen for Silu {
         true
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
-        let mut grad = vec![0.0; cot.len()];
+        let mut grad = pool::take(cot.len());
         each(inputs[0].data, cot, &mut grad, par, |x, g| silu_and_slope(x).1 * g);
         vec![grad]
     }
@@ -143,10 +145,10 @@ impl Frozen for Concat {
     fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
         let (na, nb) = (last(inputs[0].dims), last(inputs[1].dims));
         let rows = cot.len() / (na + nb);
-        let (mut a, mut b) = (Vec::with_capacity(rows * na), Vec::with_capacity(rows * nb));
-        for g in cot.chunks(na + nb) {
-            a.extend_from_slice(&g[..na]);
-            b.extend_from_slice(&g[na..]);
+        let (mut a, mut b) = (pool::take(rows * na), pool::take(rows * nb));
+        for ((g, a), b) in cot.chunks(na + nb).zip(a.chunks_mut(na)).zip(b.chunks_mut(nb)) {
+            a.copy_from_slice(&g[..na]);
+            b.copy_from_slice(&g[na..]);
         }
         vec![a, b]
     }
@@ -206,7 +208,7 @@ impl Frozen for Up2 {
     }
     fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
         let d = inputs[0].dims;
-        let mut grad = vec![0.0; d.iter().product()];
+        let mut grad = pool::take(d.iter().product());
         gather(cot, d[0] * d[1], d[2], d[3], 1.0, &mut grad);
         vec![grad]
     }
@@ -234,7 +236,7 @@ impl Frozen for Down2 {
     }
     fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
         let d = inputs[0].dims;
-        let mut grad = vec![0.0; d.iter().product()];
+        let mut grad = pool::take(d.iter().product());
         spread(cot, d[0] * d[1] / 2, d[2] / 2, d[3], 0.25, &mut grad);
         vec![grad]
     }

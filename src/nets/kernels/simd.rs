@@ -2,8 +2,9 @@
 //!
 //! Each element of the result is one chain of multiply-adds over k in order, whatever the number of rows and however the
 //! rows are split over threads: bits do not depend on the batch or on scheduling.
+// indices run over several arrays of vectors at once
+#![allow(clippy::needless_range_loop)]
 use pulp::{Arch, Simd, WithSimd};
-use std::array::from_fn;
 
 /// Rows that one register tile holds.
 const ROWS: usize = 6;
@@ -142,7 +143,11 @@ fn tile<S: Simd, const MR: usize, const NV: usize>(
     init: &[S::f32s; NV],
 ) -> [[S::f32s; NV]; MR] {
     let k = w.len();
-    let rows: [&[f32]; MR] = from_fn(|i| &a[i * lda..][..k]);
+    // no closures around vectors: the compiler may leave one outside the function that has the instruction set
+    let mut rows = [&a[..k]; MR];
+    for (i, row) in rows.iter_mut().enumerate() {
+        *row = &a[i * lda..][..k];
+    }
     let mut acc = [*init; MR];
     for (kk, w) in w.iter().enumerate() {
         for i in 0..MR {
@@ -209,7 +214,8 @@ pub fn rows_by_panel<S: Simd>(simd: S, r: Rows, vectors: usize, w: &[f32], bias:
 fn panel_of<S: Simd, const NV: usize>(simd: S, r: Rows, w: &[f32], bias: &[f32]) {
     let w = S::as_simd_f32s(w).0.as_chunks::<NV>().0;
     let bias = S::as_simd_f32s(bias).0;
-    let init: [S::f32s; NV] = from_fn(|j| bias[j]);
+    let mut init = [simd.splat_f32s(0.0); NV];
+    init.copy_from_slice(&bias[..NV]);
     let mut i = 0;
     while i + ROWS <= r.m {
         let acc = tile::<S, ROWS, NV>(simd, &r.a[i * r.lda..], r.lda, w, &init);

@@ -3,6 +3,8 @@
 //! Channels lie innermost, so the transforms run over whole vectors of channels and the 36 products are rows (tiles)
 //! times packed weights. A 4×4 tile of outputs costs 36 multiplications per channel pair instead of 144; the price is 4×
 //! the weights' memory per direction and an error of about 1e-6 (rms, relative).
+// indices run over several arrays of vectors at once
+#![allow(clippy::needless_range_loop)]
 use super::simd::{Aligned, Packed, Rows, dispatch, rows_by_panel};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -61,7 +63,7 @@ impl Winograd {
             return;
         }
         let widest = self.u.panels.iter().map(|p| p.width).max().unwrap_or(1);
-        let fit = (WORKSPACE / (36 * (self.cin + widest))).clamp(12, 48);
+        let fit = (WORKSPACE / (36 * (self.cin + widest))).clamp(12, 64);
         let mut per_block = fit.div_ceil(tiles_x);
         if par {
             per_block = per_block.min(rows.div_ceil(rayon::current_num_threads()));
@@ -74,13 +76,16 @@ impl Winograd {
             let last = (first + per_block).min(rows);
             let (mine, tail) = rest.split_at_mut((pixel_row(last) - pixel_row(first)) * w * self.cout);
             let shape = Shape { h, w, tiles_y, tiles_x, first, last };
-            blocks.push(Block { op: self, x, out: mine, shape });
+            blocks.push((mine, shape));
             (rest, first) = (tail, last);
         }
+        // the scratch is borrowed out here: a closure inside the vectorized function might not be compiled as part of it
+        let run =
+            |(out, shape)| SCRATCH.with_borrow_mut(|scratch| dispatch(Block { op: self, x, out, shape, scratch }));
         if par && blocks.len() > 1 {
-            blocks.into_par_iter().for_each(dispatch);
+            blocks.into_par_iter().for_each(run);
         } else {
-            blocks.into_iter().for_each(dispatch);
+            blocks.into_iter().for_each(run);
         }
     }
 }
@@ -113,35 +118,39 @@ struct Block<'a> {
     x: &'a [f32],
     out: &'a mut [f32],
     shape: Shape,
+    scratch: &'a mut Aligned,
 }
 
 impl WithSimd for Block<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Block { op, x, out, shape } = self;
+        let Block { op, x, out, shape, scratch } = self;
         let tiles = shape.tiles();
         let v_plane = (tiles * op.cin).next_multiple_of(16) + GAP;
         let widest = op.u.panels.iter().map(|p| p.width).max().unwrap_or(1);
         let m_plane = tiles * widest + GAP;
-        SCRATCH.with_borrow_mut(|scratch| {
-            let zeros_at = 36 * (v_plane + m_plane);
-            let all = scratch.take(zeros_at + op.cin.next_multiple_of(16));
-            let (v, rest) = all.split_at_mut(36 * v_plane);
-            let (m, zeros) = rest.split_at_mut(36 * m_plane);
-            zeros.fill(0.0);
-            into_planes(simd, x, op.cin, &shape, v, v_plane, &zeros[..op.cin]);
-            for p in &op.u.panels {
-                for (xi, (v, m)) in v.chunks_exact(v_plane).zip(m.chunks_exact_mut(m_plane)).enumerate() {
-                    let r = Rows { a: v, lda: op.cin, m: tiles, out: m, ldc: p.width, n: p.width };
-                    // the transform of a constant bias is not constant: it is added at the end
-                    rows_by_panel(simd, r, p.vectors, op.u.panel(p, xi), &[0.0; 64]);
-                }
-                let n = p.width.min(op.cout - p.col);
-                out_of_planes(simd, m, m_plane, p.width, &shape, &mut out[p.col..], op.cout, n, op.u.bias(p));
+        let all = scratch.take(36 * (v_plane + m_plane) + op.cin.next_multiple_of(16));
+        let (v, rest) = all.split_at_mut(36 * v_plane);
+        let (m, zeros) = rest.split_at_mut(36 * m_plane);
+        zeros.fill(0.0);
+        into_planes(simd, x, op.cin, &shape, v, v_plane, &zeros[..op.cin]);
+        for p in &op.u.panels {
+            for (xi, (v, m)) in v.chunks_exact(v_plane).zip(m.chunks_exact_mut(m_plane)).enumerate() {
+                let r = Rows { a: v, lda: op.cin, m: tiles, out: m, ldc: p.width, n: p.width };
+                // the transform of a constant bias is not constant: it is added at the end
+                rows_by_panel(simd, r, p.vectors, op.u.panel(p, xi), &[0.0; 64]);
             }
-        });
+            let n = p.width.min(op.cout - p.col);
+            out_of_planes(simd, m, m_plane, p.width, &shape, &mut out[p.col..], op.cout, n, op.u.bias(p));
+        }
     }
+}
+
+/// The vector that `x` begins with.
+#[inline(always)]
+fn vector<S: Simd>(x: &[f32]) -> S::f32s {
+    S::as_simd_f32s(&x[..S::F32_LANES]).0[0]
 }
 
 /// Bᵀ d for one line of six.
@@ -152,8 +161,8 @@ fn input_line<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
     let b = s.sub_f32s(d[3], s.mul_f32s(four, d[1]));
     let c = s.sub_f32s(d[4], d[2]);
     let e = s.mul_f32s(two, s.sub_f32s(d[3], d[1]));
-    let f = |x, y, z| s.mul_add_e_f32s(four, x, s.sub_f32s(z, s.mul_f32s(five, y)));
-    let (first, last) = (f(d[0], d[2], d[4]), f(d[1], d[3], d[5]));
+    let first = s.mul_add_e_f32s(four, d[0], s.sub_f32s(d[4], s.mul_f32s(five, d[2])));
+    let last = s.mul_add_e_f32s(four, d[1], s.sub_f32s(d[5], s.mul_f32s(five, d[3])));
     [first, s.add_f32s(a, b), s.sub_f32s(a, b), s.add_f32s(c, e), s.sub_f32s(c, e), last]
 }
 
@@ -174,11 +183,15 @@ fn output_line<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
 /// Bᵀ d B of a 6×6 patch.
 #[inline(always)]
 fn input_patch<S: Simd>(s: S, d: [S::f32s; 36]) -> [[S::f32s; 6]; 6] {
-    let columns: [[S::f32s; 6]; 6] =
-        from_fn(|c| input_line(s, [d[c], d[6 + c], d[12 + c], d[18 + c], d[24 + c], d[30 + c]]));
-    from_fn(|r| {
-        input_line(s, [columns[0][r], columns[1][r], columns[2][r], columns[3][r], columns[4][r], columns[5][r]])
-    })
+    let zero = [s.splat_f32s(0.0); 6];
+    let (mut k, mut out) = ([zero; 6], [zero; 6]);
+    for c in 0..6 {
+        k[c] = input_line(s, [d[c], d[6 + c], d[12 + c], d[18 + c], d[24 + c], d[30 + c]]);
+    }
+    for r in 0..6 {
+        out[r] = input_line(s, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
+    }
+    out
 }
 
 #[inline(always)]
@@ -188,21 +201,29 @@ fn into_planes<S: Simd>(simd: S, x: &[f32], c: usize, shape: &Shape, v: &mut [f3
     let (full, lanes) = (c / S::F32_LANES, S::F32_LANES);
     for t in 0..shape.tiles() {
         let (b, ty, tx) = shape.tile(t);
-        let patch: [&[f32]; 36] = from_fn(|i| {
+        // no closures around vectors: the compiler may leave one outside the function that has the instruction set
+        let mut patch = [zeros; 36];
+        for (i, patch) in patch.iter_mut().enumerate() {
             // one pixel of padding on the left and above
             let (y, x_) = (4 * ty + i / 6, 4 * tx + i % 6);
-            let inside = (1..=shape.h).contains(&y) && (1..=shape.w).contains(&x_);
-            if inside { &x[((b * shape.h + y - 1) * shape.w + x_ - 1) * c..][..c] } else { zeros }
-        });
+            if (1..=shape.h).contains(&y) && (1..=shape.w).contains(&x_) {
+                *patch = &x[((b * shape.h + y - 1) * shape.w + x_ - 1) * c..][..c];
+            }
+        }
+        let mut d = [simd.splat_f32s(0.0); 36];
         for j in 0..full {
-            let d: [S::f32s; 36] = from_fn(|i| S::as_simd_f32s(&patch[i][j * lanes..][..lanes]).0[0]);
+            for i in 0..36 {
+                d[i] = vector::<S>(&patch[i][j * lanes..]);
+            }
             let q = input_patch(simd, d);
             for i in 0..36 {
                 S::as_mut_simd_f32s(&mut planes[i][t * c + j * lanes..][..lanes]).0[0] = q[i / 6][i % 6];
             }
         }
         if full * lanes < c {
-            let d: [S::f32s; 36] = from_fn(|i| simd.partial_load_f32s(&patch[i][full * lanes..]));
+            for i in 0..36 {
+                d[i] = simd.partial_load_f32s(&patch[i][full * lanes..]);
+            }
             let q = input_patch(simd, d);
             for i in 0..36 {
                 simd.partial_store_f32s(&mut planes[i][t * c + full * lanes..(t + 1) * c], q[i / 6][i % 6]);
@@ -236,15 +257,18 @@ fn out_of_planes<S: Simd>(
         let corner = ((pixel_row(b, ty) - base) * shape.w + 4 * tx) * cout;
         for j in 0..n.div_ceil(lanes) {
             let at = t * width + j * lanes;
-            let load = |i: usize| S::as_simd_f32s(&planes[i][at..][..lanes]).0[0];
-            let columns: [[S::f32s; 4]; 6] = from_fn(|c| {
-                output_line(simd, [load(c), load(6 + c), load(12 + c), load(18 + c), load(24 + c), load(30 + c)])
-            });
-            let add = S::as_simd_f32s(&bias[j * lanes..][..lanes]).0[0];
+            let add = vector::<S>(&bias[j * lanes..]);
+            let mut k = [[add; 4]; 6];
+            for c in 0..6 {
+                let mut line = [add; 6];
+                for r in 0..6 {
+                    line[r] = vector::<S>(&planes[6 * r + c][at..]);
+                }
+                k[c] = output_line(simd, line);
+            }
             let left = (n - j * lanes).min(lanes);
             for r in 0..4 {
-                let k = &columns;
-                let y: [S::f32s; 4] = output_line(simd, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
+                let y = output_line(simd, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
                 if r < ny {
                     for (q, y) in y.into_iter().enumerate().take(nx) {
                         let to = &mut out[corner + (r * shape.w + q) * cout + j * lanes..][..left];

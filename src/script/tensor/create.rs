@@ -4,7 +4,7 @@ use super::{Defs, done};
 use crate::script::error::RhaiResult;
 use crate::tensor::dtype::FLOAT;
 use crate::tensor::random::{self, stream};
-use crate::tensor::{create, display, dtype, reduce, shape};
+use crate::tensor::{create, device, display, dtype, reduce, shape};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rhai::{Array, Dynamic, INT};
@@ -174,7 +174,7 @@ fn item(t: Tensor) -> RhaiResult<Dynamic> {
 
 fn to(t: Tensor, name: &str) -> RhaiResult<Tensor> {
     if name.starts_with("cpu") || name.starts_with("cuda") {
-        return done(t.to_device(&dtype::device(name)?).map_err(Error::from));
+        return done(t.to_device(&device::parse_device(name)?).map_err(Error::from));
     }
     let d = dtype::parse(name).map_err(|e| e.context("to"))?;
     done(t.to_dtype(d).map_err(Error::from))
@@ -285,7 +285,7 @@ pub(super) fn register(d: &mut Defs) {
     });
     d.getter("dtype", "string", "The dtype's name.", |x: &mut Tensor| x.dtype().as_str().to_string());
     d.getter("device", "string", "Where the values lie: cpu, cuda:0, ….", |x: &mut Tensor| {
-        dtype::device_name(x.device())
+        device::device_name(x.device())
     });
     d.getter("ndim", "int", "The number of dimensions.", |x: &mut Tensor| x.rank() as INT);
     d.getter("size", "int", "The number of values.", |x: &mut Tensor| x.elem_count() as INT);

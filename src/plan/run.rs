@@ -1,0 +1,302 @@
+//! The executor: runs any plan, on any device, in any floating-point type.
+use super::vector::{combine, is_finite};
+use super::{Plan, Source, rows};
+use crate::denoise::{Cond, Denoiser, Pullback, Query};
+use crate::host::{Host, Progress, check_cancelled};
+use crate::{Error, Result};
+use candle_core::Tensor;
+use std::cell::RefCell;
+use std::time::{Duration, Instant};
+
+/// What a run keeps for the reverse pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keep {
+    /// Nothing: vectors are freed after their last use.
+    Nothing,
+    /// States and outputs; evaluations are repeated in the reverse pass (rematerialization).
+    States,
+    /// States, outputs and every evaluation's pull-back.
+    Pullbacks,
+}
+
+/// What the end of a step reports.
+pub struct StepInfo<'a> {
+    /// The number of the step, from 1.
+    pub step: usize,
+    /// The time that it reached.
+    pub t: f64,
+    /// The state there.
+    pub x: &'a Tensor,
+    /// The newest model output, if there is one.
+    pub output: Option<&'a Tensor>,
+}
+
+/// How to run a plan.
+pub struct RunOptions<'a> {
+    /// The conditions of the samples.
+    pub cond: &'a Cond,
+    /// The seed of the noise columns.
+    pub seed: u64,
+    /// The number of the first sample: row i of x_T is sample `first_sample + i`.
+    pub first_sample: u64,
+    /// What to keep for the reverse pass.
+    pub keep: Keep,
+    /// Whether to return the state at the end of each step.
+    pub trajectory: bool,
+}
+
+/// What the reverse pass needs of a run.
+pub struct Kept {
+    /// States that other states are made of; the rest can be computed from these and `outputs` in one step.
+    states: Vec<Option<Tensor>>,
+    pub(super) outputs: Vec<Option<Tensor>>,
+    pub(super) pullbacks: RefCell<Vec<Option<Pullback>>>,
+    pub(super) cond: Cond,
+    seed: u64,
+    first_sample: u64,
+}
+
+/// A finished run.
+pub struct Run {
+    /// The result.
+    pub x: Tensor,
+    /// The states that end the steps, x_T first, if asked for.
+    pub trajectory: Vec<Tensor>,
+    /// How many times the denoiser was evaluated.
+    pub nfe: usize,
+    /// What the reverse pass needs, if anything was to be kept.
+    pub kept: Option<Kept>,
+}
+
+/// The position after which each vector is not needed any more: the last state that uses it.
+struct LastUse {
+    states: Vec<usize>,
+    outputs: Vec<usize>,
+}
+
+impl LastUse {
+    fn of(plan: &Plan) -> LastUse {
+        let mut last = LastUse { states: vec![0; plan.states.len()], outputs: vec![0; plan.nfe()] };
+        for (k, state) in plan.states.iter().enumerate() {
+            last.states[k] = last.states[k].max(k);
+            for term in &state.terms {
+                match term.source {
+                    Source::State(j) => last.states[j] = k,
+                    Source::Output(s) => last.outputs[s] = k,
+                    Source::Noise(_) => {}
+                }
+            }
+        }
+        last.states[plan.result] = usize::MAX;
+        last
+    }
+}
+
+impl Kept {
+    /// The value of a source, recomputed where it was not kept.
+    pub(super) fn value(&self, plan: &Plan, source: Source) -> Result<Tensor> {
+        let missing = || Error::new(crate::Kind::Internal, "a vector that the reverse pass needs was not kept");
+        match source {
+            Source::Output(s) => self.outputs.get(s).cloned().flatten().ok_or_else(missing),
+            Source::Noise(c) => {
+                let like = self.states.first().and_then(Option::as_ref).ok_or_else(missing)?;
+                rows::normal_like(self.seed, self.first_sample, c, like)
+            }
+            Source::State(k) => match self.states.get(k).cloned().flatten() {
+                Some(x) => Ok(x),
+                None => {
+                    let state = plan.states.get(k).filter(|s| !s.terms.is_empty()).ok_or_else(missing)?;
+                    let values = state.terms.iter().map(|t| self.value(plan, t.source)).collect::<Result<Vec<_>>>()?;
+                    let terms: Vec<_> = state.terms.iter().zip(&values).map(|(t, v)| (t.coef.v(), v)).collect();
+                    combine(&terms, values.first().ok_or_else(missing)?)
+                }
+            },
+        }
+    }
+}
+
+/// Which states must be kept: those that other states are made of.
+fn kept_states(plan: &Plan) -> Vec<bool> {
+    let mut keep = vec![false; plan.states.len()];
+    keep[0] = true;
+    for term in plan.states.iter().flat_map(|s| &s.terms) {
+        if let Source::State(j) = term.source {
+            keep[j] = true;
+        }
+    }
+    keep
+}
+
+/// A progress report that appears only when a run takes long enough to wait for.
+struct Patience<'a> {
+    host: &'a dyn Host,
+    start: Instant,
+    total: u64,
+    done: u64,
+    shown: Option<Box<dyn Progress>>,
+}
+
+impl Patience<'_> {
+    fn advance(&mut self) {
+        self.done += 1;
+        match &mut self.shown {
+            Some(p) => p.advance(1),
+            None if self.start.elapsed() > Duration::from_secs(2) => {
+                let mut p = self.host.progress("sampling", self.total);
+                p.advance(self.done);
+                self.shown = Some(p);
+            }
+            None => {}
+        }
+    }
+}
+
+/// Runs `plan` from `x_t` [B, …] with `net`; `on_step` is called at the end of each step.
+///
+/// # Errors
+/// A state or an output that is not finite (names the step and the time), an output of the wrong shape or type,
+/// cancellation, and whatever the denoiser or `on_step` fails with.
+pub fn run(
+    plan: &Plan,
+    net: &dyn Denoiser,
+    host: &dyn Host,
+    x_t: &Tensor,
+    opts: &RunOptions,
+    mut on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+) -> Result<Run> {
+    plan.check()?;
+    check_input(net, x_t)?;
+    let last = LastUse::of(plan);
+    let keep = (opts.keep != Keep::Nothing).then(|| kept_states(plan));
+    let x_t = x_t.detach().contiguous()?;
+    let mut states: Vec<Option<Tensor>> = vec![None; plan.states.len()];
+    let mut outputs: Vec<Option<Tensor>> = vec![None; plan.nfe()];
+    let mut pullbacks: Vec<Option<Pullback>> = (0..plan.nfe()).map(|_| None).collect();
+    let mut trajectory = vec![];
+    let mut newest: Option<usize> = None;
+    let mut nfe = 0;
+    let mut progress = Patience { host, start: Instant::now(), total: plan.nfe() as u64, done: 0, shown: None };
+    for (k, state) in plan.states.iter().enumerate() {
+        check_cancelled()?;
+        let x = match k {
+            0 => x_t.clone(),
+            _ => {
+                let mut values = Vec::with_capacity(state.terms.len());
+                for term in &state.terms {
+                    values.push(match term.source {
+                        Source::State(j) => taken(&states, j)?,
+                        Source::Output(s) => taken(&outputs, s)?,
+                        Source::Noise(c) => rows::normal_like(opts.seed, opts.first_sample, c, &x_t)?,
+                    });
+                }
+                let terms: Vec<_> = state.terms.iter().zip(&values).map(|(t, v)| (t.coef.v(), v)).collect();
+                combine(&terms, &x_t)?
+            }
+        };
+        if !is_finite(&x)? {
+            return Err(not_finite(plan, k, "the state", state.t.v()));
+        }
+        if opts.trajectory && plan.trajectory.contains(&k) {
+            trajectory.push(x.clone());
+        }
+        if let (Some(f), Some(step)) = (on_step.as_mut(), plan.trajectory.iter().position(|e| *e == k)) {
+            if step > 0 {
+                let output = newest.and_then(|s| outputs[s].as_ref());
+                f(&StepInfo { step, t: state.t.v(), x: &x, output })?;
+            }
+        }
+        states[k] = Some(x.clone());
+        for (s, eval) in plan.evals.iter().enumerate().filter(|(_, e)| e.state == k) {
+            check_cancelled()?;
+            let q = Query { x: &x, t: &[eval.t.v()], cond: opts.cond };
+            let m = match opts.keep {
+                Keep::Pullbacks => {
+                    let (m, pull) = net.linearize(host, &q, eval.want)?;
+                    pullbacks[s] = Some(pull);
+                    m
+                }
+                _ => net.eval(host, &q, eval.want)?,
+            };
+            nfe += 1;
+            progress.advance();
+            if m.dims() != x.dims() || m.dtype() != x.dtype() {
+                let m1 = format!(
+                    "the denoiser returned {:?} {:?} for a state {:?} {:?}",
+                    m.dtype(),
+                    m.dims(),
+                    x.dtype(),
+                    x.dims()
+                );
+                return Err(Error::shape(m1, &[m.dims(), x.dims()]));
+            }
+            if !is_finite(&m)? {
+                return Err(not_finite(plan, k, "the denoiser's output", eval.t.v()));
+            }
+            outputs[s] = Some(m.detach().contiguous()?);
+            newest = Some(s);
+        }
+        // the newest output stays for the callback
+        for (j, slot) in states.iter_mut().enumerate().take(k + 1) {
+            if last.states[j] <= k && !keep.as_ref().is_some_and(|w| w[j]) {
+                *slot = None;
+            }
+        }
+        if keep.is_none() {
+            for (s, slot) in outputs.iter_mut().enumerate() {
+                if plan.evals[s].state < k && last.outputs[s] <= k && newest != Some(s) {
+                    *slot = None;
+                }
+            }
+        }
+    }
+    let x = taken(&states, plan.result)?;
+    let kept = keep.map(|w| {
+        for (slot, wanted) in states.iter_mut().zip(w) {
+            if !wanted {
+                *slot = None;
+            }
+        }
+        let (cond, seed, first_sample) = (opts.cond.clone(), opts.seed, opts.first_sample);
+        Kept { states, outputs, pullbacks: RefCell::new(pullbacks), cond, seed, first_sample }
+    });
+    Ok(Run { x, trajectory, nfe, kept })
+}
+
+fn taken(from: &[Option<Tensor>], i: usize) -> Result<Tensor> {
+    from.get(i)
+        .cloned()
+        .flatten()
+        .ok_or_else(|| Error::new(crate::Kind::Internal, "a plan uses a vector after it was freed"))
+}
+
+fn check_input(net: &dyn Denoiser, x: &Tensor) -> Result<()> {
+    if !x.dtype().is_float() {
+        let e = Error::new(crate::Kind::Type, format!("x_T must be floating point, not {:?}", x.dtype()));
+        return Err(e.hint("convert it, e.g. `x.to(\"f32\")`"));
+    }
+    if x.rank() == 0 || x.elem_count() == 0 {
+        return Err(Error::shape("x_T must have a batch dimension and at least one element", &[x.dims()]));
+    }
+    if let Some(shape) = net.sample_shape() {
+        if x.dims()[1..] != shape[..] {
+            let e = Error::shape(
+                format!("x_T has shape {:?}, but {} takes samples of shape {shape:?}", x.dims(), net.describe()),
+                &[x.dims(), &shape],
+            );
+            return Err(e.hint(format!(
+                "x_T must be [batch, {}]",
+                shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn not_finite(plan: &Plan, k: usize, what: &str, t: f64) -> Error {
+    let at = match plan.step_of(k) {
+        0 => "at the start".to_string(),
+        step => format!("in step {step} of {}", plan.trajectory.len() - 1),
+    };
+    Error::value(format!("{what} has NaN or infinite values {at} (t = {t})"))
+        .hint("look at x_T, the steps and the coefficients (`print(plan)`), and the precision of the network")
+}

@@ -1,0 +1,330 @@
+//! A plan together with the tensors that its numbers came from, so that [`crate::tensor::grad`] reaches time steps,
+//! evaluation times and coefficients through a solve.
+use super::run::{Keep, RunOptions, StepInfo, run};
+use super::vector::dot;
+use super::{Plan, reverse};
+use crate::denoise::{Cond, DynDenoiser, Prediction};
+use crate::discretize::Schedule;
+use crate::host::Host;
+use crate::noise::Noise;
+use crate::real::{Real, Tape};
+use crate::solve::Solver;
+use crate::tensor::grad;
+use crate::{Error, Kind, Result};
+use candle_core::{DType, Device, Tensor};
+use std::rc::Rc;
+
+/// Whether the reverse pass repeats evaluations (less memory) or keeps their pull-backs (less work).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Remat {
+    /// Repeat them: only states and outputs are kept.
+    Always,
+    /// Keep every evaluation's pull-back.
+    Never,
+    /// Keep pull-backs unless their estimated size exceeds [`SolveOptions::budget`].
+    #[default]
+    Auto,
+}
+
+/// Values that a network keeps per value of its input, for [`Remat::Auto`]: the order of magnitude of U-Nets with
+/// 64 to 128 channels at full resolution.
+const KEPT_PER_VALUE: usize = 1024;
+
+/// How to solve.
+#[derive(Clone)]
+pub struct SolveOptions {
+    /// Conditions, one row per sample.
+    pub cond: Cond,
+    /// The seed of noise columns.
+    pub seed: u64,
+    /// The number of the first sample, for noise columns.
+    pub first_sample: u64,
+    /// Whether the reverse pass repeats evaluations.
+    pub remat: Remat,
+    /// Bytes that pull-backs may take before [`Remat::Auto`] repeats evaluations.
+    pub budget: u64,
+    /// Whether to return the states that end the steps.
+    pub trajectory: bool,
+    /// Rows that are sampled at a time when no gradient is recorded.
+    pub batch: usize,
+}
+
+impl Default for SolveOptions {
+    fn default() -> Self {
+        SolveOptions {
+            cond: Cond::None,
+            seed: 0,
+            first_sample: 0,
+            remat: Remat::Auto,
+            budget: 4 << 30,
+            trajectory: false,
+            batch: usize::MAX,
+        }
+    }
+}
+
+/// What a solve returns.
+pub struct Solution {
+    /// The result, of x_T's shape, dtype and device.
+    pub x: Tensor,
+    /// The states that end the steps, x_T first, if asked for.
+    pub trajectory: Vec<Tensor>,
+    /// How many times the denoiser was evaluated (per batch).
+    pub nfe: usize,
+}
+
+/// A plan, the tape of its numbers, and the tensors behind the tape's leaves.
+#[derive(Clone)]
+pub struct Tracked {
+    plan: Rc<Plan>,
+    tape: Tape,
+    inputs: Vec<(Tensor, Vec<Real>)>,
+}
+
+/// The numbers of a tensor, flat, as leaves of `tape` where the tensor is tracked.
+fn reals(tape: &Tape, inputs: &mut Vec<(Tensor, Vec<Real>)>, t: &Tensor) -> Result<Vec<Real>> {
+    let v = t.detach().to_dtype(DType::F64)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f64>()?;
+    if !grad::is_tracked(t) {
+        return Ok(v.into_iter().map(Real::from).collect());
+    }
+    if let Some((_, leaves)) = inputs.iter().find(|(x, _)| x.id() == t.id()) {
+        return Ok(leaves.clone());
+    }
+    let leaves = tape.leaves(&v);
+    inputs.push((t.clone(), leaves.clone()));
+    Ok(leaves)
+}
+
+fn rows(tape: &Tape, inputs: &mut Vec<(Tensor, Vec<Real>)>, a: &Tensor) -> Result<Vec<Vec<Real>>> {
+    let (_, cols) = a.dims2().map_err(|_| {
+        Error::shape(format!("a plan's matrix must have two dimensions, not {:?}", a.dims()), &[a.dims()])
+    })?;
+    Ok(reals(tape, inputs, a)?.chunks(cols.max(1)).map(<[Real]>::to_vec).collect())
+}
+
+impl Tracked {
+    /// The plan of `solver` for the steps of `schedule`.
+    pub fn new(solver: &Solver, schedule: &Schedule) -> Result<Tracked> {
+        let (tape, mut inputs) = (Tape::new(), vec![]);
+        let t = reals(&tape, &mut inputs, &schedule.t)?;
+        let t_eval = schedule.t_eval.as_ref().map(|e| reals(&tape, &mut inputs, e)).transpose()?;
+        let plan = solver.plan_from(&schedule.noise, &t, t_eval.as_deref())?;
+        Ok(Tracked { plan: Rc::new(plan), tape, inputs })
+    }
+    /// A plan from its matrix [S+1, 1+S+noise] and evaluation times [S]; both may be tracked.
+    pub fn from_matrix(a: &Tensor, t_eval: &Tensor, want: Prediction) -> Result<Tracked> {
+        let (tape, mut inputs) = (Tape::new(), vec![]);
+        let a = rows(&tape, &mut inputs, a)?;
+        let t = reals(&tape, &mut inputs, t_eval)?;
+        let plan = Plan::from_matrix(&a, &t, &vec![want; t.len()], "from_matrix")?;
+        Ok(Tracked { plan: Rc::new(plan), tape, inputs })
+    }
+    /// A plan without gradients to its numbers.
+    pub fn constant(plan: Plan) -> Tracked {
+        Tracked { plan: Rc::new(plan), tape: Tape::new(), inputs: vec![] }
+    }
+    /// The plan itself.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+    /// The same plan with matrix `a`, which may be tracked.
+    pub fn with_matrix(&self, a: &Tensor) -> Result<Tracked> {
+        let mut inputs = self.inputs.clone();
+        let a = rows(&self.tape, &mut inputs, a)?;
+        Ok(Tracked { plan: Rc::new(self.plan.with_matrix(&a)?), tape: self.tape.clone(), inputs })
+    }
+    /// The same plan with entry [row, col] of its matrix replaced by `f` of the old one.
+    pub fn map_entry(&self, row: usize, col: usize, f: impl FnOnce(&Real) -> Real) -> Result<Tracked> {
+        let mut a = self.plan.matrix();
+        let shape = [a.len(), a.first().map_or(0, Vec::len)];
+        match a.get_mut(row).and_then(|r| r.get_mut(col)) {
+            Some(x) => *x = f(x),
+            None => {
+                let m =
+                    format!("plan: no entry [{row}, {col}] in a matrix of {} rows and {} columns", shape[0], shape[1]);
+                return Err(Error::shape(m, &[&[row, col], &shape]));
+            }
+        }
+        Ok(Tracked { plan: Rc::new(self.plan.with_matrix(&a)?), ..self.clone() })
+    }
+    /// The same plan with all coefficients of matrix row `row` multiplied by `factor`.
+    pub fn scale_row(&self, row: usize, factor: f64) -> Result<Tracked> {
+        let mut a = self.plan.matrix();
+        let rows = a.len();
+        match a.get_mut(row) {
+            Some(r) => r.iter_mut().for_each(|x| *x = &*x * factor),
+            None => return Err(Error::value(format!("plan: no row {row} in a matrix of {rows} rows"))),
+        }
+        Ok(Tracked { plan: Rc::new(self.plan.with_matrix(&a)?), ..self.clone() })
+    }
+    /// The same plan with other evaluation times [S], which may be tracked.
+    pub fn with_t_eval(&self, t: &Tensor) -> Result<Tracked> {
+        let mut inputs = self.inputs.clone();
+        let t = reals(&self.tape, &mut inputs, t)?;
+        Ok(Tracked { plan: Rc::new(self.plan.with_t_eval(&t)?), tape: self.tape.clone(), inputs })
+    }
+    /// The matrix as an f64 tensor [S+1, 1+S+noise] on the CPU, tracked where the plan is.
+    pub fn matrix(&self) -> Result<Tensor> {
+        let a = self.plan.matrix();
+        let shape = vec![a.len(), a.first().map_or(0, Vec::len)];
+        self.tensor(a.into_iter().flatten().collect(), shape)
+    }
+    /// The evaluation times as an f64 tensor [S] on the CPU, tracked where the plan is.
+    pub fn t_eval(&self) -> Result<Tensor> {
+        let t: Vec<Real> = self.plan.evals.iter().map(|e| e.t.clone()).collect();
+        let n = t.len();
+        self.tensor(t, vec![n])
+    }
+    /// Numbers of the plan's tape as a tensor.
+    fn tensor(&self, values: Vec<Real>, shape: Vec<usize>) -> Result<Tensor> {
+        let t = Tensor::from_vec(values.iter().map(Real::v).collect::<Vec<_>>(), shape, &Device::Cpu)?;
+        let this = self.clone();
+        let inputs: Vec<Tensor> = self.inputs.iter().map(|(t, _)| t.clone()).collect();
+        let pullback = move |_: &dyn Host, cots: &[Option<Tensor>]| {
+            let Some(Some(cot)) = cots.first() else { return Ok(vec![None; this.inputs.len()]) };
+            let cot = cot.to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+            let seeds: Vec<(Real, f64)> = values.iter().cloned().zip(cot).collect();
+            this.input_grads(&seeds)
+        };
+        let mut out = grad::record(vec![t], &inputs, Box::new(pullback))?;
+        out.pop().ok_or_else(|| Error::new(Kind::Internal, "record returned nothing"))
+    }
+    /// Gradients with respect to the tensors behind the plan's numbers.
+    fn input_grads(&self, seeds: &[(Real, f64)]) -> Result<Vec<Option<Tensor>>> {
+        let seeds: Vec<(&Real, f64)> = seeds.iter().map(|(r, s)| (r, *s)).collect();
+        let grads = self.tape.backward(&seeds);
+        self.inputs
+            .iter()
+            .map(|(t, leaves)| {
+                let g: Vec<f64> = leaves.iter().map(|l| grads.of(l)).collect();
+                Ok(Some(Tensor::from_vec(g, t.shape(), &Device::Cpu)?.to_device(t.device())?))
+            })
+            .collect()
+    }
+
+    /// Solves from `x_t` [B, …]; differentiable in x_T and in whatever the plan's numbers came from.
+    pub fn solve(
+        &self,
+        net: &DynDenoiser,
+        host: &dyn Host,
+        x_t: &Tensor,
+        opts: &SolveOptions,
+        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+    ) -> Result<Solution> {
+        self.solve_scaled(net, host, x_t, None, opts, on_step)
+    }
+
+    /// Samples from unit-variance noise `z` [B, …]: x_T = prior_std(t_0) · z; differentiable also in t_0 where
+    /// the prior's scale depends on it.
+    pub fn sample(
+        &self,
+        noise: &Noise,
+        net: &DynDenoiser,
+        host: &dyn Host,
+        z: &Tensor,
+        opts: &SolveOptions,
+        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+    ) -> Result<Solution> {
+        let t0 = &self.plan.states[0].t;
+        let prior = noise.prior_std(t0.v());
+        // the prior is σ(t_0) for VE and flow, and then has its gradient; it is the constant 1 for VP
+        let sigma = noise.sigma(t0);
+        let scale = if (sigma.v() - prior).abs() <= 1e-12 * prior.abs() { sigma } else { prior.into() };
+        self.solve_scaled(net, host, z, Some(scale), opts, on_step)
+    }
+
+    fn solve_scaled(
+        &self,
+        net: &DynDenoiser,
+        host: &dyn Host,
+        z: &Tensor,
+        scale: Option<Real>,
+        opts: &SolveOptions,
+        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+    ) -> Result<Solution> {
+        let x_t = match &scale {
+            Some(s) => z.detach().affine(s.v(), 0.0)?,
+            None => z.detach(),
+        };
+        let inputs: Vec<Tensor> = std::iter::once(z).chain(self.inputs.iter().map(|(t, _)| t)).cloned().collect();
+        let tracked = inputs.iter().any(grad::is_tracked);
+        let rows = x_t.dims().first().copied().unwrap_or(0);
+        if !tracked && on_step.is_none() && opts.batch < rows && opts.batch > 0 {
+            return self.in_batches(net, host, &x_t, opts);
+        }
+        let keep = match (tracked, self.rematerialize(&x_t, opts)) {
+            (false, _) => Keep::Nothing,
+            (true, true) => Keep::States,
+            (true, false) => Keep::Pullbacks,
+        };
+        let run_opts = RunOptions {
+            cond: &opts.cond,
+            seed: opts.seed,
+            first_sample: opts.first_sample,
+            keep,
+            trajectory: opts.trajectory,
+        };
+        let done = run(&self.plan, net.as_ref(), host, &x_t, &run_opts, on_step)?;
+        let Some(kept) = done.kept else {
+            return Ok(Solution { x: done.x, trajectory: done.trajectory, nfe: done.nfe });
+        };
+        let mut ends = vec![self.plan.result];
+        let mut outputs = vec![done.x];
+        if opts.trajectory {
+            ends.extend(&self.plan.trajectory);
+            outputs.extend(done.trajectory);
+        }
+        let (this, net, z) = (self.clone(), net.clone(), z.detach());
+        let pullback = move |host: &dyn Host, cots: &[Option<Tensor>]| {
+            let outs: Vec<(usize, Tensor)> =
+                ends.iter().zip(cots).filter_map(|(k, c)| Some((*k, c.clone()?))).collect();
+            let mut back = reverse::pull_back(&this.plan, net.as_ref(), host, &kept, &outs)?;
+            if let (Some(s), Some(x)) = (&scale, &mut back.x) {
+                if s.is_tracked() {
+                    back.seeds.push((s.clone(), dot(x, &z)?));
+                }
+                *x = x.affine(s.v(), 0.0)?;
+            }
+            let mut grads = vec![back.x];
+            grads.extend(this.input_grads(&back.seeds)?);
+            Ok(grads)
+        };
+        let mut out = grad::record(outputs, &inputs, Box::new(pullback))?.into_iter();
+        let x = out.next().ok_or_else(|| Error::new(Kind::Internal, "record returned nothing"))?;
+        Ok(Solution { x, trajectory: out.collect(), nfe: done.nfe })
+    }
+
+    /// Splits the rows of `x_t`: samples do not depend on one another, so only the time it takes changes.
+    fn in_batches(&self, net: &DynDenoiser, host: &dyn Host, x_t: &Tensor, opts: &SolveOptions) -> Result<Solution> {
+        let rows = x_t.dim(0)?;
+        let mut parts: Vec<Solution> = vec![];
+        let mut progress = host.progress("sampling", rows as u64);
+        for start in (0..rows).step_by(opts.batch) {
+            let len = opts.batch.min(rows - start);
+            let mut part = opts.clone();
+            part.cond = opts.cond.narrow(start, len)?;
+            part.first_sample = opts.first_sample + start as u64;
+            part.batch = usize::MAX;
+            parts.push(self.solve(net, host, &x_t.narrow(0, start, len)?, &part, None)?);
+            progress.advance(len as u64);
+        }
+        let cat = |f: &dyn Fn(&Solution) -> Tensor| -> Result<Tensor> {
+            Ok(Tensor::cat(&parts.iter().map(f).collect::<Vec<_>>(), 0)?)
+        };
+        let points = parts.first().map_or(0, |p| p.trajectory.len());
+        let trajectory = (0..points).map(|i| cat(&|p| p.trajectory[i].clone())).collect::<Result<_>>()?;
+        Ok(Solution { x: cat(&|p| p.x.clone())?, trajectory, nfe: self.plan.nfe() })
+    }
+
+    fn rematerialize(&self, x_t: &Tensor, opts: &SolveOptions) -> bool {
+        match opts.remat {
+            Remat::Always => true,
+            Remat::Never => false,
+            Remat::Auto => {
+                let bytes = x_t.elem_count().saturating_mul(x_t.dtype().size_in_bytes());
+                let kept = bytes.saturating_mul(KEPT_PER_VALUE).saturating_mul(self.plan.nfe());
+                kept as u64 > opts.budget
+            }
+        }
+    }
+}

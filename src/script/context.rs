@@ -1,0 +1,248 @@
+//! What a script can ask about its own run: seed, device, output folder, parameters, provenance, version.
+use super::error::RhaiResult;
+use super::params::{self, Param};
+use crate::tensor::device::{default_device, device_name};
+use crate::{Error, Kind};
+use rhai::{Array, Dynamic, Engine, INT, Map, NativeCallContext};
+use sha2::{Digest, Sha256};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::rc::Rc;
+
+/// Where a script or module came from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The name under which it was asked for: the path of a script, `ld3` of a module.
+    pub name: String,
+    /// Its file, or `stdlib/ld3.rhai` for a built-in module.
+    pub origin: String,
+    /// SHA-256 of its text, in hexadecimal.
+    pub hash: String,
+}
+
+impl Origin {
+    /// The origin of `text`.
+    pub fn new(name: impl Into<String>, origin: impl Into<String>, text: &str) -> Self {
+        let hash = Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect();
+        Origin { name: name.into(), origin: origin.into(), hash }
+    }
+    fn map(&self) -> Map {
+        [("name", &self.name), ("origin", &self.origin), ("hash", &self.hash)]
+            .map(|(k, v)| (k.into(), v.clone().into()))
+            .into()
+    }
+}
+
+/// The run of a script or REPL session.
+pub struct Run {
+    /// `--seed`.
+    pub seed: INT,
+    /// `--out`.
+    pub out: PathBuf,
+    /// The main script, if it is one.
+    pub script: Option<Origin>,
+    /// Modules in the order in which they were loaded.
+    pub modules: Vec<Origin>,
+    /// The source name of the code that may call `param`.
+    pub main: String,
+    /// The main script's parameters, with the values that `--set` gave them.
+    pub params: BTreeMap<String, (Param, Option<Dynamic>)>,
+    /// The text of everything that was parsed, by source name: for error messages.
+    pub sources: BTreeMap<String, String>,
+}
+
+/// The run as its parts share it.
+pub type SharedRun = Rc<RefCell<Run>>;
+
+impl Default for Run {
+    fn default() -> Self {
+        Run {
+            seed: 0,
+            out: "out".into(),
+            script: None,
+            modules: vec![],
+            main: String::new(),
+            params: BTreeMap::new(),
+            sources: BTreeMap::new(),
+        }
+    }
+}
+
+/// Whether version `have` satisfies `require(want)`: the same major version (the same 0.x) and not older.
+fn satisfies(have: &str, want: &str) -> Option<bool> {
+    let parse = |v: &str| -> Option<[u64; 3]> {
+        let mut parts = [0; 3];
+        let fields: Vec<&str> = v.trim().split('.').collect();
+        if fields.is_empty() || fields.len() > 3 {
+            return None;
+        }
+        for (p, f) in parts.iter_mut().zip(fields) {
+            *p = f.parse().ok()?;
+        }
+        Some(parts)
+    };
+    let (have, want) = (parse(have)?, parse(want)?);
+    let same = have[0] == want[0] && (have[0] > 0 || have[1] == want[1]);
+    Some(same && have >= want)
+}
+
+/// Registers the functions of this file; they read `run`.
+pub fn register(engine: &mut Engine, run: &SharedRun) {
+    let r = run.clone();
+    doc(
+        engine,
+        "seed",
+        &["/// The seed of this run: `--seed`, 0 by default.", "/// Example: `seed()`"],
+        [],
+        move || r.borrow().seed,
+    );
+    let r = run.clone();
+    doc(
+        engine,
+        "out_dir",
+        &["/// The folder for this run's files: `--out`, `\"out\"` by default.", "/// Example: `out_dir()`"],
+        [],
+        move || r.borrow().out.to_string_lossy().into_owned(),
+    );
+    let r = run.clone();
+    doc(
+        engine,
+        "out",
+        &[
+            "/// The path of a file in this run's output folder, which is created if need be.",
+            "/// Errors: kind `io` if the folder cannot be made.",
+            "/// Example: `out(\"steps.json\")`",
+        ],
+        ["path: &str"],
+        move |path: &str| -> RhaiResult<String> {
+            let full = r.borrow().out.join(path);
+            if let Some(dir) = full.parent() {
+                std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
+            }
+            Ok(full.to_string_lossy().into_owned())
+        },
+    );
+    doc(
+        engine,
+        "device",
+        &["/// The device on which new tensors are made: `--device`, `\"cpu\"` by default.", "/// Example: `device()`"],
+        [],
+        || device_name(&default_device()),
+    );
+    doc(
+        engine,
+        "require",
+        &[
+            "/// Fails unless this ld3sh is the given version or a later compatible one (the same 0.x).",
+            "/// Example: `require(\"0.1\")`",
+        ],
+        ["version: &str"],
+        |want: &str| -> RhaiResult<()> {
+            match satisfies(crate::VERSION, want) {
+                Some(true) => Ok(()),
+                Some(false) => {
+                    let e =
+                        Error::new(Kind::Value, format!("this script needs ld3sh {want}; this is {}", crate::VERSION));
+                    Err(e.hint(format!("install a {want} release")).into())
+                }
+                None => Err(Error::value(format!("require: `{want}` is not a version")).hint("like `\"0.1\"`").into()),
+            }
+        },
+    );
+    let r = run.clone();
+    doc(
+        engine,
+        "provenance",
+        &[
+            "/// What made this run's results: script and modules with their hashes, parameters, version, seed, device.",
+            "/// Example: `provenance().modules`",
+        ],
+        [],
+        move || provenance(&r.borrow()),
+    );
+    let r = run.clone();
+    doc(
+        engine,
+        "param",
+        &[
+            "/// Declares a parameter that `--set name=value` changes and `--help` lists; returns its value.",
+            "/// name: a literal string; default: a literal number, bool, string, or array of these; doc: one line.",
+            "/// Example: `let nfe = param(\"nfe\", 10, \"network evaluations\");`",
+        ],
+        ["name: &str", "default: ?", "doc: &str"],
+        move |context: NativeCallContext, name: &str, default: Dynamic, _doc: &str| param(&r, &context, name, default),
+    );
+    let r = run.clone();
+    doc(
+        engine,
+        "param",
+        &["/// Declares a parameter without a description.", "/// Example: `let nfe = param(\"nfe\", 10);`"],
+        ["name: &str", "default: ?"],
+        move |context: NativeCallContext, name: &str, default: Dynamic| param(&r, &context, name, default),
+    );
+}
+
+/// Registers `f` with its documentation.
+fn doc<A: 'static, const N: usize, const X: bool, R: rhai::Variant + Clone, const F: bool>(
+    engine: &mut Engine,
+    name: &str,
+    comments: &[&str],
+    params: [&str; N],
+    f: impl rhai::RhaiNativeFunc<A, N, X, R, F> + 'static,
+) {
+    rhai::FuncRegistration::new(name).with_comments(comments).with_params_info(params).register_into_engine(engine, f);
+}
+
+fn param(run: &SharedRun, context: &NativeCallContext, name: &str, default: Dynamic) -> RhaiResult<Dynamic> {
+    let run = run.borrow();
+    if run.script.is_some() && context.call_source().unwrap_or_default() != run.main {
+        let e = Error::new(Kind::Name, format!("param(\"{name}\", …) in a module declares nothing"));
+        return Err(e.hint("declare it at the top level of the main script, and pass its value on").into());
+    }
+    match run.params.get(name) {
+        Some((_, Some(given))) => Ok(given.clone()),
+        Some((declared, None)) => Ok(declared.default.clone()),
+        None if run.script.is_none() => Ok(params::check_default(name, &default).map(|_| default)?),
+        None => {
+            let e = Error::new(Kind::Name, format!("parameter `{name}` was not declared when the script was parsed"));
+            Err(e.hint("write the call `param(\"name\", default, \"doc\")` itself at the script's top level").into())
+        }
+    }
+}
+
+fn provenance(run: &Run) -> Map {
+    let modules: Array = run.modules.iter().map(|m| Dynamic::from_map(m.map())).collect();
+    let params: Map =
+        run.params.iter().map(|(k, (p, v))| (k.as_str().into(), v.clone().unwrap_or(p.default.clone()))).collect();
+    let script = run.script.as_ref().map_or(Dynamic::UNIT, |s| Dynamic::from_map(s.map()));
+    Map::from([
+        ("script".into(), script),
+        ("modules".into(), modules.into()),
+        ("params".into(), params.into()),
+        ("version".into(), crate::VERSION.into()),
+        ("seed".into(), run.seed.into()),
+        ("device".into(), device_name(&default_device()).into()),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::satisfies;
+
+    #[test]
+    fn versions() {
+        for (have, want, answer) in [
+            ("0.1.0", "0.1", Some(true)),
+            ("0.1.3", "0.1.2", Some(true)),
+            ("0.1.3", "0.1.4", Some(false)),
+            ("0.2.0", "0.1", Some(false)),
+            ("1.4.0", "1.2", Some(true)),
+            ("1.4.0", "2", Some(false)),
+            ("1.4.0", "x", None),
+            ("1.4.0", "1.2.3.4", None),
+        ] {
+            assert_eq!(satisfies(have, want), answer, "{have} {want}");
+        }
+    }
+}

@@ -1,0 +1,237 @@
+//! The functions of module `denoiser`.
+use super::args::{number, tensor_of};
+use crate::denoise::{
+    DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Preconditioned, Predicts, Reparam, TimeInput,
+};
+use crate::nets::edm;
+use crate::noise::{self, Noise};
+use crate::real::host_values;
+use crate::script::error::RhaiResult;
+use crate::script::host::callback;
+use crate::script::options::Options;
+use crate::tensor::device::{default_device, parse_device};
+use crate::{Error, Kind, Result};
+use candle_core::{DType, Tensor};
+use rhai::plugin::*;
+use rhai::{Dynamic, FnPtr, ImmutableString, Map};
+use std::path::Path;
+use std::rc::Rc;
+
+fn edm_noise() -> Result<Noise> {
+    noise::from_spec(&serde_json::json!({ "name": "edm" }))
+}
+
+/// Option `noise`; EDM's schedule where it is left out.
+fn noise_option(o: &mut Options) -> RhaiResult<Noise> {
+    match o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")? {
+        Some(n) => Ok(n),
+        None => Ok(edm_noise()?),
+    }
+}
+
+fn missing(of: &str, key: &str, example: &str) -> Error {
+    Error::value(format!("{of} needs the option `{key}`")).hint(format!("for example `{key}: {example}`"))
+}
+
+fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
+    let Some(a) = o.array("shape")? else { return Ok(None) };
+    let dim = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok()).filter(|d| *d > 0);
+    match a.iter().map(dim).collect::<Option<Vec<_>>>() {
+        Some(s) => Ok(Some(s)),
+        None => Err(Error::value("`shape` must be an array of sizes ≥ 1, one sample's without the batch").into()),
+    }
+}
+
+fn source(name: &str) -> Result<edm::Source> {
+    if let Some(known) = edm::builtins().find(|b| *b == name) {
+        return Ok(edm::Source::Builtin(known));
+    }
+    let path = Path::new(name);
+    if path.extension().is_none() && path.components().count() == 1 && !path.exists() {
+        return Err(Error::unknown("built-in network", name, edm::builtins()).context("denoiser::load"));
+    }
+    Ok(edm::Source::Path(path.into()))
+}
+
+fn load_with(name: &str, options: Map) -> RhaiResult<DynDenoiser> {
+    let mut o = Options::new("denoiser::load", options);
+    let dtype = match o.one_of("dtype", &["f32", "f64"])? {
+        Some("f64") => DType::F64,
+        _ => DType::F32,
+    };
+    let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
+    let clamp = o.bool("clamp_time")?.unwrap_or(false);
+    let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
+    o.finish()?;
+    let net = edm::load(&source(name)?, &device, dtype)?;
+    let meta = net.meta();
+    let own = noise::from_spec(
+        &serde_json::json!({ "name": "edm", "sigma_min": meta.sigma_min, "sigma_max": meta.sigma_max }),
+    )?;
+    let predicts = Predicts::EdmF { sigma_data: meta.sigma_data };
+    let net: DynDenoiser = Rc::new(Preconditioned::new(Rc::new(net), own, predicts)?.clamp_time(clamp));
+    Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
+}
+
+/// What option `time` of `from_fn` means.
+fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> RhaiResult<TimeInput> {
+    let default = if predicts == Predicts::Flow { TimeInput::FlowTime } else { TimeInput::Sigma };
+    let Some(v) = given else { return Ok(default) };
+    if v.is_int() || v.is_float() {
+        return Ok(TimeInput::Scaled(number("time", &v)?));
+    }
+    let name = v.into_string().map_err(|t| {
+        Error::new(Kind::Type, format!("denoiser::from_fn: `time` must be a name or a factor of t, not {t}"))
+    })?;
+    Ok(match name.as_str() {
+        "sigma" => TimeInput::Sigma,
+        "t" => TimeInput::T,
+        "log" => TimeInput::LnSigmaOver4,
+        "flow" => TimeInput::FlowTime,
+        "steps" => {
+            // t starts at 1/N in a schedule of N training steps
+            let steps = (1.0 / noise.t_min()).round();
+            if noise.name() != "vp_discrete" {
+                return Err(Error::value("`time: \"steps\"` needs a noise schedule of training steps")
+                    .hint("`noise::vp_discrete(…)`")
+                    .into());
+            }
+            TimeInput::Discrete { steps: steps as usize }
+        }
+        _ => {
+            let known = ["sigma", "t", "log", "flow", "steps"];
+            return Err(Error::unknown("value for option `time` of denoiser::from_fn", &name, known).into());
+        }
+    })
+}
+
+/// Denoisers: pretrained networks, exact ones, and functions of a script.
+#[export_module]
+pub mod denoiser_api {
+    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file.
+    ///
+    /// It runs in f32 on the default device, in EDM's noise schedule. Errors name the file and what is wrong with it.
+    ///
+    /// Example: `let net = denoiser::load("fashion28");`
+    #[rhai_fn(return_raw)]
+    pub fn load(name_or_path: ImmutableString) -> RhaiResult<DynDenoiser> {
+        load_with(&name_or_path, Map::new())
+    }
+    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file.
+    ///
+    /// Options: `dtype` ("f32", or "f64"), `device` (the default one), `noise` (expresses it in another noise schedule),
+    /// `clamp_time` (false; true lets it run at noise levels that it was not trained at, telling it the nearest one).
+    ///
+    /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
+    #[rhai_fn(name = "load", return_raw)]
+    pub fn load_options(name_or_path: ImmutableString, options: Map) -> RhaiResult<DynDenoiser> {
+        load_with(&name_or_path, options)
+    }
+    /// The exact denoiser of Gaussian data, x_0 ~ N(mean, std²).
+    ///
+    /// Options: `mean` (a tensor or nested array of one sample's shape; or a number, with `shape`), `std` (1.0; a number, or one per
+    /// entry), `shape` (one sample's, where the mean is a number), `noise` (`noise::edm()`). Its arithmetic is f64.
+    ///
+    /// Example: `denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 })`
+    #[rhai_fn(return_raw)]
+    pub fn gaussian(options: Map) -> RhaiResult<DynDenoiser> {
+        let of = "denoiser::gaussian";
+        let mut o = Options::new(of, options);
+        let noise = noise_option(&mut o)?;
+        let mut mean = tensor_of("`mean`", o.take("mean").unwrap_or(0.0.into()))?;
+        let std = tensor_of("`std`", o.take("std").unwrap_or(1.0.into()))?;
+        let shape = shape_option(&mut o)?;
+        o.finish()?;
+        match shape {
+            Some(s) if mean.elem_count() == 1 => {
+                mean = mean.reshape(()).and_then(|m| m.broadcast_as(s)).map_err(Error::from)?;
+            }
+            Some(s) if s != mean.dims() => {
+                return Err(
+                    Error::shape("denoiser::gaussian: `shape` is not that of `mean`", &[&s, mean.dims()]).into()
+                );
+            }
+            None if mean.rank() == 0 => return Err(missing(of, "shape", "[1, 28, 28]").into()),
+            _ => {}
+        }
+        Ok(Rc::new(Gaussian::new(&mean, &std, noise)?))
+    }
+    /// The exact denoiser of a mixture of Gaussians with isotropic standard deviations.
+    ///
+    /// Options: `means` (a tensor [K, …], an array of K tensors, or nested arrays), `stds` (K numbers ≥ 0, or one for all),
+    /// `weights` (K numbers ≥ 0, normalized here; equal if left out), `noise` (`noise::edm()`). Its arithmetic is f64.
+    ///
+    /// Example: `denoiser::mixture(#{ means: [[-1.0, 0.0], [1.0, 0.0]], stds: 0.2 })`
+    #[rhai_fn(return_raw)]
+    pub fn mixture(options: Map) -> RhaiResult<DynDenoiser> {
+        let of = "denoiser::mixture";
+        let mut o = Options::new(of, options);
+        let noise = noise_option(&mut o)?;
+        let (means, stds, weights) = (o.take("means"), o.take("stds"), o.take("weights"));
+        o.finish()?;
+        let means = tensor_of("`means`", means.ok_or_else(|| missing(of, "means", "[[-1.0, 0.0], [1.0, 0.0]]"))?)?;
+        let stds = host_values(&tensor_of("`stds`", stds.ok_or_else(|| missing(of, "stds", "0.2"))?)?)?;
+        let weights = weights.map(|w| host_values(&tensor_of("`weights`", w)?)).transpose()?;
+        Ok(Rc::new(Mixture::new(&means, &stds, weights.as_deref(), noise)?))
+    }
+    /// The exact denoiser of a finite data set, in EDM's noise schedule: what a perfectly overfitted network would be.
+    ///
+    /// `data` is a tensor [M, …] of M samples.
+    ///
+    /// Example: `denoiser::empirical(images)`
+    #[rhai_fn(return_raw)]
+    pub fn empirical(data: Tensor) -> RhaiResult<DynDenoiser> {
+        Ok(Rc::new(Empirical::new(&data, edm_noise()?)?))
+    }
+    /// The exact denoiser of a finite data set: a mean of the data, weighted by a softmax of the distances.
+    ///
+    /// `data` is a tensor [M, …] of M samples. Options: `noise` (`noise::edm()`). Its arithmetic is f64; memory is bounded.
+    ///
+    /// Example: `denoiser::empirical(images, #{ noise: noise::flow() })`
+    #[rhai_fn(name = "empirical", return_raw)]
+    pub fn empirical_with(data: Tensor, options: Map) -> RhaiResult<DynDenoiser> {
+        let mut o = Options::new("denoiser::empirical", options);
+        let noise = noise_option(&mut o)?;
+        o.finish()?;
+        Ok(Rc::new(Empirical::new(&data, noise)?))
+    }
+    /// A denoiser from a network that is a function of the script: `|x, sigma, cond|` returns what it predicts, of x's shape.
+    ///
+    /// `x` [B, …] is the network's input: x_t itself, or c_in·x_t for "edm" (1/√(s² + sigma_data²) times x_t/α). The second
+    /// argument is a tensor [B]: the VE noise level s = σ/α, unless `time` says otherwise. `cond` is the rows given as
+    /// condition, `()` without one, or any value that was given. Both tensors have the states' dtype and device. The function is
+    /// differentiated in its first two arguments, as `grad` would; its weights are constants.
+    ///
+    /// Options: `noise` and `predicts` (needed): the schedule in which it was trained, and what it returns: "noise" ε, "data" x_0, "v"
+    /// α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ with `sigma_data` (0.5). `time`: "sigma" (the default), "t", "log" (ln(s)/4,
+    /// as EDM's networks take it), "flow" (σ/(α + σ); the default for predicts "flow"), "steps" (the training step, 0 to N − 1), or
+    /// a factor k for k·t. `classes` (0): the width of one-hot conditions. `shape`: one sample's, if only one will do.
+    /// `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one.
+    ///
+    /// Example: `denoiser::from_fn(#{ noise: noise::edm(), predicts: "data" }, |x, sigma, cond| x / (1.0 + sigma.reshape([-1, 1]) ** 2))`
+    #[rhai_fn(return_raw)]
+    pub fn from_fn(options: Map, network: FnPtr) -> RhaiResult<DynDenoiser> {
+        let of = "denoiser::from_fn";
+        let mut o = Options::new(of, options);
+        let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
+        let predicts = o.one_of("predicts", &["noise", "data", "v", "flow", "edm"])?;
+        let sigma_data = o.float("sigma_data")?;
+        let (time, clamp) = (o.take("time"), o.bool("clamp_time")?.unwrap_or(false));
+        let (classes, shape) = (o.count("classes")?.unwrap_or(0), shape_option(&mut o)?);
+        o.finish()?;
+        let noise = noise.ok_or_else(|| missing(of, "noise", "noise::edm()"))?;
+        let predicts = match predicts.ok_or_else(|| missing(of, "predicts", "\"noise\""))? {
+            "noise" => Predicts::Noise,
+            "data" => Predicts::Data,
+            "v" => Predicts::V,
+            "flow" => Predicts::Flow,
+            _ => Predicts::EdmF { sigma_data: sigma_data.unwrap_or(0.5) },
+        };
+        if sigma_data.is_some() && !matches!(predicts, Predicts::EdmF { .. }) {
+            return Err(Error::value("denoiser::from_fn: `sigma_data` belongs to `predicts: \"edm\"`").into());
+        }
+        let time = time_input(time, &noise, predicts)?;
+        let net = FnNetwork { function: callback(network), shape, classes };
+        Ok(Rc::new(Preconditioned::new(Rc::new(net), noise, predicts)?.with_time(time)?.clamp_time(clamp)))
+    }
+}

@@ -1,0 +1,77 @@
+//! The engine with everything registered.
+use super::context::SharedRun;
+use super::error::Caught;
+use super::modules::Resolver;
+use super::{closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor};
+use rhai::packages::Package;
+use rhai::{Array, Dynamic, Engine, OptimizationLevel};
+use std::io::Write;
+
+/// The size of the stack that the engine's thread needs for the limits set here.
+pub const STACK: usize = 1 << 30;
+/// How deep calls may nest. Each level of a script function costs some kilobytes of stack, each passage through native
+/// code more; the 1 GiB stack leaves 128 KiB per level.
+const CALLS: usize = 8192;
+/// How deep expressions and blocks may nest in a script's text.
+const NESTING: usize = 512;
+
+/// An engine whose scripts belong to `run`. Must be used on a thread with a stack of [`STACK`] bytes.
+pub fn new(run: &SharedRun) -> Engine {
+    let mut engine = Engine::new_raw();
+    rhai::packages::StandardPackage::new().register_into_engine(&mut engine);
+    engine.set_optimization_level(OptimizationLevel::None);
+    engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
+    engine.set_module_resolver(Resolver::new(run.clone()));
+    engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::UNIT));
+    engine.on_print(|text| write_line(std::io::stdout(), text));
+    engine.on_debug(|text, source, at| {
+        let text = match source {
+            Some(s) if !at.is_none() => format!("{s}:{at:?}: {text}"),
+            _ => text.to_string(),
+        };
+        write_line(std::io::stderr(), &text)
+    });
+    numbers::register(&mut engine);
+    caught(&mut engine);
+    closures::register(&mut engine);
+    context::register(&mut engine, run);
+    for area in [
+        tensor::register,
+        noise::register,
+        denoise::register,
+        plan::register,
+        discretize::register,
+        optim::register,
+        loss::register,
+        files::register,
+        method::register,
+    ] {
+        area(&mut engine);
+    }
+    engine
+}
+
+/// Writes a line. A reader that has gone away (`| head`) ends the process as it ends other tools: quietly.
+pub fn write_line(mut to: impl Write, text: &str) {
+    let written = to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush());
+    if let Err(e) = written
+        && e.kind() == std::io::ErrorKind::BrokenPipe
+    {
+        std::process::exit(0);
+    }
+}
+
+/// What `catch (e)` receives for a native error.
+fn caught(engine: &mut Engine) {
+    engine
+        .register_type_with_name::<Caught>("Error")
+        .register_get("kind", |e: &mut Caught| e.0.kind().name())
+        .register_get("message", |e: &mut Caught| e.0.message().to_string())
+        .register_get("hint", |e: &mut Caught| e.0.fix().map_or(Dynamic::UNIT, |h| h.to_string().into()))
+        .register_get("shapes", |e: &mut Caught| -> Array {
+            let shape = |s: &Vec<usize>| s.iter().map(|d| Dynamic::from(*d as i64)).collect::<Array>().into();
+            e.0.shapes_involved().iter().map(shape).collect()
+        })
+        .register_fn("to_string", |e: &mut Caught| e.0.to_string())
+        .register_fn("to_debug", |e: &mut Caught| format!("{}: {}", e.0.kind().name(), e.0));
+}

@@ -1,0 +1,156 @@
+//! Between script values and plain data: JSON, and state with tensors.
+use crate::discretize::Schedule;
+use crate::files::state::Data;
+use crate::{Error, Kind, Result};
+use candle_core::{DType, Tensor};
+use rhai::{Array, Dynamic, INT, Map};
+use serde_json::Value;
+
+/// Deeper nesting than this is a value that contains itself, or a slip.
+const DEEPEST: usize = 60;
+
+fn deep() -> Error {
+    Error::value(format!("the value is nested more than {DEEPEST} levels deep"))
+}
+
+fn unknown(v: &Dynamic, what: &str, at: &str) -> Error {
+    let place = if at.is_empty() { String::new() } else { format!(" at `{at}`") };
+    let e = Error::new(Kind::Type, format!("a value of type {}{place} cannot be {what}", v.type_name()));
+    e.hint("plain data is (), true, false, numbers, strings, tensors, arrays and maps")
+}
+
+fn inside(at: &str, key: impl std::fmt::Display) -> String {
+    if at.is_empty() { key.to_string() } else { format!("{at}.{key}") }
+}
+
+/// A script value as JSON: tensors become nested arrays, schedules the map that `to_map` gives.
+///
+/// Errors: functions and other values that are not data; NaN and infinities, which JSON lacks, unless `text` asks for the
+/// strings "nan", "inf" and "-inf".
+pub fn to_json(v: &Dynamic, text: bool) -> Result<Value> {
+    json(v, text, "", 0)
+}
+
+fn json(v: &Dynamic, text: bool, at: &str, depth: usize) -> Result<Value> {
+    if depth > DEEPEST {
+        return Err(deep());
+    }
+    if v.is_unit() {
+        Ok(Value::Null)
+    } else if let Ok(b) = v.as_bool() {
+        Ok(b.into())
+    } else if let Ok(i) = v.as_int() {
+        Ok(i.into())
+    } else if let Ok(f) = v.as_float() {
+        float(f, text, at)
+    } else if v.is_string() || v.is_char() {
+        Ok(v.to_string().into())
+    } else if let Some(a) = v.read_lock::<Array>() {
+        let items = a.iter().enumerate().map(|(i, v)| json(v, text, &inside(at, i), depth + 1));
+        Ok(Value::Array(items.collect::<Result<_>>()?))
+    } else if let Some(m) = v.read_lock::<Map>() {
+        let items = m.iter().map(|(k, v)| Ok((k.to_string(), json(v, text, &inside(at, k), depth + 1)?)));
+        Ok(Value::Object(items.collect::<Result<_>>()?))
+    } else if let Some(t) = v.read_lock::<Tensor>() {
+        nested(&t.detach(), text, at)
+    } else if let Some(s) = v.read_lock::<Schedule>() {
+        json(&Dynamic::from(super::schedule::map_of(&s)?), text, at, depth + 1)
+    } else {
+        Err(unknown(v, "written as JSON", at))
+    }
+}
+
+fn float(f: f64, text: bool, at: &str) -> Result<Value> {
+    match serde_json::Number::from_f64(f) {
+        Some(n) => Ok(Value::Number(n)),
+        None if text => Ok(if f.is_nan() {
+            "nan"
+        } else if f > 0.0 {
+            "inf"
+        } else {
+            "-inf"
+        }
+        .into()),
+        None => {
+            let place = if at.is_empty() { String::new() } else { format!(" at `{at}`") };
+            Err(Error::value(format!("JSON has no {f}{place}")).hint("keep such numbers with `state::save`"))
+        }
+    }
+}
+
+fn nested(t: &Tensor, text: bool, at: &str) -> Result<Value> {
+    if t.rank() > 0 {
+        let rows = (0..t.dim(0)?).map(|i| nested(&t.get(i)?, text, at));
+        return Ok(Value::Array(rows.collect::<Result<_>>()?));
+    }
+    match t.dtype() {
+        d if d.is_float() => float(t.to_dtype(DType::F64)?.to_scalar()?, text, at),
+        _ => Ok(t.to_dtype(DType::I64)?.to_scalar::<i64>()?.into()),
+    }
+}
+
+/// JSON as a script value: objects become maps, null becomes ().
+pub fn from_json(v: &Value) -> Dynamic {
+    match v {
+        Value::Null => Dynamic::UNIT,
+        Value::Bool(b) => (*b).into(),
+        Value::Number(n) => match n.as_i64() {
+            Some(i) => Dynamic::from_int(i as INT),
+            None => Dynamic::from_float(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(s) => s.clone().into(),
+        Value::Array(a) => a.iter().map(from_json).collect::<Array>().into(),
+        Value::Object(m) => m.iter().map(|(k, v)| (k.as_str().into(), from_json(v))).collect::<Map>().into(),
+    }
+}
+
+/// A script value as state, tensors as they are. Errors: functions and other values that are not data.
+pub fn to_data(v: &Dynamic) -> Result<Data> {
+    data(v, "", 0)
+}
+
+fn data(v: &Dynamic, at: &str, depth: usize) -> Result<Data> {
+    if depth > DEEPEST {
+        return Err(deep());
+    }
+    if v.is_unit() {
+        Ok(Data::Unit)
+    } else if let Ok(b) = v.as_bool() {
+        Ok(Data::Bool(b))
+    } else if let Ok(i) = v.as_int() {
+        Ok(Data::Int(i))
+    } else if let Ok(f) = v.as_float() {
+        Ok(Data::Float(f))
+    } else if v.is_string() || v.is_char() {
+        Ok(Data::Str(v.to_string()))
+    } else if let Some(a) = v.read_lock::<Array>() {
+        let items = a.iter().enumerate().map(|(i, v)| data(v, &inside(at, i), depth + 1));
+        Ok(Data::Array(items.collect::<Result<_>>()?))
+    } else if let Some(m) = v.read_lock::<Map>() {
+        let items = m.iter().map(|(k, v)| Ok((k.to_string(), data(v, &inside(at, k), depth + 1)?)));
+        Ok(Data::Map(items.collect::<Result<_>>()?))
+    } else if let Some(t) = v.read_lock::<Tensor>() {
+        Ok(Data::Tensor(t.clone()))
+    } else {
+        let e = unknown(v, "saved as state", at);
+        Err(if v.is::<Schedule>() {
+            e.hint("save `schedule.to_map()`, and read it with `schedule_from_map`")
+        } else {
+            e
+        })
+    }
+}
+
+/// State as a script value.
+pub fn from_data(d: Data) -> Dynamic {
+    match d {
+        Data::Unit => Dynamic::UNIT,
+        Data::Bool(b) => b.into(),
+        Data::Int(i) => Dynamic::from_int(i),
+        Data::Float(f) => Dynamic::from_float(f),
+        Data::Str(s) => s.into(),
+        Data::Tensor(t) => Dynamic::from(t),
+        Data::Array(a) => a.into_iter().map(from_data).collect::<Array>().into(),
+        Data::Map(m) => m.into_iter().map(|(k, v)| (k.into(), from_data(v))).collect::<Map>().into(),
+    }
+}

@@ -1,0 +1,261 @@
+//! Rhai functions for JSON, state, CSV, tables and hashes.
+use super::convert::{from_data, from_json, to_data, to_json};
+use crate::files::state::Data;
+use crate::files::table::{Table, number};
+use crate::files::{atomic, hash, state};
+use crate::script::error::RhaiResult;
+use crate::script::options::Options;
+use crate::{Error, Kind};
+use candle_core::Tensor;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map};
+
+/// Adds this area's types and functions to `engine`.
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Table>("Table");
+    engine.register_static_module("json", rhai::exported_module!(json_api).into());
+    engine.register_static_module("state", rhai::exported_module!(state_api).into());
+    engine.register_static_module("csv", rhai::exported_module!(csv_api).into());
+    engine.register_global_module(rhai::exported_module!(globals).into());
+}
+
+/// A cell as a table shows it: floats with `digits` significant digits.
+fn cell(v: &Dynamic, digits: usize) -> RhaiResult<String> {
+    if v.is_unit() {
+        return Ok(String::new());
+    }
+    if let Ok(f) = v.as_float() {
+        return Ok(number(f, digits));
+    }
+    if let Some(t) = v.read_lock::<Tensor>() {
+        return match crate::real::host_values(&t.detach())?[..] {
+            [x] => Ok(number(x, digits)),
+            _ => {
+                let m = format!("table: a cell must be one value, not a tensor of shape {:?}", t.dims());
+                Err(Error::shape(m, &[t.dims()]).into())
+            }
+        };
+    }
+    match to_json(v, true)? {
+        serde_json::Value::String(s) => Ok(s),
+        other => Ok(other.to_string()),
+    }
+}
+
+fn strings(what: &str, a: &Array) -> RhaiResult<Vec<String>> {
+    let one = |v: &Dynamic| match v.is_string() {
+        true => Ok(v.to_string()),
+        false => Err(Error::new(Kind::Type, format!("{what} must be strings, not {}", v.type_name())).into()),
+    };
+    a.iter().map(one).collect()
+}
+
+fn row(what: &str, v: &Dynamic, i: usize) -> RhaiResult<Array> {
+    v.read_lock::<Array>().map(|a| a.clone()).ok_or_else(|| {
+        Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", v.type_name())).into()
+    })
+}
+
+fn make_table(rows: Array, map: Map) -> RhaiResult<Table> {
+    let mut o = Options::new("table", map);
+    let header = strings("table: the titles in `header`", &o.array("header")?.unwrap_or_default())?;
+    let markdown = o.bool("markdown")?.unwrap_or(false);
+    let digits = o.count("digits")?.unwrap_or(4);
+    let mut best = vec![];
+    for (key, highest) in [("lowest", false), ("highest", true)] {
+        for name in strings("table: the columns to mark", &o.array(key)?.unwrap_or_default())? {
+            match header.iter().position(|h| *h == name) {
+                Some(c) => best.push((c, highest)),
+                None => return Err(Error::unknown("column", &name, header.iter().map(String::as_str)).into()),
+            }
+        }
+    }
+    o.finish()?;
+    let rows = rows
+        .iter()
+        .enumerate()
+        .map(|(i, r)| row("table", r, i)?.iter().map(|v| cell(v, digits)).collect())
+        .collect::<RhaiResult<Vec<_>>>()?;
+    Ok(Table { header, rows, markdown, best })
+}
+
+fn csv_text(rows: &Array, header: &[String]) -> RhaiResult<String> {
+    let quote = |s: &str| match s.contains([',', '"', '\n', '\r']) {
+        true => format!("\"{}\"", s.replace('"', "\"\"")),
+        false => s.to_string(),
+    };
+    let mut out = String::new();
+    let mut line = |cells: Vec<String>| {
+        out.push_str(&cells.iter().map(|c| quote(c)).collect::<Vec<_>>().join(","));
+        out.push('\n');
+    };
+    if !header.is_empty() {
+        line(header.to_vec());
+    }
+    for (i, r) in rows.iter().enumerate() {
+        // floats in full: what is read back has the same bits
+        let full = |v: &Dynamic| match v.as_float() {
+            Ok(f) => Ok(f.to_string()),
+            Err(_) => cell(v, 17),
+        };
+        line(row("csv::save", r, i)?.iter().map(full).collect::<RhaiResult<_>>()?);
+    }
+    Ok(out)
+}
+
+/// Plain data as JSON.
+#[export_module]
+mod json_api {
+    /// The value of a JSON text: objects as maps, null as ().
+    ///
+    /// Example: `json::parse("{\"a\": [1, 2.5]}").a[1]` is 2.5
+    #[rhai_fn(return_raw)]
+    pub fn parse(text: &str) -> RhaiResult<Dynamic> {
+        let value = serde_json::from_str(text).map_err(|e| Error::new(Kind::Format, format!("not valid JSON: {e}")))?;
+        Ok(from_json(&value))
+    }
+    /// Plain data as JSON text on one line: maps, arrays, numbers, strings, tensors as nested arrays.
+    ///
+    /// Floats come back with the same bits. Errors on functions, NaN and infinities.
+    ///
+    /// Example: `json::stringify(#{ nfe: 5, t: [80.0, 0.002] })`
+    #[rhai_fn(return_raw)]
+    pub fn stringify(value: Dynamic) -> RhaiResult<String> {
+        Ok(to_json(&value, false)?.to_string())
+    }
+    /// Reads a JSON file.
+    ///
+    /// Example: `json::load("losses.json")`
+    #[rhai_fn(return_raw)]
+    pub fn load(path: &str) -> RhaiResult<Dynamic> {
+        let value = serde_json::from_str(&atomic::read_text(path)?)
+            .map_err(|e| Error::new(Kind::Format, format!("{path}: not valid JSON: {e}")))?;
+        Ok(from_json(&value))
+    }
+    /// Writes plain data as a JSON file, as a whole or not at all.
+    ///
+    /// Example: `json::save("losses.json", #{ train: [0.3, 0.2] })`
+    #[rhai_fn(return_raw)]
+    pub fn save(path: &str, value: Dynamic) -> RhaiResult<()> {
+        let mut text = serde_json::to_string_pretty(&to_json(&value, false)?)
+            .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
+        text.push('\n');
+        Ok(atomic::write(path, text.as_bytes())?)
+    }
+}
+
+/// State to resume from.
+#[export_module]
+mod state_api {
+    /// Writes a map of numbers, strings, tensors, arrays and maps to one file, exact to the bit, as a whole or not at all.
+    ///
+    /// The file is also a safetensors file. Errors on functions and other values that are not data.
+    ///
+    /// Example: `state::save("run.state", #{ xi: xi, opt: opt.state(), iteration: 7 })`
+    #[rhai_fn(return_raw)]
+    pub fn save(path: &str, map: Map) -> RhaiResult<()> {
+        Ok(state::save(path, &to_data(&Dynamic::from(map))?)?)
+    }
+    /// Reads the map that `state::save` wrote; tensors come back on the CPU.
+    ///
+    /// Errors on a file that is cut off, altered, or of another kind.
+    ///
+    /// Example: `let run = state::load("run.state"); opt.load_state(run.opt);`
+    #[rhai_fn(return_raw)]
+    pub fn load(path: &str) -> RhaiResult<Map> {
+        match state::load(path)? {
+            Data::Map(m) => Ok(m.into_iter().map(|(k, v)| (k.into(), from_data(v))).collect()),
+            _ => Err(Error::new(Kind::Format, format!("{path}: the state is not a map")).into()),
+        }
+    }
+}
+
+/// Comma-separated values.
+#[export_module]
+mod csv_api {
+    /// Writes rows of values as a CSV file, as a whole or not at all.
+    ///
+    /// Example: `csv::save("cells.csv", [["euler", 5, 0.013]])`
+    #[rhai_fn(return_raw)]
+    pub fn save(path: &str, rows: Array) -> RhaiResult<()> {
+        save_with(path, rows, Map::new())
+    }
+    /// Writes rows of values as a CSV file; floats in full.
+    ///
+    /// Options: `header` (titles).
+    ///
+    /// Example: `csv::save("cells.csv", rows, #{ header: ["solver", "nfe", "loss"] })`
+    #[rhai_fn(name = "save", return_raw)]
+    pub fn save_with(path: &str, rows: Array, options: Map) -> RhaiResult<()> {
+        let mut o = Options::new("csv::save", options);
+        let header = strings("csv::save: the titles in `header`", &o.array("header")?.unwrap_or_default())?;
+        o.finish()?;
+        Ok(atomic::write(path, csv_text(&rows, &header)?.as_bytes())?)
+    }
+}
+
+/// Tables, hashes and questions about files.
+#[export_module]
+mod globals {
+    /// A table of rows of values, aligned when printed.
+    ///
+    /// Example: `print(table([["euler", 0.31], ["ld3", 0.12]]))`
+    #[rhai_fn(return_raw)]
+    pub fn table(rows: Array) -> RhaiResult<Table> {
+        make_table(rows, Map::new())
+    }
+    /// A table of rows of values, aligned when printed: numbers to the right, () as an empty cell.
+    ///
+    /// Options: `header` (titles), `markdown` (false), `digits` (4 significant ones for floats), `lowest` and `highest` (titles of
+    /// columns in which that value is marked with * or in bold).
+    ///
+    /// Example: `print(table(rows, #{ header: ["method", "loss"], lowest: ["loss"] }))`
+    #[rhai_fn(name = "table", return_raw)]
+    pub fn table_with(rows: Array, options: Map) -> RhaiResult<Table> {
+        make_table(rows, options)
+    }
+    /// The table as text.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn table_to_string(table: &mut Table) -> String {
+        table.to_string().trim_end().to_string()
+    }
+    /// Writes the table as text, as a whole or not at all.
+    ///
+    /// Example: `table(rows, #{ markdown: true }).save("results.md")`
+    #[rhai_fn(name = "save", return_raw, pure)]
+    pub fn save_table(table: &mut Table, path: &str) -> RhaiResult<()> {
+        Ok(atomic::write(path, table.to_string().as_bytes())?)
+    }
+    /// A number as text with so many significant digits.
+    ///
+    /// Example: `format_number(0.123456, 3)` is "0.123"
+    #[rhai_fn(return_raw)]
+    pub fn format_number(value: FLOAT, digits: INT) -> RhaiResult<String> {
+        match usize::try_from(digits) {
+            Ok(d @ 1..=17) => Ok(number(value, d)),
+            _ => Err(Error::value(format!("format_number: digits must be within [1, 17], not {digits}")).into()),
+        }
+    }
+    /// Whether there is a file (or directory) of that name.
+    ///
+    /// Example: `if file_exists("run.state") { … }`
+    pub fn file_exists(path: &str) -> bool {
+        std::path::Path::new(path).exists()
+    }
+    /// The SHA-256 of a file's content, 64 hexadecimal digits.
+    ///
+    /// Example: `sha256("model.safetensors")`
+    #[rhai_fn(name = "sha256", return_raw)]
+    pub fn sha256_of(path: &str) -> RhaiResult<ImmutableString> {
+        Ok(hash::sha256_file(path)?.into())
+    }
+    /// The SHA-256 of a value, tensors to the bit: equal data have equal hashes.
+    ///
+    /// Errors on functions and other values that are not data.
+    ///
+    /// Example: `hash_of(#{ seed: 0, z: z })`
+    #[rhai_fn(return_raw)]
+    pub fn hash_of(value: Dynamic) -> RhaiResult<ImmutableString> {
+        Ok(hash::sha256(&state::to_bytes(&to_data(&value)?)?).into())
+    }
+}

@@ -1,0 +1,297 @@
+//! Rhai functions for images and plots: modules `image` and `plot`, types `Image` and `Plot`.
+use crate::discretize::Schedule;
+use crate::files::image::{GridOptions, Image, grid as make_grid};
+use crate::files::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines as draw_lines, schedules};
+use crate::files::sheet::{SheetOptions, sheet as make_sheet};
+use crate::real::host_values;
+use crate::script::error::RhaiResult;
+use crate::script::options::Options;
+use crate::{Error, Kind};
+use candle_core::Tensor;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, INT, Map};
+use std::rc::Rc;
+
+/// A plot as scripts hold it.
+#[derive(Clone)]
+pub struct ScriptPlot(pub Rc<Plot>);
+
+/// Adds this area's types and functions to `engine`.
+pub(super) fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Image>("Image");
+    engine.register_type_with_name::<ScriptPlot>("Plot");
+    engine.register_static_module("image", rhai::exported_module!(image_api).into());
+    engine.register_static_module("plot", rhai::exported_module!(plot_api).into());
+    engine.register_global_module(rhai::exported_module!(methods).into());
+}
+
+fn wrong(m: String) -> Error {
+    Error::new(Kind::Type, m)
+}
+
+/// Numbers from a tensor or an array (in which () is a gap).
+fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
+    if let Some(t) = v.read_lock::<Tensor>() {
+        return Ok(host_values(&t.detach())?);
+    }
+    let Some(a) = v.read_lock::<Array>() else {
+        return Err(wrong(format!("{what} must be a tensor or an array of numbers, not {}", v.type_name())).into());
+    };
+    let one = |v: &Dynamic| -> RhaiResult<f64> {
+        match (v.as_float(), v.as_int()) {
+            (Ok(f), _) => Ok(f),
+            (_, Ok(i)) => Ok(i as f64),
+            _ if v.is_unit() => Ok(f64::NAN),
+            _ => match v.read_lock::<Tensor>().map(|t| host_values(&t.detach())).transpose()?.as_deref() {
+                Some(&[x]) => Ok(x),
+                _ => Err(wrong(format!("{what} must be numbers, not {}", v.type_name())).into()),
+            },
+        }
+    };
+    a.iter().map(one).collect()
+}
+
+fn series(v: &Dynamic, i: usize) -> RhaiResult<Series> {
+    let what = format!("plot::lines, series {i}");
+    let Some(map) = v.read_lock::<Map>().map(|m| m.clone()) else {
+        return Err(wrong(format!("{what} must be a map #{{ name, x, y }}, not {}", v.type_name())).into());
+    };
+    let mut o = Options::new(&what, map);
+    let name = o.string("name")?.unwrap_or_default();
+    let Some(y) = o.take("y") else {
+        return Err(Error::value(format!("{what} has no `y`")).into());
+    };
+    let y = numbers(&format!("{what}: y"), &y)?;
+    let x = match o.take("x") {
+        Some(x) => numbers(&format!("{what}: x"), &x)?,
+        None => (0..y.len()).map(|i| i as f64).collect(),
+    };
+    let line = o.bool("line")?.unwrap_or(true);
+    let points = o.bool("points")?.unwrap_or(!line || y.len() <= 40);
+    o.finish()?;
+    Ok(Series { name, x, y, line, points })
+}
+
+fn size(o: &mut Options, default: (usize, usize)) -> RhaiResult<(usize, usize)> {
+    let Some(a) = o.array("size")? else { return Ok(default) };
+    let side = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok());
+    match a.iter().map(side).collect::<Option<Vec<_>>>().as_deref() {
+        Some(&[w, h]) => Ok((w, h)),
+        _ => Err(wrong("plot: option `size` must be [width, height], two integers".into()).into()),
+    }
+}
+
+fn make_lines(map: Map) -> RhaiResult<ScriptPlot> {
+    let mut o = Options::new("plot::lines", map);
+    let d = LinesOptions::default();
+    let options = LinesOptions {
+        title: o.string("title")?.unwrap_or_default(),
+        x_label: o.string("x_label")?.unwrap_or_default(),
+        y_label: o.string("y_label")?.unwrap_or_default(),
+        log_x: o.bool("log_x")?.unwrap_or(false),
+        log_y: o.bool("log_y")?.unwrap_or(false),
+        size: size(&mut o, d.size)?,
+    };
+    let all = o.array("series")?.unwrap_or_default();
+    o.finish()?;
+    let all = all.iter().enumerate().map(|(i, v)| series(v, i)).collect::<RhaiResult<Vec<_>>>()?;
+    Ok(ScriptPlot(Rc::new(draw_lines(&all, &options)?)))
+}
+
+fn make_schedules(all: Array, map: Map) -> RhaiResult<ScriptPlot> {
+    let mut o = Options::new("plot::schedules", map);
+    let space = match o.one_of("in", &["sigma", "lambda", "t"])? {
+        Some("lambda") => Space::Lambda,
+        Some("t") => Space::Time,
+        _ => Space::Sigma,
+    };
+    let title = o.string("title")?.unwrap_or_default();
+    let width = o.count("width")?.unwrap_or(720);
+    o.finish()?;
+    let one = |v: Dynamic| {
+        v.try_cast_result::<Schedule>().map_err(|v| {
+            wrong(format!("plot::schedules takes an array of schedules, but there is {} in it", v.type_name())).into()
+        })
+    };
+    let all = all.into_iter().map(one).collect::<RhaiResult<Vec<_>>>()?;
+    Ok(ScriptPlot(Rc::new(schedules(&all, &SchedulesOptions { space, title, width })?)))
+}
+
+fn make_contact_sheet(rows: Array, map: Map) -> RhaiResult<Image> {
+    let mut o = Options::new("image::sheet", map);
+    let d = SheetOptions::default();
+    let columns = o.array("columns")?.unwrap_or_default();
+    let options = SheetOptions {
+        scale: o.count("scale")?,
+        pad: o.count("pad")?.unwrap_or(d.pad),
+        title: o.string("title")?,
+        columns: columns.iter().map(Dynamic::to_string).collect(),
+        font: o.float("font")?.unwrap_or(d.font),
+    };
+    o.finish()?;
+    let row = |(i, v): (usize, Dynamic)| -> RhaiResult<(String, Tensor)> {
+        let pair = v.try_cast::<Array>().and_then(|a| <[Dynamic; 2]>::try_from(a).ok());
+        match pair.map(|[label, t]| (label.into_string(), t.try_cast::<Tensor>())) {
+            Some((Ok(label), Some(t))) => Ok((label, t)),
+            _ => Err(wrong(format!("image::sheet: row {i} must be [label, tensor]")).into()),
+        }
+    };
+    let rows = rows.into_iter().enumerate().map(row).collect::<RhaiResult<Vec<_>>>()?;
+    Ok(make_sheet(&rows, &options)?)
+}
+
+/// Pictures from tensors with values in [−1, 1], and PNG files.
+#[export_module]
+mod image_api {
+    /// The picture of one tensor [H, W], [C, H, W] or [1, C, H, W] with C = 1 or 3, values in [−1, 1].
+    ///
+    /// Example: `image::from(x[0]).save("x.png")`
+    #[rhai_fn(return_raw)]
+    pub fn from(x: Tensor) -> RhaiResult<Image> {
+        Ok(Image::from_tensor(&x)?)
+    }
+    /// A batch [B, C, H, W] as one picture, in about as many rows as columns.
+    #[rhai_fn(return_raw)]
+    pub fn grid(x: Tensor) -> RhaiResult<Image> {
+        Ok(make_grid(&x, &GridOptions::default())?)
+    }
+    /// A batch [B, C, H, W] (values in [−1, 1]) as one picture.
+    ///
+    /// Options: `cols` (about √B), `scale` (1, pixels per pixel), `pad` (2, pixels between), `background` (255, grey level).
+    ///
+    /// Example: `image::grid(x, #{ cols: 8, scale: 2 }).save("x.png")`
+    #[rhai_fn(name = "grid", return_raw)]
+    pub fn grid_with(x: Tensor, options: Map) -> RhaiResult<Image> {
+        let mut o = Options::new("image::grid", options);
+        let d = GridOptions::default();
+        let background = o.count("background")?.unwrap_or(usize::from(d.background));
+        let Ok(background) = u8::try_from(background) else {
+            return Err(
+                Error::value(format!("image::grid: background must be within [0, 255], not {background}")).into()
+            );
+        };
+        let cols = o.count("cols")?;
+        let (scale, pad) = (o.count("scale")?.unwrap_or(d.scale), o.count("pad")?.unwrap_or(d.pad));
+        o.finish()?;
+        Ok(make_grid(&x, &GridOptions { cols, scale, pad, background })?)
+    }
+    /// A contact sheet: labelled rows of pictures.
+    #[rhai_fn(return_raw)]
+    pub fn sheet(rows: Array) -> RhaiResult<Image> {
+        make_contact_sheet(rows, Map::new())
+    }
+    /// A contact sheet: labelled rows of pictures, as papers show them.
+    ///
+    /// Arguments: rows [label, tensor [B, C, H, W]]; a label's further lines are drawn smaller. Options: `columns` (captions), `title`,
+    /// `scale` (as many as make pictures 72 pixels high), `pad` (4), `font` (15 pixels).
+    ///
+    /// Example: `image::sheet([["teacher", a], ["LD3\nNFE 5", b]], #{ title: "same noises" }).save("sheet.png")`
+    #[rhai_fn(name = "sheet", return_raw)]
+    pub fn sheet_with(rows: Array, options: Map) -> RhaiResult<Image> {
+        make_contact_sheet(rows, options)
+    }
+    /// Reads a PNG file.
+    ///
+    /// Example: `image::load("x.png").tensor`
+    #[rhai_fn(return_raw)]
+    pub fn load(path: &str) -> RhaiResult<Image> {
+        Ok(Image::load(path)?)
+    }
+}
+
+/// Plots, saved as PNG or SVG.
+#[export_module]
+mod plot_api {
+    /// A plot of lines and points over two axes, with a legend.
+    ///
+    /// Options: `series` (maps `#{ name, x, y, line, points }` with x and y arrays or tensors; x counts from 0 when absent; () and NaN are
+    /// gaps), `title`, `x_label`, `y_label`, `log_x`, `log_y` (false), `size` ([720, 440]).
+    ///
+    /// Example: `plot::lines(#{ title: "loss", log_y: true, series: [#{ name: "train", y: losses }] }).save("loss.svg")`
+    #[rhai_fn(return_raw)]
+    pub fn lines(options: Map) -> RhaiResult<ScriptPlot> {
+        make_lines(options)
+    }
+    /// Schedules below each other, a tick at each step, over the noise level.
+    #[rhai_fn(name = "schedules", return_raw)]
+    pub fn schedules_default(all: Array) -> RhaiResult<ScriptPlot> {
+        make_schedules(all, Map::new())
+    }
+    /// Schedules below each other, a tick at each step from noise (left) to data (right); rings are decoupled evaluation times.
+    ///
+    /// Options: `in` ("sigma", "lambda" or "t"), `title`, `width` (720).
+    ///
+    /// Example: `plot::schedules([schedule::edm(n, 5), run.schedule], #{ in: "lambda" }).save("steps.png")`
+    #[rhai_fn(name = "schedules", return_raw)]
+    pub fn schedules_with(all: Array, options: Map) -> RhaiResult<ScriptPlot> {
+        make_schedules(all, options)
+    }
+}
+
+/// What images and plots can be asked.
+#[export_module]
+mod methods {
+    /// Columns.
+    #[rhai_fn(get = "width", pure)]
+    pub fn width(image: &mut Image) -> INT {
+        image.width as INT
+    }
+    /// Rows.
+    #[rhai_fn(get = "height", pure)]
+    pub fn height(image: &mut Image) -> INT {
+        image.height as INT
+    }
+    /// 1 for grey, 3 for RGB.
+    #[rhai_fn(get = "channels", pure)]
+    pub fn channels(image: &mut Image) -> INT {
+        image.channels as INT
+    }
+    /// The picture as a tensor [C, H, W] in f32, values in [−1, 1].
+    #[rhai_fn(get = "tensor", return_raw, pure)]
+    pub fn image_tensor(image: &mut Image) -> RhaiResult<Tensor> {
+        Ok(image.to_tensor()?)
+    }
+    /// Writes a PNG file, as a whole or not at all.
+    ///
+    /// Example: `image::grid(x).save("x.png")`
+    #[rhai_fn(name = "save", return_raw, pure)]
+    pub fn save_image(image: &mut Image, path: &str) -> RhaiResult<()> {
+        Ok(image.save(path)?)
+    }
+    /// One line about the picture.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn image_to_string(image: &mut Image) -> String {
+        let kind = if image.channels == 1 { "grey" } else { "RGB" };
+        format!("image {}×{} {kind}", image.width, image.height)
+    }
+    /// Writes the plot as `.png` (two pixels per unit) or `.svg`, as a whole or not at all.
+    ///
+    /// Example: `plot::schedules([s]).save("steps.svg")`
+    #[rhai_fn(name = "save", return_raw, pure)]
+    pub fn save_plot(plot: &mut ScriptPlot, path: &str) -> RhaiResult<()> {
+        Ok(plot.0.save(path, 2)?)
+    }
+    /// Writes the plot as `.png` or `.svg`.
+    ///
+    /// Options: `scale` (2, pixels per unit in a PNG).
+    ///
+    /// Example: `plot::schedules([s]).save("steps.png", #{ scale: 4 })`
+    #[rhai_fn(name = "save", return_raw, pure)]
+    pub fn save_plot_with(plot: &mut ScriptPlot, path: &str, options: Map) -> RhaiResult<()> {
+        let mut o = Options::new("save", options);
+        let scale = o.count("scale")?.unwrap_or(2);
+        o.finish()?;
+        Ok(plot.0.save(path, scale)?)
+    }
+    /// The plot as an image, one pixel per unit.
+    #[rhai_fn(name = "to_image", return_raw, pure)]
+    pub fn plot_to_image(plot: &mut ScriptPlot) -> RhaiResult<Image> {
+        Ok(plot.0.to_image(1)?)
+    }
+    /// One line about the plot.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn plot_to_string(plot: &mut ScriptPlot) -> String {
+        let (w, h) = plot.0.size();
+        format!("plot {w}×{h}")
+    }
+}

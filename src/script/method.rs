@@ -1,0 +1,99 @@
+//! Rhai functions that methods written as scripts are built from: defaults for options, progress, the cache folder.
+use super::error::RhaiResult;
+use super::host::ScriptHost;
+use crate::host::{Host, Progress};
+use crate::{Error, Kind};
+use rhai::plugin::*;
+use rhai::{Engine, INT, ImmutableString, Map};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// A progress report that a script advances.
+#[derive(Clone)]
+struct Bar(Rc<RefCell<Box<dyn Progress>>>);
+
+/// Adds this area's types and functions to `engine`.
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<Bar>("Progress");
+    engine.register_global_module(rhai::exported_module!(api).into());
+}
+
+/// The folder for values that are costly to make: `LD3SH_CACHE`, else the user's cache folder.
+fn cache_dir() -> Result<std::path::PathBuf, Error> {
+    use etcetera::BaseStrategy;
+    if let Some(dir) = std::env::var_os("LD3SH_CACHE").filter(|d| !d.is_empty()) {
+        return Ok(dir.into());
+    }
+    match etcetera::choose_base_strategy() {
+        Ok(base) => Ok(base.cache_dir().join("ld3sh")),
+        Err(_) => Err(Error::new(Kind::Io, "there is no home folder to keep a cache in")
+            .hint("say where: set LD3SH_CACHE to a folder")),
+    }
+}
+
+#[export_module]
+mod api {
+    /// Options over their defaults: `given` may change the entries of `defaults` and have no others.
+    ///
+    /// `of`: the function whose options they are, for errors. Fails on an unknown option with the nearest name.
+    ///
+    /// Example: `let o = with_defaults(#{ train: 50, seed: 0 }, #{ seed: 1 }, "pairs"); o.train + o.seed` is 51
+    #[rhai_fn(return_raw)]
+    pub fn with_defaults(defaults: Map, given: Map, of: &str) -> RhaiResult<Map> {
+        let mut all = defaults;
+        for (key, value) in given {
+            match all.get_mut(&key) {
+                Some(slot) => *slot = value,
+                None => {
+                    let known = all.keys().map(|k| k.as_str());
+                    return Err(Error::unknown(&format!("option of {of}"), &key, known).into());
+                }
+            }
+        }
+        Ok(all)
+    }
+    /// Starts a progress bar of `total` steps on the terminal; it ends when its variable goes.
+    ///
+    /// Methods: `advance()`, `advance(n)`, `note(text)`.
+    ///
+    /// Example: `let bar = progress("training", 10); bar.advance();`
+    #[rhai_fn(return_raw)]
+    pub fn progress(context: NativeCallContext, label: &str, total: INT) -> RhaiResult<Bar> {
+        let total = u64::try_from(total).map_err(|_| Error::value(format!("progress: {total} steps")))?;
+        Ok(Bar(Rc::new(RefCell::new(ScriptHost::new(&context).progress(label, total)))))
+    }
+    /// Advances a progress bar by one step.
+    #[rhai_fn(pure)]
+    pub fn advance(bar: &mut Bar) {
+        bar.0.borrow_mut().advance(1);
+    }
+    /// Advances a progress bar by `n` steps.
+    #[rhai_fn(name = "advance", pure)]
+    pub fn advance_by(bar: &mut Bar, n: INT) {
+        bar.0.borrow_mut().advance(n.max(0) as u64);
+    }
+    /// Shows a short text beside a progress bar.
+    #[rhai_fn(pure)]
+    pub fn note(bar: &mut Bar, text: &str) {
+        bar.0.borrow_mut().note(text);
+    }
+    /// The path of a file in the cache folder (`LD3SH_CACHE`, by default the user's), which is created if need be.
+    ///
+    /// Example: `cache_path("pairs.state")`
+    #[rhai_fn(return_raw)]
+    pub fn cache_path(name: &str) -> RhaiResult<ImmutableString> {
+        let dir = cache_dir()?;
+        std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, "create", e))?;
+        Ok(dir.join(name).display().to_string().into())
+    }
+    /// Deletes a file; nothing happens if there is none.
+    ///
+    /// Example: `remove_file("run.state")`
+    #[rhai_fn(return_raw)]
+    pub fn remove_file(path: &str) -> RhaiResult<()> {
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "delete", e).into()),
+            _ => Ok(()),
+        }
+    }
+}

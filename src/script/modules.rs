@@ -1,0 +1,188 @@
+//! `import`: beside the importing file, beside the script, in `LD3SH_PATH`, then among the modules compiled in.
+use super::closures::{Environment, bind};
+use super::context::{Origin, SharedRun};
+use crate::{Error, Kind, Result};
+use rhai::{AST, Engine, EvalAltResult, GlobalRuntimeState, Module, ModuleResolver, Position, Scope, Shared};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+/// The modules compiled in: name, text.
+pub const STDLIB: &[(&str, &str)] = &[
+    ("cache", include_str!("../../stdlib/cache.rhai")),
+    ("ld3", include_str!("../../stdlib/ld3.rhai")),
+    ("tables", include_str!("../../stdlib/tables.rhai")),
+];
+
+type Located<T> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// A module's text, found.
+pub struct Found {
+    /// The name that errors and `provenance()` show: the file's path, or `stdlib/ld3.rhai`.
+    pub origin: String,
+    /// What it contains.
+    pub text: String,
+}
+
+/// Reads a file as UTF-8.
+///
+/// # Errors
+/// [`Kind::Io`] if it cannot be read; [`Kind::Format`] if it is not UTF-8.
+pub fn read_text(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    decode(bytes, &path.display().to_string())
+}
+
+/// Takes bytes read from `name` as UTF-8.
+///
+/// # Errors
+/// [`Kind::Format`] with the line of the first bad byte.
+pub fn decode(bytes: Vec<u8>, name: &str) -> Result<String> {
+    String::from_utf8(bytes).map_err(|e| {
+        let good = e.utf8_error().valid_up_to();
+        let line = 1 + e.as_bytes().iter().take(good).filter(|b| **b == b'\n').count();
+        Error::new(Kind::Format, format!("`{name}` is not UTF-8 text (line {line})")).hint("save it as UTF-8")
+    })
+}
+
+/// Rhai does not know `#!` lines: makes the first line a comment of the same length.
+pub fn without_shebang(text: &str) -> String {
+    match text.strip_prefix("#!") {
+        // `///` would be a doc comment
+        Some(rest) => format!("//{}", rest.replacen('/', " ", 1)),
+        None => text.to_string(),
+    }
+}
+
+/// Where `name`, imported by `importer` in a run of `script`, is looked for, in this order.
+fn candidates(name: &str, importer: Option<&str>, script: Option<&str>) -> Vec<PathBuf> {
+    let file = if name.ends_with(".rhai") { name.to_string() } else { format!("{name}.rhai") };
+    let folder = |f: &str| Path::new(f).parent().map(Path::to_path_buf);
+    let here = |f: Option<&str>| f.filter(|f| Path::new(f).is_file()).and_then(folder);
+    let mut folders: Vec<PathBuf> = Vec::new();
+    folders.extend(here(importer));
+    folders.extend(here(script));
+    if script.is_none() {
+        // a REPL, `-e` or standard input lives in the current folder
+        folders.push(PathBuf::new());
+    }
+    if let Some(path) = std::env::var_os("LD3SH_PATH") {
+        folders.extend(std::env::split_paths(&path).filter(|p| !p.as_os_str().is_empty()));
+    }
+    let mut seen = Vec::new();
+    for f in folders {
+        let full = f.join(&file);
+        if !seen.contains(&full) {
+            seen.push(full);
+        }
+    }
+    seen
+}
+
+/// Finds a module.
+///
+/// # Errors
+/// [`Kind::Io`] if there is none (with the places that were searched), or its file cannot be read.
+pub fn find(name: &str, importer: Option<&str>, script: Option<&str>) -> Result<Found> {
+    let tried = candidates(name, importer, script);
+    for path in &tried {
+        // a folder or a broken link of that name is no module; anything else that is there must be readable
+        if path.is_file() {
+            return Ok(Found { origin: path.display().to_string(), text: without_shebang(&read_text(path)?) });
+        }
+    }
+    let bare = name.strip_prefix("stdlib/").unwrap_or(name);
+    let bare = bare.strip_suffix(".rhai").unwrap_or(bare);
+    if let Some((n, text)) = STDLIB.iter().find(|(n, _)| *n == bare) {
+        return Ok(Found { origin: format!("stdlib/{n}.rhai"), text: text.to_string() });
+    }
+    let known = STDLIB.iter().map(|(n, _)| *n);
+    let built_in = match crate::error::nearest(bare, known.clone()) {
+        Some(n) => format!("did you mean `{n}`? "),
+        None => String::new(),
+    };
+    let places: Vec<String> = tried.iter().map(|p| format!("`{}`", p.display())).collect();
+    let e = Error::new(Kind::Io, format!("there is no module `{name}`"));
+    let all: Vec<&str> = known.collect();
+    Err(e.hint(format!("{built_in}looked for {}, then among the built-in ones: {}", places.join(", "), all.join(", "))))
+}
+
+/// Resolves `import` in a run.
+pub struct Resolver {
+    run: SharedRun,
+    loaded: RefCell<BTreeMap<String, Shared<Module>>>,
+    /// Modules that are being loaded, outermost first.
+    loading: RefCell<Vec<String>>,
+}
+
+impl Resolver {
+    /// A resolver that records what it loads in `run`.
+    pub fn new(run: SharedRun) -> Self {
+        Resolver { run, loaded: Default::default(), loading: Default::default() }
+    }
+
+    fn load(&self, engine: &Engine, name: &str, found: &Found) -> Located<Shared<Module>> {
+        let origin = &found.origin;
+        {
+            let mut run = self.run.borrow_mut();
+            run.sources.insert(origin.clone(), found.text.clone());
+        }
+        let env = Environment::default();
+        let ast = compile(engine, origin, &found.text)
+            .map_err(|e| EvalAltResult::ErrorInModule(origin.clone(), e.into(), Position::NONE))?;
+        let ast = bind(engine, &ast, &env);
+        let module = Module::eval_ast_as_new(Scope::new(), &ast, engine)
+            .map_err(|e| EvalAltResult::ErrorInModule(origin.clone(), e, Position::NONE))?;
+        self.run.borrow_mut().modules.push(Origin::new(name, origin, &found.text));
+        Ok(module.into())
+    }
+}
+
+/// Parses a module or script; its source name is `origin`.
+pub fn compile(engine: &Engine, origin: &str, text: &str) -> std::result::Result<AST, rhai::ParseError> {
+    let mut ast = engine.compile(text)?;
+    ast.set_source(origin);
+    Ok(ast)
+}
+
+impl ModuleResolver for Resolver {
+    fn resolve(&self, engine: &Engine, source: Option<&str>, path: &str, pos: Position) -> Located<Shared<Module>> {
+        let located = |e: Error| {
+            let mut e: Box<EvalAltResult> = e.into();
+            e.set_position(pos);
+            e
+        };
+        let script = self.run.borrow().script.as_ref().map(|s| s.origin.clone());
+        let found = find(path, source, script.as_deref()).map_err(located)?;
+        if let Some(m) = self.loaded.borrow().get(&found.origin) {
+            return Ok(m.clone());
+        }
+        if let Some(start) = self.loading.borrow().iter().position(|l| *l == found.origin) {
+            let mut chain = self.loading.borrow()[start..].to_vec();
+            chain.push(found.origin.clone());
+            let e = Error::new(Kind::Name, format!("modules import each other in a circle: {}", chain.join(" → ")));
+            return Err(located(e.hint("move what both need into a third module")));
+        }
+        self.loading.borrow_mut().push(found.origin.clone());
+        let module = self.load(engine, path, &found);
+        self.loading.borrow_mut().pop();
+        let module = module.map_err(|mut e| {
+            e.set_position(pos);
+            e
+        })?;
+        self.loaded.borrow_mut().insert(found.origin, module.clone());
+        Ok(module)
+    }
+
+    fn resolve_raw(
+        &self,
+        engine: &Engine,
+        global: &mut GlobalRuntimeState,
+        _: &mut Scope,
+        path: &str,
+        pos: Position,
+    ) -> Located<Shared<Module>> {
+        let source = global.source().map(str::to_string);
+        self.resolve(engine, source.as_deref(), path, pos)
+    }
+}

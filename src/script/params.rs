@@ -1,0 +1,241 @@
+//! A script's parameters, read from its parsed text so that nothing runs: `param(name, default, doc)` and `--set`.
+use crate::{Error, Kind, Result};
+use rhai::{AST, ASTNode, Array, Dynamic, EvalAltResult, Expr, FnCallExpr, Position, Stmt};
+
+/// A declared parameter.
+#[derive(Clone, Debug)]
+pub struct Param {
+    /// Its name in `--set name=value`.
+    pub name: String,
+    /// Its value unless set: an integer, float, bool, string, or array of these; it gives the type.
+    pub default: Dynamic,
+    /// What it is for, one line.
+    pub doc: String,
+}
+
+/// An error at a place in the script.
+pub type Located = Box<EvalAltResult>;
+
+/// The parameters that a script declares, in order.
+///
+/// # Errors
+/// A `param` call that is not at the top level, whose name or default is not a literal, or that repeats a name.
+pub fn declared(ast: &AST) -> std::result::Result<Vec<Param>, Located> {
+    let mut found: Vec<Param> = Vec::new();
+    let mut error = None;
+    for s in ast.statements() {
+        s.walk(&mut Vec::new(), &mut |path: &[ASTNode]| {
+            if error.is_none()
+                && let Some((call, at)) = param_call(path)
+            {
+                let nested = path.iter().rev().skip(1).any(in_a_block);
+                match declare(call, at, nested, &found) {
+                    Ok(p) => found.push(p),
+                    Err(e) => error = Some(e),
+                }
+            }
+            error.is_none()
+        });
+    }
+    let functions = AST::new([], ast.shared_lib().clone());
+    functions.walk(&mut |path| {
+        if let Some((_, at)) = param_call(path) {
+            error.get_or_insert_with(|| not_at_top(at));
+        }
+        error.is_none()
+    });
+    match error {
+        Some(e) => Err(e),
+        None => Ok(found),
+    }
+}
+
+fn param_call<'a>(path: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
+    let (f, at) = match path.last()? {
+        ASTNode::Expr(Expr::FnCall(f, at)) | ASTNode::Stmt(Stmt::FnCall(f, at)) => (f, *at),
+        _ => return None,
+    };
+    (f.name == "param" && !f.is_qualified()).then_some((&**f, at))
+}
+
+fn in_a_block(node: &ASTNode) -> bool {
+    match node {
+        ASTNode::Stmt(s) => !matches!(s, Stmt::Var(..) | Stmt::Expr(_) | Stmt::FnCall(..) | Stmt::Assignment(_)),
+        ASTNode::Expr(e) => matches!(e, Expr::Stmt(_)),
+        _ => true,
+    }
+}
+
+fn at(e: Error, at: Position) -> Located {
+    let mut e: Located = e.into();
+    e.set_position(at);
+    e
+}
+
+fn not_at_top(pos: Position) -> Located {
+    let e = Error::new(Kind::Name, "param must be called at the script's top level, outside blocks and functions");
+    at(e.hint("`let nfe = param(\"nfe\", 10, \"…\");` at the top, and use `nfe` here"), pos)
+}
+
+fn declare(f: &FnCallExpr, pos: Position, nested: bool, found: &[Param]) -> std::result::Result<Param, Located> {
+    if nested {
+        return Err(not_at_top(pos));
+    }
+    if !(2..=3).contains(&f.args.len()) {
+        let e = Error::new(Kind::Type, format!("param takes name, default and doc, not {} arguments", f.args.len()));
+        return Err(at(e, pos));
+    }
+    let literal = |i: usize| f.args.get(i).and_then(|e: &Expr| constant(e));
+    let Some(name) = literal(0).and_then(|n| n.into_string().ok()) else {
+        return Err(at(Error::new(Kind::Type, "param: the name must be a literal string"), f.args[0].start_position()));
+    };
+    let Some(default) = literal(1) else {
+        let e = Error::new(Kind::Type, format!("param: the default of `{name}` must be a literal"));
+        let e = e.hint(
+            "a number, true or false, a string, or an array of these: parameters are read before the script runs",
+        );
+        return Err(at(e, f.args[1].start_position()));
+    };
+    check_default(&name, &default).map_err(|e| at(e, f.args[1].start_position()))?;
+    let doc = match f.args.len() {
+        3 => match literal(2).and_then(|n| n.into_string().ok()) {
+            Some(d) => d,
+            None => {
+                let e = Error::new(Kind::Type, format!("param: the doc of `{name}` must be a literal string"));
+                return Err(at(e, f.args[2].start_position()));
+            }
+        },
+        _ => String::new(),
+    };
+    if found.iter().any(|p| p.name == name) {
+        return Err(at(Error::new(Kind::Name, format!("parameter `{name}` is declared twice")), pos));
+    }
+    Ok(Param { name, default, doc })
+}
+
+/// The value of an expression that is written as a constant; `-1` and arrays included.
+fn constant(e: &Expr) -> Option<Dynamic> {
+    match e {
+        Expr::Array(x, _) => x.iter().map(constant).collect::<Option<Array>>().map(Dynamic::from),
+        Expr::FnCall(f, _) if f.args.len() == 1 && f.name == "-" => {
+            let v = constant(f.args.first()?)?;
+            v.as_int()
+                .ok()
+                .and_then(i64::checked_neg)
+                .map(Dynamic::from)
+                .or_else(|| v.as_float().ok().map(|x| (-x).into()))
+        }
+        e => e.get_literal_value(None),
+    }
+}
+
+/// The type of a parameter's value, as `--help` names it.
+fn type_of(v: &Dynamic) -> Option<&'static str> {
+    Some(match v {
+        v if v.is_int() => "int",
+        v if v.is_float() => "float",
+        v if v.is_bool() => "bool",
+        v if v.is_string() => "string",
+        _ => return None,
+    })
+}
+
+/// Fails unless `default` has a type that a parameter can have; returns the type's name.
+pub fn check_default(name: &str, default: &Dynamic) -> Result<String> {
+    if let Some(t) = type_of(default) {
+        return Ok(t.into());
+    }
+    let bad = |what: String| {
+        Error::new(Kind::Type, format!("param: the default of `{name}` is {what}"))
+            .hint("a parameter is an int, a float, a bool, a string, or an array of one of these")
+    };
+    let Ok(array) = default.as_array_ref() else { return Err(bad(format!("a {}", default.type_name()))) };
+    let first = array.first().ok_or_else(|| bad("an empty array, which has no element type".into()))?;
+    let t = type_of(first).ok_or_else(|| bad("an array of something else".into()))?;
+    // [1, 2.5] is an array of floats
+    let all = |ok: &dyn Fn(&Dynamic) -> bool| array.iter().all(ok);
+    if all(&|v| type_of(v) == Some(t)) {
+        Ok(format!("[{t}]"))
+    } else if all(&|v| v.is_int() || v.is_float()) {
+        Ok("[float]".into())
+    } else {
+        Err(bad("an array of mixed types".into()))
+    }
+}
+
+/// Reads `text` as a value for `param`.
+///
+/// # Errors
+/// [`Kind::Type`] if it is not of the default's type.
+pub fn parse(param: &Param, text: &str) -> Result<Dynamic> {
+    let t = check_default(&param.name, &param.default)?;
+    let value = match t.strip_prefix('[').and_then(|t| t.strip_suffix(']')) {
+        None => scalar(&t, text),
+        Some(t) => {
+            let inner = text.trim();
+            let inner = inner.strip_prefix('[').and_then(|s| s.strip_suffix(']')).unwrap_or(inner);
+            let items: Vec<&str> = if inner.trim().is_empty() { vec![] } else { inner.split(',').collect() };
+            items.iter().map(|s| scalar(t, s.trim())).collect::<Option<Array>>().map(Dynamic::from)
+        }
+    };
+    value.ok_or_else(|| {
+        let example = show(&param.default);
+        Error::new(Kind::Type, format!("--set {}: `{text}` is not of type {t}", param.name))
+            .hint(format!("for example `--set {}={example}`, its default", param.name))
+    })
+}
+
+fn scalar(t: &str, text: &str) -> Option<Dynamic> {
+    match t {
+        "int" => text.replace('_', "").parse::<i64>().ok().map(Dynamic::from),
+        "float" => text.parse::<f64>().ok().map(Dynamic::from),
+        "bool" => text.parse::<bool>().ok().map(Dynamic::from),
+        _ => {
+            let unquoted = text.strip_prefix('"').and_then(|s| s.strip_suffix('"')).unwrap_or(text);
+            Some(unquoted.to_string().into())
+        }
+    }
+}
+
+/// A parameter's value as a user writes it after `--set name=`.
+pub fn show(v: &Dynamic) -> String {
+    if let Ok(a) = v.as_array_ref() {
+        return format!("[{}]", a.iter().map(show).collect::<Vec<_>>().join(","));
+    }
+    match v.as_float() {
+        Ok(x) => format!("{x:?}"),
+        Err(_) => v.to_string(),
+    }
+}
+
+/// What `--help` after a script prints: the script's leading comment, and its parameters.
+pub fn help(path: &str, text: &str, params: &[Param]) -> String {
+    let mut out = String::new();
+    for line in text.lines().skip_while(|l| l.starts_with("#!")) {
+        match line.trim_start().strip_prefix("//") {
+            Some(c) => {
+                let c = c.trim_start_matches(['/', '!']);
+                out += c.strip_prefix(' ').unwrap_or(c);
+                out.push('\n');
+            }
+            None => break,
+        }
+    }
+    if !out.is_empty() {
+        out.push('\n');
+    }
+    out += &format!("Usage: ld3sh {path} [--set name=value]… [options]\n");
+    if params.is_empty() {
+        return out + "\nThis script declares no parameters.\n";
+    }
+    out += "\nParameters:\n";
+    let left: Vec<String> = params.iter().map(|p| format!("{}={}", p.name, show(&p.default))).collect();
+    let width = left.iter().map(|l| unicode_width::UnicodeWidthStr::width(l.as_str())).max().unwrap_or(0);
+    for (p, l) in params.iter().zip(&left) {
+        let pad = " ".repeat(width - unicode_width::UnicodeWidthStr::width(l.as_str()));
+        let t = check_default(&p.name, &p.default).unwrap_or_default();
+        out += format!("  {l}{pad}  {t:7}  {}", p.doc).trim_end();
+        out.push('\n');
+    }
+    out
+}

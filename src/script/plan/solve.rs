@@ -1,0 +1,424 @@
+//! `solve` and `sample`.
+use super::super::error::RhaiResult;
+use super::super::host::{ScriptHost, callback};
+use super::super::options::Options;
+use super::{ScriptSolver, solvers};
+use crate::denoise::{Cond, DynDenoiser};
+use crate::discretize::Schedule;
+use crate::host::{Callback, Host, Value};
+use crate::noise::Noise;
+use crate::plan::{Remat, SolveOptions, StepInfo, Tracked, rows};
+use crate::real::Real;
+use crate::{Error, Kind};
+use candle_core::{DType, Device, Tensor};
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Map, NativeCallContext};
+use std::rc::Rc;
+
+/// What a sampler is asked to do, once its options are read.
+struct Request {
+    options: SolveOptions,
+    callback: Option<Callback>,
+}
+
+/// Rows that `sample` draws at a time when nothing is differentiated.
+const BATCH: usize = 64;
+
+fn request(what: &str, map: Map, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Request> {
+    let mut o = Options::new(what, map);
+    let default = SolveOptions::default();
+    let seed = o.int("seed")?.unwrap_or(0) as u64;
+    let first_sample = o.count("first")?.unwrap_or(0) as u64;
+    let remat = match o.take("remat") {
+        None => Remat::Auto,
+        Some(v) => match (v.as_bool(), v.clone().into_immutable_string()) {
+            (Ok(true), _) => Remat::Always,
+            (Ok(false), _) => Remat::Never,
+            (_, Ok(s)) if s == "auto" => Remat::Auto,
+            _ => {
+                let m = format!("{what}: option `remat` must be true, false or \"auto\", not {v}");
+                return Err(Error::new(Kind::Type, m).into());
+            }
+        },
+    };
+    let budget = o.float("budget")?.map_or(default.budget, |gib| (gib.max(0.0) * (1u64 << 30) as f64) as u64);
+    let trajectory = o.bool("trajectory")?.unwrap_or(false);
+    let batch = o.count("batch")?.unwrap_or(BATCH);
+    let callback = o.function("callback")?.map(callback);
+    let cond = match o.take("cond") {
+        None => drawn(net, seed, first_sample, x)?,
+        Some(v) => given(what, v, net, x)?,
+    };
+    o.finish()?;
+    if batch == 0 {
+        return Err(Error::value(format!("{what}: option `batch` must be at least 1")).into());
+    }
+    let options = SolveOptions { cond, seed, first_sample, remat, budget, trajectory, batch };
+    Ok(Request { options, callback })
+}
+
+/// Labels drawn by seed, for a network that has classes.
+fn drawn(net: &DynDenoiser, seed: u64, first: u64, x: &Tensor) -> RhaiResult<Cond> {
+    let n = x.dims().first().copied().unwrap_or(0);
+    match net.classes() {
+        0 => Ok(Cond::None),
+        classes => Ok(Cond::Rows(rows::uniform_labels(seed, first, n, classes, float(x), x.device())?)),
+    }
+}
+
+fn float(x: &Tensor) -> DType {
+    if x.dtype().is_float() { x.dtype() } else { DType::F32 }
+}
+
+/// The condition that a script gives: "none", a class, classes, rows, or anything that a script's own network takes.
+fn given(what: &str, v: Dynamic, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Cond> {
+    let n = x.dims().first().copied().unwrap_or(0);
+    if v.clone().into_immutable_string().is_ok_and(|s| s == "none") {
+        return Ok(Cond::None);
+    }
+    let classes = net.classes();
+    let wrong_count = |k: usize| Error::shape(format!("{what}: {k} conditions for {n} samples"), &[&[k], &[n]]);
+    let labels = |labels: Vec<i64>| -> RhaiResult<Cond> {
+        if labels.len() != n {
+            return Err(wrong_count(labels.len()).into());
+        }
+        let labels = labels
+            .into_iter()
+            .map(|l| usize::try_from(l).map_err(|_| Error::value(format!("{what}: class {l} does not exist"))))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Cond::Rows(rows::one_hot(&labels, classes, float(x), x.device())?))
+    };
+    if let Some(t) = v.clone().try_cast::<Tensor>() {
+        if classes > 0 && t.rank() <= 1 && !t.dtype().is_float() {
+            let list = t.to_dtype(DType::I64).and_then(|t| t.flatten_all()?.to_vec1::<i64>()).map_err(Error::from)?;
+            return labels(if t.rank() == 0 { vec![list[0]; n] } else { list });
+        }
+        if t.dims().first() != Some(&n) {
+            return Err(wrong_count(t.dims().first().copied().unwrap_or(0)).into());
+        }
+        return Ok(Cond::Rows(t));
+    }
+    if classes > 0 {
+        if let Ok(i) = v.as_int() {
+            return labels(vec![i; n]);
+        }
+        if let Some(list) = v.clone().try_cast::<Array>() {
+            let list = list.iter().map(|l| l.as_int()).collect::<Result<Vec<_>, _>>();
+            return labels(list.map_err(|t| {
+                Error::new(Kind::Type, format!("{what}: option `cond` must hold class numbers, not {t}"))
+            })?);
+        }
+        let m = format!("{what}: option `cond` must be a class, an array of classes, a tensor of rows, or \"none\"");
+        return Err(Error::new(Kind::Type, m).into());
+    }
+    Ok(Cond::Opaque(Rc::new(v)))
+}
+
+/// Fails when the times of a schedule mean other noise levels to the denoiser.
+fn same_noise(schedule: &Noise, net: &Noise, t: &Tensor) -> RhaiResult<()> {
+    let times = t.detach().to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1::<f64>()).map_err(Error::from)?;
+    for t in times {
+        let (a, b) = (schedule.lambda(&Real::from(t)).v(), net.lambda(&Real::from(t)).v());
+        if a != b && !((a - b).abs() <= 1e-9 * (1.0 + a.abs())) {
+            let m = format!(
+                "the schedule's times are those of {}, the denoiser's those of {}",
+                schedule.name(),
+                net.name()
+            );
+            return Err(Error::value(m)
+                .hint("make the schedule with the denoiser's own noise schedule, `net.noise`")
+                .into());
+        }
+    }
+    Ok(())
+}
+
+/// A result as scripts get it: the tensor, or a map with the trajectory.
+fn result(x: Tensor, trajectory: Vec<Tensor>, t: Vec<f64>, nfe: usize, wanted: bool) -> Dynamic {
+    if !wanted {
+        return Dynamic::from(x);
+    }
+    let trajectory: Array = trajectory.into_iter().map(Dynamic::from).collect();
+    let t: Array = t.into_iter().map(Dynamic::from_float).collect();
+    Dynamic::from_map(Map::from([
+        ("x".into(), Dynamic::from(x)),
+        ("trajectory".into(), trajectory.into()),
+        ("t".into(), t.into()),
+        ("nfe".into(), Dynamic::from_int(nfe as i64)),
+    ]))
+}
+
+fn step_map(step: usize, t: f64, x: &Tensor, output: Option<&Tensor>) -> Value {
+    let map = Map::from([
+        ("step".into(), Dynamic::from_int(step as i64)),
+        ("t".into(), Dynamic::from_float(t)),
+        ("x".into(), Dynamic::from(x.clone())),
+        ("output".into(), output.map_or(Dynamic::UNIT, |m| Dynamic::from(m.clone()))),
+    ]);
+    Value::Opaque(Rc::new(Dynamic::from_map(map)))
+}
+
+/// Runs a plan; `prior`: x is unit-variance noise.
+fn run_plan(
+    ctx: &NativeCallContext,
+    what: &str,
+    net: &DynDenoiser,
+    plan: &Tracked,
+    x: &Tensor,
+    prior: bool,
+    map: Map,
+) -> RhaiResult<Dynamic> {
+    let host = ScriptHost::new(ctx);
+    let request = request(what, map, net, x)?;
+    let mut on_step = request.callback.map(|f| {
+        let host = &host;
+        move |s: &StepInfo| host.call(&f, vec![step_map(s.step, s.t, s.x, s.output)]).map(|_| ())
+    });
+    let on_step = on_step.as_mut().map(|f| f as &mut dyn FnMut(&StepInfo) -> crate::Result<()>);
+    let opts = &request.options;
+    let done = match prior {
+        true => plan.sample(net.noise(), net, &host, x, opts, on_step)?,
+        false => plan.solve(net, &host, x, opts, on_step)?,
+    };
+    let t = plan.plan().trajectory.iter().map(|k| plan.plan().states[*k].t.v()).collect();
+    Ok(result(done.x, done.trajectory, t, done.nfe, opts.trajectory))
+}
+
+/// Runs a script's own stepping function.
+fn run_steps(
+    ctx: &NativeCallContext,
+    what: &str,
+    net: &DynDenoiser,
+    f: &rhai::FnPtr,
+    schedule: &Schedule,
+    x: &Tensor,
+    map: Map,
+) -> RhaiResult<Dynamic> {
+    let host = ScriptHost::new(ctx);
+    let request = request(what, map, net, x)?;
+    let cond = match &request.options.cond {
+        Cond::None => Dynamic::UNIT,
+        Cond::Rows(t) => Dynamic::from(t.clone()),
+        Cond::Opaque(v) => v.downcast_ref::<Dynamic>().cloned().unwrap_or(Dynamic::UNIT),
+    };
+    let n = schedule.t.elem_count().saturating_sub(1);
+    let at = |t: &Tensor, i: usize| t.get(i).map(Dynamic::from).map_err(Error::from);
+    let value = |i: usize| -> crate::Result<f64> { Ok(schedule.t.get(i)?.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
+    let (mut x, mut memory) = (x.clone(), Dynamic::UNIT);
+    let mut trajectory = vec![x.clone()];
+    let mut times = vec![value(0)?];
+    for i in 0..n {
+        crate::host::check_cancelled()?;
+        let step = Map::from([
+            ("net".into(), Dynamic::from(net.clone())),
+            ("cond".into(), cond.clone()),
+            ("x".into(), Dynamic::from(x.clone())),
+            ("i".into(), Dynamic::from_int(i as i64)),
+            ("n".into(), Dynamic::from_int(n as i64)),
+            ("t".into(), at(&schedule.t, i)?),
+            ("t_next".into(), at(&schedule.t, i + 1)?),
+            ("t_eval".into(), at(schedule.t_eval.as_ref().unwrap_or(&schedule.t), i)?),
+            ("schedule".into(), Dynamic::from(schedule.clone())),
+            ("memory".into(), memory.clone()),
+        ]);
+        let made: Dynamic = f.call_raw(ctx, None, [Dynamic::from_map(step)])?;
+        let kind = made.type_name();
+        let made = match made.try_cast_result::<Map>() {
+            Ok(mut map) => {
+                memory = map.remove("memory").unwrap_or(Dynamic::UNIT);
+                map.remove("x").unwrap_or(Dynamic::UNIT)
+            }
+            Err(other) => other,
+        };
+        let Some(next) = made.try_cast::<Tensor>() else {
+            let m = format!("solver::from_fn: the function must return a tensor or #{{ x, memory }}, not {kind}");
+            return Err(Error::new(Kind::Type, m).into());
+        };
+        if next.dims() != x.dims() {
+            let m =
+                format!("solver::from_fn: step {} returned shape {:?} for a state {:?}", i + 1, next.dims(), x.dims());
+            return Err(Error::shape(m, &[next.dims(), x.dims()]).into());
+        }
+        let t = value(i + 1)?;
+        if !crate::plan::vector::is_finite(&next)? {
+            return Err(
+                Error::value(format!("the state has NaN or infinite values after step {} (t = {t})", i + 1)).into()
+            );
+        }
+        x = next;
+        times.push(t);
+        if request.options.trajectory {
+            trajectory.push(x.clone());
+        }
+        if let Some(f) = &request.callback {
+            host.call(f, vec![step_map(i + 1, t, &x, None)])?;
+        }
+    }
+    Ok(result(x, trajectory, times, n, request.options.trajectory))
+}
+
+/// `solve` (x is x_T) or `sample` (x is unit-variance noise) with a solver and a schedule.
+fn with_schedule(
+    ctx: &NativeCallContext,
+    net: &DynDenoiser,
+    solver: &ScriptSolver,
+    schedule: &Schedule,
+    x: &Tensor,
+    prior: bool,
+    map: Map,
+) -> RhaiResult<Dynamic> {
+    let what = if prior { "sample" } else { "solve" };
+    same_noise(&schedule.noise, net.noise(), &schedule.t)?;
+    match solver {
+        ScriptSolver::FromFn(f) if prior => {
+            let t0 = schedule.t.get(0).and_then(|t| t.detach().to_dtype(DType::F64)?.to_scalar::<f64>());
+            let scale = schedule.noise.prior_std(t0.map_err(Error::from)?);
+            let x = x.affine(scale, 0.0).map_err(Error::from)?;
+            run_steps(ctx, what, net, f, schedule, &x, map)
+        }
+        ScriptSolver::FromFn(f) => run_steps(ctx, what, net, f, schedule, x, map),
+        other => run_plan(ctx, what, net, &solvers::plan_of(ctx, other, schedule)?, x, prior, map),
+    }
+}
+
+/// Unit-variance noise for samples `first..first + n`, of the denoiser's own shape, f32 on the CPU.
+fn unit_noise(net: &DynDenoiser, n: i64, map: &Map) -> RhaiResult<Tensor> {
+    let n = usize::try_from(n)
+        .ok()
+        .filter(|n| *n > 0)
+        .ok_or_else(|| Error::value(format!("sample: the number of samples must be at least 1, but is {n}")))?;
+    let Some(shape) = net.sample_shape() else {
+        let e = Error::value("sample: this denoiser does not fix the shape of its samples");
+        return Err(e.hint("give the noise itself, e.g. `noise([16, 3, 32, 32])`, in place of a number").into());
+    };
+    let get = |key: &str| map.get(key).and_then(|v| v.as_int().ok()).unwrap_or(0) as u64;
+    let shape: Vec<usize> = std::iter::once(n).chain(shape).collect();
+    let like = Tensor::zeros(shape, DType::F32, &Device::Cpu).map_err(Error::from)?;
+    Ok(rows::start_like(get("seed"), get("first"), &like)?)
+}
+
+#[export_module]
+pub mod api {
+    /// Solves the sampling ODE or SDE from x_T with a solver over the steps of a schedule.
+    ///
+    /// `x_t`: [B, …] at time `schedule.t[0]`, in the noise schedule's own scaling; a partial interval starts from any x at its t.
+    /// Options: `cond` (a class, an array of classes, rows [B, …], "none"; absent: classes drawn by seed for a network that has
+    /// them), `seed` (default 0) and `first` (number of the first sample) for noise and classes, `trajectory` (true: returns
+    /// `#{ x, trajectory, t, nfe }`), `callback` (`|s|` with `s.step`, `s.t`, `s.x`, `s.output`, at the end of each step), `batch` (rows at a
+    /// time where nothing is differentiated, default 64), `remat` (true: repeat evaluations in the reverse pass; false: keep their
+    /// activations; "auto", the default: keep them unless they are estimated at more than `budget` GiB, default 4).
+    /// Gradients reach x_T, the schedule's `t` and `t_eval`. Fails where a state is not finite, naming the step and the time.
+    ///
+    /// Example: `solve(net, solver::unipc(), schedule::logsnr(net.noise, 5), x_t)`
+    #[rhai_fn(name = "solve", return_raw)]
+    pub fn solve(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        solver: ScriptSolver,
+        schedule: Schedule,
+        x_t: Tensor,
+    ) -> RhaiResult<Dynamic> {
+        with_schedule(&ctx, &net, &solver, &schedule, &x_t, false, Map::new())
+    }
+    /// Solves from x_T, with options.
+    #[rhai_fn(name = "solve", return_raw)]
+    pub fn solve_with(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        solver: ScriptSolver,
+        schedule: Schedule,
+        x_t: Tensor,
+        options: Map,
+    ) -> RhaiResult<Dynamic> {
+        with_schedule(&ctx, &net, &solver, &schedule, &x_t, false, options)
+    }
+    /// Runs a plan from x_T; gradients reach x_T and whatever the plan was made from.
+    ///
+    /// Example: `solve(net, plan::from_matrix(variable(a), t_eval), x_t)`
+    #[rhai_fn(name = "solve", return_raw)]
+    pub fn solve_plan(ctx: NativeCallContext, net: DynDenoiser, plan: Tracked, x_t: Tensor) -> RhaiResult<Dynamic> {
+        run_plan(&ctx, "solve", &net, &plan, &x_t, false, Map::new())
+    }
+    /// Runs a plan from x_T, with the options of `solve`.
+    #[rhai_fn(name = "solve", return_raw)]
+    pub fn solve_plan_with(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        plan: Tracked,
+        x_t: Tensor,
+        options: Map,
+    ) -> RhaiResult<Dynamic> {
+        run_plan(&ctx, "solve", &net, &plan, &x_t, false, options)
+    }
+    /// Samples from unit-variance noise: `solve` from x_T = prior_std(t_0) · z.
+    ///
+    /// `z`: noise [B, …], or a number of samples to draw by `seed` and `first`. Options: as `solve`.
+    ///
+    /// Example: `sample(net, solver::unipc(), schedule::logsnr(net.noise, 5), noise([16, 1, 28, 28]))`
+    #[rhai_fn(name = "sample", return_raw)]
+    pub fn sample(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        solver: ScriptSolver,
+        schedule: Schedule,
+        z: Tensor,
+    ) -> RhaiResult<Dynamic> {
+        with_schedule(&ctx, &net, &solver, &schedule, &z, true, Map::new())
+    }
+    /// Samples from unit-variance noise, with options.
+    #[rhai_fn(name = "sample", return_raw)]
+    pub fn sample_with(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        solver: ScriptSolver,
+        schedule: Schedule,
+        z: Tensor,
+        options: Map,
+    ) -> RhaiResult<Dynamic> {
+        with_schedule(&ctx, &net, &solver, &schedule, &z, true, options)
+    }
+    /// Draws `n` samples; their noise comes from seed 0.
+    ///
+    /// Example: `sample(net, solver::unipc(), schedule::logsnr(net.noise, 5), 16)`
+    #[rhai_fn(name = "sample", return_raw)]
+    pub fn sample_n(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        solver: ScriptSolver,
+        schedule: Schedule,
+        n: i64,
+    ) -> RhaiResult<Dynamic> {
+        sample_n_with(ctx, net, solver, schedule, n, Map::new())
+    }
+    /// Draws `n` samples, with options.
+    #[rhai_fn(name = "sample", return_raw)]
+    pub fn sample_n_with(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        solver: ScriptSolver,
+        schedule: Schedule,
+        n: i64,
+        options: Map,
+    ) -> RhaiResult<Dynamic> {
+        let z = unit_noise(&net, n, &options)?;
+        with_schedule(&ctx, &net, &solver, &schedule, &z, true, options)
+    }
+    /// Runs a plan from unit-variance noise.
+    ///
+    /// Example: `sample(net, plan, z)`
+    #[rhai_fn(name = "sample", return_raw)]
+    pub fn sample_plan(ctx: NativeCallContext, net: DynDenoiser, plan: Tracked, z: Tensor) -> RhaiResult<Dynamic> {
+        run_plan(&ctx, "sample", &net, &plan, &z, true, Map::new())
+    }
+    /// Runs a plan from unit-variance noise, with the options of `solve`.
+    #[rhai_fn(name = "sample", return_raw)]
+    pub fn sample_plan_with(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        plan: Tracked,
+        z: Tensor,
+        options: Map,
+    ) -> RhaiResult<Dynamic> {
+        run_plan(&ctx, "sample", &net, &plan, &z, true, options)
+    }
+}

@@ -1,0 +1,273 @@
+//! The command line: what to run, with which settings, and the exit code.
+use super::session::{Failure, Outcome, Session, Settings, quiet_panics};
+use super::{check, repl, report};
+use crate::script::engine::{STACK, write_line};
+use crate::script::{host, modules, params};
+use crate::tensor::device;
+use crate::{Error, Result};
+use clap::Parser;
+use rhai::Dynamic;
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// A script ended with an error.
+const FAILED: u8 = 1;
+/// The command line was wrong.
+const USAGE: u8 = 2;
+/// Stopped by Ctrl-C.
+const INTERRUPTED: u8 = 130;
+
+const AFTER: &str = "\
+Commands:
+  ld3sh SCRIPT          run a script; SCRIPT --help lists its parameters
+  ld3sh check SCRIPT    parse and check it without computing
+  ld3sh -               run a script from standard input
+  ld3sh                 open the REPL
+
+LD3SH_PATH: folders (separated by `:`) in which `import` looks for modules";
+
+/// A scripting environment for few-step sampling of diffusion models
+#[derive(Parser)]
+#[command(name = "ld3sh", version, disable_help_flag = true, after_help = AFTER, term_width = 100)]
+struct Args {
+    /// The script to run, or `check` and the script to check
+    #[arg(value_name = "SCRIPT", num_args = 0..=2)]
+    words: Vec<String>,
+    /// Evaluate CODE and print its value
+    #[arg(short = 'e', value_name = "CODE", conflicts_with = "words", allow_hyphen_values = true)]
+    code: Option<String>,
+    /// Set a parameter of the script (may be repeated)
+    #[arg(long = "set", value_name = "NAME=VALUE")]
+    set: Vec<String>,
+    /// Where tensors live: cpu, cuda, cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: String,
+    /// The seed that `seed()` returns to the script
+    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
+    seed: i64,
+    /// The folder for the script's files
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    out: PathBuf,
+    /// No progress reports
+    #[arg(long)]
+    quiet: bool,
+    /// Threads to compute with; all cores by default
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
+    /// Print help: ld3sh's, or the given script's
+    #[arg(short = 'h', long)]
+    help: bool,
+}
+
+/// Whether a second Ctrl-C ends the process (it does, except in a REPL).
+static SECOND_ENDS: AtomicBool = AtomicBool::new(true);
+
+/// Reads the command line and does what it says, on a thread with a stack that is large enough.
+pub fn main() -> ExitCode {
+    let args = match Args::try_parse() {
+        Ok(a) => a,
+        Err(e) => {
+            let code = if e.use_stderr() { USAGE } else { 0 };
+            let text = e.render().to_string();
+            if code == 0 {
+                write_line(std::io::stdout(), text.trim_end());
+            } else {
+                write_line(std::io::stderr(), text.trim_end());
+            }
+            return ExitCode::from(code);
+        }
+    };
+    quiet_panics();
+    // without a handler Ctrl-C ends the process, which is no worse than failing here
+    let _ = ctrlc::set_handler(|| {
+        if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {
+            std::process::exit(INTERRUPTED.into());
+        }
+        crate::host::cancel();
+    });
+    let worker = std::thread::Builder::new().name("script".into()).stack_size(STACK).spawn(move || start(args));
+    let code = match worker.map(std::thread::JoinHandle::join) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_)) => {
+            write_line(std::io::stderr(), "error: ld3sh itself failed. This is a bug in ld3sh: please report it.");
+            FAILED
+        }
+        Err(e) => {
+            write_line(std::io::stderr(), &format!("error: cannot start the script's thread: {e}"));
+            FAILED
+        }
+    };
+    ExitCode::from(code)
+}
+
+fn color() -> bool {
+    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+fn usage(e: &Error) -> u8 {
+    write_line(std::io::stderr(), &report::render_plain(e, color()));
+    USAGE
+}
+
+/// Prints an uncaught error; returns the exit code.
+fn failed(f: Failure, session: &Session) -> u8 {
+    let code = if f.cancelled() { INTERRUPTED } else { FAILED };
+    write_line(std::io::stderr(), &report::render(f, session, color()));
+    code
+}
+
+/// What was asked for.
+enum Task {
+    Repl,
+    Code(String),
+    Run(String),
+    Check(String),
+}
+
+fn task(args: &Args) -> Result<Task> {
+    if let Some(code) = &args.code {
+        return Ok(Task::Code(code.clone()));
+    }
+    match args.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        [] if std::io::stdin().is_terminal() => Ok(Task::Repl),
+        [] => Ok(Task::Run("-".into())),
+        ["check"] if !Path::new("check").is_file() => {
+            Err(Error::value("`ld3sh check` needs a script").hint("`ld3sh check script.rhai`"))
+        }
+        ["check", script] => Ok(Task::Check(script.to_string())),
+        [script] => Ok(Task::Run(script.to_string())),
+        [_, extra, ..] => {
+            let e = Error::value(format!("unexpected argument `{extra}`"));
+            Err(e.hint(format!("parameters are set with `--set name=value`, like `--set {extra}`")))
+        }
+    }
+}
+
+fn settings(args: &Args) -> Result<()> {
+    device::set_default_device(device::parse_device(&args.device).map_err(|e| e.context("--device"))?);
+    if let Some(n) = args.threads {
+        if !(1..=4096).contains(&n) {
+            return Err(Error::value(format!("--threads must be from 1 to 4096, not {n}")));
+        }
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+        pool.map_err(|e| Error::value(format!("--threads {n}: {e}")))?;
+    }
+    host::set_quiet(args.quiet);
+    Ok(())
+}
+
+fn start(args: Args) -> u8 {
+    if args.help && args.words.is_empty() {
+        let text = <Args as clap::CommandFactory>::command().render_help().to_string();
+        write_line(std::io::stdout(), text.trim_end());
+        return 0;
+    }
+    let task = match settings(&args).and_then(|()| task(&args)) {
+        Ok(t) => t,
+        Err(e) => return usage(&e),
+    };
+    let mut session = Session::new(Settings { seed: args.seed, out: args.out.clone() });
+    match task {
+        Task::Repl => {
+            if let Some(s) = args.set.first() {
+                let e = Error::value(format!("--set {s} has no script to set a parameter of"));
+                return usage(&e.hint("`ld3sh script.rhai --set name=value`"));
+            }
+            SECOND_ENDS.store(false, Ordering::SeqCst);
+            repl::run(&mut session)
+        }
+        Task::Code(code) => script(&mut session, "-e", &code, &args, false),
+        Task::Run(path) | Task::Check(path) if !readable(&path) => {
+            let e = Error::new(crate::Kind::Io, format!("there is no script `{path}`"));
+            usage(&near_script(&path).into_iter().fold(e, |e, n| e.hint(format!("did you mean `{n}`?"))))
+        }
+        Task::Run(path) => file(&mut session, &path, &args, false),
+        Task::Check(path) => file(&mut session, &path, &args, true),
+    }
+}
+
+fn readable(path: &str) -> bool {
+    path == "-" || Path::new(path).exists()
+}
+
+/// A script beside the one that was not found, with nearly its name.
+fn near_script(path: &str) -> Option<String> {
+    let path = Path::new(path);
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
+    let entries = std::fs::read_dir(parent.unwrap_or(Path::new("."))).ok()?;
+    let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
+    names.retain(|n| n.ends_with(".rhai"));
+    names.sort();
+    let near = crate::error::nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    Some(parent.map_or(near.into(), |p| p.join(near).display().to_string()))
+}
+
+fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 {
+    let text = if path == "-" {
+        let mut bytes = Vec::new();
+        let read = std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io("-", "read", e));
+        read.and_then(|_| modules::decode(bytes, "standard input"))
+    } else {
+        modules::read_text(Path::new(path))
+    };
+    match text {
+        Ok(text) => {
+            let name = if path == "-" { "standard input" } else { path };
+            if path != "-" {
+                session.set_script(name, &text);
+            }
+            script(session, name, &modules::without_shebang(&text), args, check_only)
+        }
+        Err(e) => {
+            write_line(std::io::stderr(), &report::render_plain(&e, color()));
+            FAILED
+        }
+    }
+}
+
+/// Parses, then checks, explains or runs.
+fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only: bool) -> u8 {
+    let ast = match session.parse(name, text) {
+        Ok(a) => a,
+        Err(f) => return failed(f, session),
+    };
+    if check_only {
+        let failures = check::check(session, &ast);
+        if !failures.is_empty() {
+            failures.into_iter().for_each(|f| write_line(std::io::stderr(), &report::render(f, session, color())));
+            return FAILED;
+        }
+    }
+    let declared = match session.params(&ast) {
+        Ok(p) => p,
+        Err(f) => return failed(f, session),
+    };
+    if args.help {
+        write_line(std::io::stdout(), params::help(name, text, &declared).trim_end());
+        return 0;
+    }
+    if let Err(e) = session.set_params(declared, &args.set) {
+        return usage(&e);
+    }
+    if check_only {
+        write_line(std::io::stdout(), &format!("{name}: ok"));
+        return 0;
+    }
+    match session.evaluate(&ast) {
+        Ok(Outcome::Value(v)) => {
+            if args.code.is_some() && !v.is_unit() {
+                write_line(std::io::stdout(), &session.print_form(&v));
+            }
+            0
+        }
+        Ok(Outcome::Exit(v)) => exit_code(&v),
+        Err(f) => failed(f, session),
+    }
+}
+
+/// The exit code that `exit(v)` asks for.
+pub fn exit_code(v: &Dynamic) -> u8 {
+    v.as_int().ok().and_then(|i| u8::try_from(i).ok()).unwrap_or(0)
+}

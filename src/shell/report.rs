@@ -1,0 +1,255 @@
+//! Uncaught errors as rustc prints them: place, line, what is wrong, what would help, and the calls that led there.
+use super::names::Names;
+use super::session::{Failure, Session};
+use crate::error::nearest;
+use crate::script::error::Caught;
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
+use rhai::{EvalAltResult, ParseErrorType, Position};
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+/// How many callers are shown at each end of a long chain.
+const CALLERS: usize = 3;
+
+/// A place and what stands there.
+struct Frame {
+    source: String,
+    at: Position,
+    text: String,
+}
+
+/// Renders a failure for the terminal (`color`) or for plain text.
+pub fn render(failure: Failure, session: &Session, color: bool) -> String {
+    let mut frames = Vec::new();
+    let mut source = failure.source;
+    let mut error = failure.error;
+    loop {
+        match *error {
+            EvalAltResult::ErrorInFunctionCall(name, callee, inner, at) => {
+                let text = if name.contains('$') { "this closure".into() } else { format!("`{name}`") };
+                frames.push(Frame { source: source.clone(), at, text: format!("in {text}, called here") });
+                if !callee.is_empty() {
+                    source = callee;
+                }
+                error = inner;
+            }
+            EvalAltResult::ErrorInModule(name, inner, at) => {
+                frames.push(Frame { source: source.clone(), at, text: format!("in module `{name}`, imported here") });
+                source = name;
+                error = inner;
+            }
+            _ => break,
+        }
+    }
+    let at = error.take_position();
+    let told = describe(&error, session, !frames.is_empty());
+    frames.retain(|f| !f.at.is_none() && (f.at != at || f.source != source));
+    frames.reverse();
+    let run = session.run().borrow();
+    draw(&told, &Frame { source, at, text: told.label.clone() }, &frames, &run.sources, color)
+}
+
+/// Renders an error that has no place in a script (a bad `--set`).
+pub fn render_plain(error: &crate::Error, color: bool) -> String {
+    let told = Told {
+        message: error.message().into(),
+        label: String::new(),
+        helps: error.fix().map(String::from).into_iter().collect(),
+    };
+    let nowhere = Frame { source: String::new(), at: Position::NONE, text: String::new() };
+    draw(&told, &nowhere, &[], &BTreeMap::new(), color)
+}
+
+/// Message, the note at the underlined token, and help lines.
+struct Told {
+    message: String,
+    label: String,
+    helps: Vec<String>,
+}
+
+fn told(message: impl Into<String>) -> Told {
+    Told { message: message.into(), label: String::new(), helps: vec![] }
+}
+
+impl Told {
+    fn label(mut self, label: impl Into<String>) -> Self {
+        self.label = label.into();
+        self
+    }
+    fn help(mut self, help: impl Into<String>) -> Self {
+        self.helps.push(help.into());
+        self
+    }
+}
+
+fn describe(error: &EvalAltResult, session: &Session, in_function: bool) -> Told {
+    use EvalAltResult as E;
+    match error {
+        E::ErrorRuntime(v, _) => match v.read_lock::<Caught>() {
+            Some(c) => {
+                let t = told(c.0.message());
+                c.0.fix().into_iter().fold(t, Told::help)
+            }
+            None => told(match v.is_unit() {
+                true => "the script threw an error without a message".into(),
+                false => session.print_form(v),
+            }),
+        },
+        E::ErrorParsing(p, _) => describe_parse(p, session),
+        E::ErrorVariableNotFound(name, _) => unknown_variable(name, session, in_function),
+        E::ErrorFunctionNotFound(signature, _) => unknown_function(signature, session),
+        E::ErrorModuleNotFound(name, _) => unknown_module(name, session),
+        E::ErrorTerminated(..) => told("stopped by Ctrl-C").label("was running here"),
+        E::ErrorStackOverflow(_) => told("calls are nested too deeply").help("does the recursion end?"),
+        E::ErrorDataRace(what, _) => told(format!("{what} is in use by the call that runs this closure"))
+            .help("copy it before the closure captures it: `let copy = x;`"),
+        E::ErrorAssignmentToConstant(name, _) => {
+            told(format!("`{name}` is a constant")).help("declare it with `let` to change it")
+        }
+        E::ErrorMismatchOutputType(want, got, _) | E::ErrorMismatchDataType(want, got, _) => {
+            told(format!("expected {want}, found {got}"))
+        }
+        E::ErrorSystem(what, e) if what.is_empty() => told(e.to_string()),
+        E::ErrorSystem(what, _) => told(what.as_str()),
+        other => told(other.to_string()),
+    }
+}
+
+fn describe_parse(p: &ParseErrorType, session: &Session) -> Told {
+    match p {
+        ParseErrorType::VariableUndefined(name) => unknown_variable(name, session, false),
+        ParseErrorType::ModuleUndefined(name) => unknown_module(name, session),
+        ParseErrorType::ExprTooDeep => {
+            told("this expression is nested too deeply").help("split it: give parts of it names with `let`")
+        }
+        ParseErrorType::UnexpectedEOF => {
+            told("the script ends in the middle of something").help("is a bracket or a quote left open?")
+        }
+        other => told(format!("syntax error: {other}")),
+    }
+}
+
+fn unknown_variable(name: &str, session: &Session, in_function: bool) -> Told {
+    let t = told(format!("unknown variable `{name}`"));
+    if in_function && session.scope().contains(name) {
+        return t
+            .label("functions do not see the script's variables")
+            .help(format!("pass `{name}` as an argument, or make it a `const` and write `global::{name}`"));
+    }
+    let names = Names::of(session.engine());
+    let variables: Vec<&str> = session.scope().iter_raw().map(|(n, ..)| n).collect();
+    let words = words(session);
+    let near = nearest(name, variables.iter().copied())
+        .or_else(|| nearest(name, words.iter().map(String::as_str).filter(|w| *w != name)))
+        .or_else(|| nearest(name, names.all()));
+    match near {
+        Some(n) => t.help(format!("did you mean `{n}`?")),
+        None => t.help(format!("declare it first: `let {name} = …;`")),
+    }
+}
+
+/// The variables and functions that the session's sources define, as far as their text shows.
+fn words(session: &Session) -> Vec<String> {
+    let run = session.run().borrow();
+    let mut found = Vec::new();
+    for text in run.sources.values() {
+        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
+        while let Some(w) = words.next() {
+            if matches!(w, "let" | "const" | "fn" | "for")
+                && let Some(name) = words.next()
+            {
+                found.push(name.to_string());
+            }
+        }
+    }
+    found
+}
+
+fn unknown_function(signature: &str, session: &Session) -> Told {
+    let (name, types) = match signature.split_once('(') {
+        Some((n, t)) => (n.trim(), t.trim_end().trim_end_matches(')')),
+        None => (signature.trim(), ""),
+    };
+    let types = types.replace("&str | ImmutableString | String", "string");
+    let names = Names::of(session.engine());
+    let known = names.signatures(name);
+    if !known.is_empty() {
+        let t = told(format!("`{name}` does not take ({types})")).label("no version of it fits these arguments");
+        let mut list: Vec<String> = known.iter().take(6).map(|s| format!("  {s}")).collect();
+        if known.len() > 6 {
+            list.push(format!("  … and {} more", known.len() - 6));
+        }
+        return t.help(format!("it takes one of\n{}", list.join("\n")));
+    }
+    let words = words(session);
+    if words.iter().any(|w| w == name) {
+        let n = if types.is_empty() { 0 } else { types.split(", ").count() };
+        return told(format!("there is no `{name}` that takes {n} argument{}", if n == 1 { "" } else { "s" }))
+            .label(format!("called with ({types})"));
+    }
+    let t = told(format!("unknown function `{name}`")).label(format!("called with ({types})"));
+    match nearest(name, words.iter().map(String::as_str)).or_else(|| nearest(name, names.all())) {
+        Some(n) => t.help(format!("did you mean `{n}`?")),
+        None => t,
+    }
+}
+
+fn unknown_module(name: &str, session: &Session) -> Told {
+    let names = Names::of(session.engine());
+    let root = name.split("::").next().unwrap_or(name);
+    let built_in = crate::script::modules::STDLIB.iter().map(|(n, _)| *n);
+    let t = told(format!("unknown module `{root}`"));
+    if built_in.clone().any(|n| n == root) {
+        return t.help(format!("import it first: `import \"{root}\" as {root};`"));
+    }
+    match nearest(root, names.namespaces().into_iter().chain(built_in)) {
+        Some(n) => t.help(format!("did you mean `{n}`?")),
+        None => t,
+    }
+}
+
+/// The bytes of the token at a position.
+fn token(text: &str, at: Position) -> Option<Range<usize>> {
+    let line = at.line()?;
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let rest = text.get(start..)?;
+    let column = at.position().unwrap_or(1).max(1) - 1;
+    let begin = start + rest.char_indices().nth(column).map_or(rest.len(), |(i, _)| i);
+    let rest = &text[begin..];
+    let word = |c: char| c.is_alphanumeric() || c == '_';
+    let length = match rest.chars().next() {
+        None | Some('\n') => 0,
+        Some(c) if word(c) => rest.find(|c| !word(c)).unwrap_or(rest.len()),
+        Some(q @ ('"' | '`')) => rest[1..].find(q).map_or(1, |n| n + 2),
+        Some(c) => c.len_utf8(),
+    };
+    Some(begin..begin + length)
+}
+
+fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String, String>, color: bool) -> String {
+    let snippet = |f: &Frame, kind: AnnotationKind| -> Option<Snippet<annotate_snippets::Annotation>> {
+        let text = sources.get(&f.source)?;
+        let mark = kind.span(token(text, f.at)?);
+        let mark = if f.text.is_empty() { mark } else { mark.label(f.text.clone()) };
+        Some(Snippet::source(text.clone()).path(f.source.clone()).annotation(mark))
+    };
+    let mut main = Level::ERROR.primary_title(told.message.clone()).elements(snippet(place, AnnotationKind::Primary));
+    for h in &told.helps {
+        main = main.element(Level::HELP.message(h.clone()));
+    }
+    let mut groups: Vec<Group> = vec![main];
+    let hidden = callers.len().saturating_sub(2 * CALLERS);
+    for (i, f) in callers.iter().enumerate() {
+        if hidden > 1 && (CALLERS..callers.len() - CALLERS).contains(&i) {
+            if i == CALLERS {
+                groups.push(Group::with_title(Level::NOTE.secondary_title(format!("… {hidden} more calls …"))));
+            }
+        } else if let Some(s) =
+            snippet(&Frame { source: f.source.clone(), at: f.at, text: String::new() }, AnnotationKind::Primary)
+        {
+            groups.push(Level::NOTE.secondary_title(f.text.clone()).element(s));
+        }
+    }
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    renderer.render(&groups)
+}

@@ -1,0 +1,115 @@
+//! Adams–Bashforth solvers on the noise prediction: iPNDM with the weights of equal steps (Zhang & Chen 2023; Liu et
+//! al. 2022), iPNDM-v with those of the actual steps in the VE noise level, and DEIS tAB (Zhang & Chen 2023, eq. 15), which
+//! extrapolates in t and integrates exactly.
+use super::expo::Expo;
+use super::grid::Draft;
+use crate::Result;
+use crate::denoise::Prediction;
+use crate::plan::{Label, Lin, Plan};
+use crate::real::Real;
+
+/// Adams–Bashforth weights for equal steps, newest first.
+const WEIGHTS: [&[f64]; 4] = [
+    &[1.0],
+    &[3.0 / 2.0, -1.0 / 2.0],
+    &[23.0 / 12.0, -16.0 / 12.0, 5.0 / 12.0],
+    &[55.0 / 24.0, -59.0 / 24.0, 37.0 / 24.0, -9.0 / 24.0],
+];
+
+/// How the history is weighted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Weights {
+    /// Those of equal steps, inside the exponential-integrator first-order update.
+    Equal,
+    /// The extrapolation in the VE noise level σ/α, integrated exactly.
+    Sigma,
+    /// The extrapolation in t, integrated over σ/α.
+    Time,
+}
+
+/// N evaluations for N steps; warms up through the lower orders.
+pub(super) fn plan(mut d: Draft, order: usize, weights: Weights) -> Result<Plan> {
+    let mut x = d.start();
+    let mut eps: Vec<Lin> = vec![];
+    for i in 1..=d.steps() {
+        let (s, t) = (d.pts[i - 1].clone(), d.pts[i].clone());
+        let step = Expo::new(&s, &t, Prediction::Noise)?;
+        eps.insert(0, d.eval(x, i - 1, Prediction::Noise));
+        eps.truncate(order);
+        let p = eps.len();
+        // Σ w = α_t (σ_s/α_s − σ_t/α_t): minus the coefficient of a constant prediction
+        let w: Vec<Real> = if weights == Weights::Equal || p == 1 {
+            WEIGHTS[p - 1].iter().map(|w| &step.first * *w).collect()
+        } else {
+            let sigma = |i: usize| &d.pts[i].sigma / &d.pts[i].alpha;
+            let c = if weights == Weights::Sigma {
+                let nodes: Vec<Real> = (0..p).map(|j| sigma(i - 1 - j)).collect();
+                integrals(&nodes, &panels_in_sigma(&sigma(i), &nodes[0]), |s| s.clone())
+            } else {
+                let nodes: Vec<Real> = (0..p).map(|j| d.pts[i - 1 - j].t.clone()).collect();
+                let panels = panels_in_lambda(&sigma(i), &sigma(i - 1));
+                integrals(&nodes, &panels, |s| d.noise.t_of_sigma(s))
+            };
+            c.into_iter().map(|c| c * &t.alpha).collect()
+        };
+        let v = eps.iter().zip(w).fold(x * &step.a, |v, (e, w)| v - e * w);
+        x = d.step(v, i, Label::Step);
+    }
+    d.finish(x)
+}
+
+/// Points and weights of a quadrature over σ.
+type Quadrature = Vec<(Real, Real)>;
+
+/// ∫ L_j(u(σ)) dσ for the Lagrange polynomials L_j on `nodes`.
+fn integrals(nodes: &[Real], quadrature: &Quadrature, u: impl Fn(&Real) -> Real) -> Vec<Real> {
+    let mut sums = vec![Real::from(0.0); nodes.len()];
+    for (sigma, weight) in quadrature {
+        let u = u(sigma);
+        for (j, sum) in sums.iter_mut().enumerate() {
+            let l = nodes.iter().enumerate().filter(|(k, _)| *k != j);
+            let l = l.fold(weight.clone(), |l, (_, n)| l * (&u - n) / (&nodes[j] - n));
+            *sum = &*sum + l;
+        }
+    }
+    sums
+}
+
+/// Gauss–Legendre with 8 points on [-1, 1]: exact for polynomials up to degree 15.
+const GAUSS: [(f64, f64); 4] = [
+    (0.183_434_642_495_649_8, 0.362_683_783_378_362_0),
+    (0.525_532_409_916_329_0, 0.313_706_645_877_887_3),
+    (0.796_666_477_413_626_7, 0.222_381_034_453_374_5),
+    (0.960_289_856_497_536_3, 0.101_228_536_290_376_3),
+];
+
+/// One panel in σ over [lo, hi]: enough for polynomials in σ.
+fn panels_in_sigma(lo: &Real, hi: &Real) -> Quadrature {
+    let (mid, half) = ((hi + lo) * 0.5, (hi - lo) * 0.5);
+    let signed = GAUSS.iter().flat_map(|(x, w)| [(*x, *w), (-*x, *w)]);
+    signed.map(|(x, w)| (&mid + &half * x, &half * w)).collect()
+}
+
+/// Panels of equal width in ln σ over [lo, hi], none wider than 1/2, so that what is smooth in λ is integrated to rounding; from
+/// σ = 0 the first panel is in σ.
+fn panels_in_lambda(lo: &Real, hi: &Real) -> Quadrature {
+    let mut quadrature = vec![];
+    let floor = if lo.v() > 0.0 {
+        lo.clone()
+    } else {
+        let floor = hi * 1e-3;
+        quadrature = panels_in_sigma(lo, &floor);
+        floor
+    };
+    let (a, b) = (floor.ln(), hi.ln());
+    let n = (((b.v() - a.v()) * 2.0).ceil() as usize).clamp(1, 200);
+    let width = (&b - &a) * (1.0 / n as f64);
+    for k in 0..n {
+        let from = &a + &width * (k as f64);
+        for (u, w) in panels_in_sigma(&from, &(&from + &width)) {
+            let sigma = u.exp();
+            quadrature.push((sigma.clone(), w * sigma));
+        }
+    }
+    quadrature
+}

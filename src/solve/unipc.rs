@@ -1,0 +1,124 @@
+//! UniPC (Zhao et al. 2023, algorithms 1 and 2): a multistep predictor of any order with a corrector that reuses the
+//! next evaluation, in the B(h) variants bh1 (B = z) and bh2 (B = e^z − 1).
+use super::expo::{Expo, phi};
+use super::grid::{Draft, Point, order_at, usable};
+use super::{UnipcOptions, Variant};
+use crate::plan::{Label, Lin, Node, Plan};
+use crate::real::Real;
+use crate::{Error, Kind, Result};
+
+/// N evaluations for N steps: the corrector of a step uses the evaluation of the next, and there is none after the last.
+pub(super) fn plan(mut d: Draft, order: usize, o: &UnipcOptions) -> Result<Plan> {
+    let n = d.steps();
+    let mut x = d.start();
+    let mut m: Vec<Lin> = vec![d.eval(x, 0, o.predicts)];
+    for i in 1..=n {
+        let p = usable(&d.pts, i, order_at(order, i, n, o.lower_order_final));
+        let step = Update::new(&d.pts, i, p, o)?;
+        let predicted = step.predict(x, &m)?;
+        if i == n {
+            x = d.step(predicted, i, Label::Step);
+            break;
+        }
+        if !o.corrector || !step.expo.is_finite() {
+            x = d.step(predicted, i, Label::Step);
+            m.insert(0, d.eval(x, i, o.predicts));
+        } else {
+            let guess = d.inner(predicted, &d.pts[i].t.clone(), Label::Predicted);
+            let next = d.eval(guess, i, o.predicts);
+            let corrected = step.correct(x, &m, &next)?;
+            x = d.step(corrected, i, Label::Corrected);
+            m.insert(0, next);
+        }
+        m.truncate(order.max(1));
+    }
+    d.finish(x)
+}
+
+/// The step to one step end.
+struct Update {
+    expo: Expo,
+    order: usize,
+    /// r_k = (λ_{i−1−k} − λ_{i−1}) / h for the history, then 1 for the new point.
+    r: Vec<Real>,
+    /// B(h).
+    b_h: Real,
+}
+
+impl Update {
+    fn new(pts: &[Point], i: usize, order: usize, o: &UnipcOptions) -> Result<Update> {
+        let expo = Expo::new(&pts[i - 1], &pts[i], o.predicts)?;
+        let mut r: Vec<Real> = (1..order).map(|k| (&pts[i - 1 - k].lambda - &pts[i - 1].lambda) / &expo.h).collect();
+        r.push(1.0.into());
+        let b_h = match o.variant {
+            Variant::Bh1 => expo.z.clone(),
+            Variant::Bh2 => expo.z.exp_m1(),
+        };
+        Ok(Update { expo, order, r, b_h })
+    }
+    /// ρ from R ρ = b with R[i][k] = r_kⁱ, b[i] = z φ_{i+2}(z) (i+1)! / B(h), for the first `n` points.
+    fn rho(&self, n: usize) -> Result<Vec<Real>> {
+        let z = &self.expo.z;
+        let mut factorial = 1.0;
+        let (mut rows, mut b) = (vec![], vec![]);
+        for i in 0..n {
+            factorial *= (i + 1) as f64;
+            rows.push(self.r[..n].iter().map(|r| r.powi(i as i32)).collect());
+            b.push(z * phi(i + 2, z) * factorial / &self.b_h);
+        }
+        solve(rows, b)
+    }
+    /// The first-order part, which predictor and corrector share.
+    fn base(&self, x: Node, m: &[Lin]) -> Lin {
+        x * &self.expo.a - &m[0] * &self.expo.first
+    }
+    /// Σ ρ_k (m_k − m_0) / r_k over the history.
+    fn history(&self, m: &[Lin], rho: &[Real]) -> Lin {
+        let parts = self.r.iter().zip(&m[1..]).zip(rho);
+        parts.take(self.order - 1).fold(Lin::default(), |sum, ((r, mk), rho)| sum + (mk - &m[0]) * (rho / r))
+    }
+    fn predict(&self, x: Node, m: &[Lin]) -> Result<Lin> {
+        let rho = match self.order {
+            1 => return Ok(self.base(x, m)),
+            // the simplified form that the method defines for order 2
+            2 => vec![Real::from(0.5)],
+            p => self.rho(p - 1)?,
+        };
+        Ok(self.base(x, m) - self.history(m, &rho) * (&self.expo.e * &self.b_h))
+    }
+    fn correct(&self, x: Node, m: &[Lin], next: &Lin) -> Result<Lin> {
+        let rho = match self.order {
+            1 => vec![Real::from(0.5)],
+            p => self.rho(p)?,
+        };
+        let newest = (next - &m[0]) * &rho[self.order - 1];
+        Ok(self.base(x, m) - (self.history(m, &rho) + newest) * (&self.expo.e * &self.b_h))
+    }
+}
+
+/// Solves a small linear system by elimination with partial pivoting, differentiably.
+fn solve(mut a: Vec<Vec<Real>>, mut b: Vec<Real>) -> Result<Vec<Real>> {
+    let n = b.len();
+    for c in 0..n {
+        let pivot = (c..n).max_by(|i, j| a[*i][c].v().abs().total_cmp(&a[*j][c].v().abs())).unwrap_or(c);
+        if a[pivot][c].v() == 0.0 {
+            return Err(Error::new(Kind::Value, "unipc: two steps have the same signal-to-noise ratio"));
+        }
+        a.swap(c, pivot);
+        b.swap(c, pivot);
+        for r in c + 1..n {
+            let f = &a[r][c] / &a[c][c];
+            for k in c..n {
+                a[r][k] = &a[r][k] - &f * &a[c][k];
+            }
+            b[r] = &b[r] - &f * &b[c];
+        }
+    }
+    for c in (0..n).rev() {
+        for k in c + 1..n {
+            b[c] = &b[c] - &a[c][k] * &b[k];
+        }
+        b[c] = &b[c] / &a[c][c];
+    }
+    Ok(b)
+}

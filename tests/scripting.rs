@@ -1,0 +1,236 @@
+//! What scripts rely on, beyond Rhai: arithmetic, closures that keep their home, modules, parameters, caught errors.
+use ld3sh::host::{Callback, Host, Value};
+use ld3sh::script::error::RhaiResult;
+use ld3sh::script::host::{ScriptHost, callback};
+use ld3sh::shell::report;
+use ld3sh::shell::session::{Outcome, Session, Settings};
+use ld3sh::{Error, Kind};
+use rhai::{FnPtr, NativeCallContext};
+use std::cell::RefCell;
+use std::path::Path;
+use std::rc::Rc;
+
+/// A native object that calls back: what a denoiser does, in small.
+#[derive(Clone)]
+struct Net(Rc<RefCell<Option<Callback>>>);
+
+/// Runs `test` with a fresh session on a thread with the stack that the engine needs.
+fn session<T: Send + 'static>(test: impl FnOnce(&mut Session) -> T + Send + 'static) -> T {
+    let run = move || {
+        let mut s = Session::new(Settings { seed: 7, out: "out".into() });
+        let e = s.engine_mut();
+        e.register_type_with_name::<Net>("Net");
+        e.register_fn("make_net", || Net(Rc::default()));
+        e.register_fn("keep", |net: &mut Net, f: FnPtr| *net.0.borrow_mut() = Some(callback(f)));
+        e.register_fn("g", |_: &mut Net, x: i64| x * 2);
+        e.register_fn("f", |context: NativeCallContext, _: &mut Net, f: FnPtr| call(&context, &callback(f)));
+        e.register_fn("run", |context: NativeCallContext, net: &mut Net| {
+            let kept = net.0.borrow().clone();
+            call(&context, &kept.ok_or_else(|| Error::value("nothing kept"))?)
+        });
+        e.register_fn("refuse", || -> RhaiResult<()> {
+            Err(Error::shape("shapes differ", &[&[2, 3], &[4]]).hint("reshape one").into())
+        });
+        e.register_fn("fall", || -> i64 { panic!("a native bug") });
+        test(&mut s)
+    };
+    std::thread::Builder::new().stack_size(ld3sh::script::engine::STACK).spawn(run).unwrap().join().unwrap()
+}
+
+fn call(context: &NativeCallContext, f: &Callback) -> RhaiResult<i64> {
+    match ScriptHost::new(context).call(f, vec![Value::Int(21)])? {
+        Value::Int(i) => Ok(i),
+        _ => Err(Error::new(Kind::Type, "expected an integer").into()),
+    }
+}
+
+/// The values of several pieces of code, evaluated one after the other in one session; an error's report counts as a value.
+fn lines<const N: usize>(code: [&'static str; N]) -> [String; N] {
+    session(move |s| {
+        code.map(|c| match s.evaluate_line(c) {
+            Ok(Outcome::Value(v)) => s.show(&v),
+            Ok(Outcome::Exit(v)) => format!("exit {v}"),
+            Err(f) => report::render(f, s, false),
+        })
+    })
+}
+
+fn value(code: &'static str) -> String {
+    lines([code])[0].clone()
+}
+
+fn write(dir: &Path, name: &str, text: &str) {
+    std::fs::write(dir.join(name), text).unwrap();
+}
+
+#[test]
+fn integer_division_and_powers() {
+    for (code, want) in [
+        ("12 / 5", "2.4"),
+        ("12 / 4", "3"),
+        ("type_of(12 / 4)", "\"i64\""),
+        ("2 ** -1", "0.5"),
+        ("2 ** 10", "1024"),
+        ("const N = 12 / 5; N", "2.4"),
+        ("let x = 7; x /= 2; x", "3.5"),
+        ("let x = 2; x **= -2; x", "0.25"),
+        ("let a = [7]; a[0] /= 2; a", "[3.5]"),
+        ("1 + 0.5", "1.5"),
+        ("2.0 * 3", "6.0"),
+        ("7 % 4", "3"),
+        ("let nfe = 5; 12 / nfe", "2.4"),
+    ] {
+        assert_eq!(value(code), want, "{code}");
+    }
+    for code in ["9223372036854775807 + 1", "2 ** 64", "1 / 0", "-9223372036854775807 - 2", "3 ** 9223372036854775807"]
+    {
+        assert!(value(code).starts_with("error: "), "{code}: {}", value(code));
+    }
+}
+
+#[test]
+fn closure_that_captures_the_object_it_is_given_to() {
+    assert_eq!(value("let net = make_net(); net.f(|x| net.g(x))"), "42");
+    assert_eq!(value("let net = make_net(); let h = |x| net.g(x); net.f(h) + net.f(h)"), "84");
+    assert_eq!(value("fn start() { let net = make_net(); net.f(|x| net.g(x)) } start()"), "42");
+    assert_eq!(value("let net = make_net(); net.keep(|x| net.g(x) + 1); net.run()"), "43");
+}
+
+#[test]
+fn captured_numbers_are_still_shared() {
+    assert_eq!(value("let n = 0; let add = |x| { n += x; }; add.call(2); add.call(3); n"), "5");
+    assert_eq!(value("let a = [1]; let f = || a.len(); a.push(2); f.call()"), "2");
+    assert_eq!(value("let best = (); let f = |x| { best = x; }; f.call(4); best"), "4");
+}
+
+#[test]
+fn closures_of_modules_keep_their_home() {
+    let dir = tempfile::tempdir().unwrap();
+    write(
+        dir.path(),
+        "home.rhai",
+        "const K = 100;
+         fn helper(x) { x + global::K }
+         fn make() { |x| helper(x) }
+         fn make_with(k) { |x| helper(x) + k }
+         fn kept() { let net = make_net(); net.keep(|x| helper(x)); net }
+         fn apply(f, x) { f.call(x) }
+         fn apply_native(f) { make_net().f(f) }
+         fn apply_in_map(o, x) { let f = o.loss; f.call(x) }",
+    );
+    write(
+        dir.path(),
+        "main.rhai",
+        "import \"home\" as m;
+         const K = 1;
+         fn helper(x) { x + global::K }
+         fn local() { |x| helper(x) }
+         let out = [];
+         out.push(m::make().call(10));
+         out.push(m::make_with(1000).call(10));
+         out.push(m::kept().run());
+         out.push([1, 2].map(m::make()));
+         out.push(m::apply(|x| helper(x), 10));
+         out.push(m::apply(local(), 10));
+         out.push(m::apply(helper, 10));
+         out.push(m::apply(Fn(\"helper\"), 10));
+         out.push(m::apply_native(|x| helper(x)));
+         out.push(m::apply_native(helper));
+         out.push(m::apply_in_map(#{ loss: |x| helper(x) }, 10));
+         let inside = (); { import \"home\" as n; inside = n::make(); }
+         out.push(inside.call(10));
+         out",
+    );
+    let path = dir.path().join("main.rhai").display().to_string();
+    let shown = session(move |s| {
+        let text = std::fs::read_to_string(&path).unwrap();
+        s.set_script(&path, &text);
+        let ast = s.parse(&path, &text).map_err(|f| report::render(f, s, false)).unwrap();
+        match s.evaluate(&ast) {
+            Ok(Outcome::Value(v)) => s.show(&v),
+            Ok(Outcome::Exit(_)) => "exit".into(),
+            Err(f) => report::render(f, s, false),
+        }
+    });
+    assert_eq!(shown, "[110, 1110, 121, [101, 102], 11, 11, 11, 11, 22, 22, 11, 110]");
+}
+
+#[test]
+fn earlier_lines_live_on() {
+    let out = lines([
+        "fn twice(x) { 2 * x }",
+        "let k = 1;",
+        "let f = |x| twice(x) + k;",
+        "f.call(10)",
+        "let net = make_net(); net.keep(|x| twice(x));",
+        "net.run()",
+        "net.f(f)",
+        "fn twice(x) { 20 * x }",
+        "f.call(10)",
+        "net.f(twice)",
+        "import \"tables\" as t;",
+        "t::table([\"a\", \"b\"], [[\"x\", 1.5]])",
+        "const C = 3; fn c() { global::C }",
+        "c() + C",
+    ]);
+    for (i, want) in [(3, "21"), (5, "42"), (6, "43"), (8, "201"), (9, "420"), (13, "6")] {
+        assert_eq!(out[i], want, "line {i}");
+    }
+    assert_eq!(out[11], r#""a    b\n------\nx  1.5""#);
+}
+
+#[test]
+fn errors_leave_the_session_alive() {
+    let out = lines(["let a = 1;", "let b = nothing(a);", "fall()", "a + 1", "b", "make_net().f(|x| throw \"mine\")"]);
+    assert!(out[1].starts_with("error: unknown function `nothing`"), "{}", out[1]);
+    assert!(out[2].starts_with("error: ld3sh itself failed: a native bug"), "{}", out[2]);
+    assert!(!out[2].contains("backtrace"));
+    assert_eq!(out[3], "2");
+    assert!(out[4].starts_with("error: unknown variable `b`"), "{}", out[4]);
+    assert!(out[5].starts_with("error: mine"), "{}", out[5]);
+}
+
+#[test]
+fn native_errors_can_be_caught() {
+    let code = "let r = (); try { refuse(); } catch (e) { r = [e.kind, e.message, e.hint, e.shapes]; } r";
+    assert_eq!(value(code), "[\"shape\", \"shapes differ\", \"reshape one\", [[2, 3], [4]]]");
+    assert_eq!(value("let r = (); try { make_net().f(|x| throw #{ mine: x }); } catch (e) { r = e.mine; } r"), "21");
+    assert_eq!(value("let r = (); try { make_net().f(|x| refuse()); } catch (e) { r = e.kind; } r"), "\"shape\"");
+    assert!(value("refuse()").contains("help: reshape one"), "{}", value("refuse()"));
+}
+
+#[test]
+fn deep_recursion_and_nesting_are_errors() {
+    assert!(value("fn f(n) { 1 + f(n + 1) } f(0)").starts_with("error: calls are nested too deeply"));
+    assert_eq!(value("fn f(n) { if n == 0 { 0 } else { 1 + f(n - 1) } } f(5000)"), "5000");
+    let through_native = "fn again(net) { net.f(|x| again(net)) } again(make_net())";
+    assert!(value(through_native).starts_with("error: calls are nested too deeply"), "{}", value(through_native));
+    let deep: &'static str = Box::leak(format!("{}1{}", "(".repeat(5000), ")".repeat(5000)).into_boxed_str());
+    assert!(value(deep).starts_with("error: this expression is nested too deeply"));
+}
+
+#[test]
+fn versions_seed_and_folders() {
+    assert_eq!(value("require(\"0.1\"); seed()"), "7");
+    assert!(value("require(\"9.9\")").contains("this script needs ld3sh 9.9"));
+    assert!(value("require(\"new\")").contains("is not a version"));
+    assert_eq!(value("device()"), "\"cpu\"");
+    assert_eq!(value("provenance().seed"), "7");
+    assert_eq!(value("exit(3)"), "exit 3");
+}
+
+#[test]
+fn unknown_names_get_suggestions() {
+    for (code, want) in [
+        ("let schedule_a = 1; schedul_a", "did you mean `schedule_a`?"),
+        ("fn my_loss(x) { x } my_los(1)", "did you mean `my_loss`?"),
+        ("prnt(1)", "did you mean `print`?"),
+        ("tables::table([], [])", "import \"tables\" as tables;"),
+        ("import \"tabels\" as t;", "did you mean `tables`?"),
+        ("let k = 1; fn f() { k } f()", "functions do not see the script's variables"),
+        ("seed(1)", "it takes one of"),
+        ("fn mine(x) { x } mine(1, 2)", "there is no `mine` that takes 2 arguments"),
+    ] {
+        assert!(value(code).contains(want), "{code}:\n{}", value(code));
+    }
+}
