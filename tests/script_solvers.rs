@@ -23,7 +23,7 @@ fn engine() -> (Engine, Scope<'static>) {
     e.register_fn("div", |a: Tensor, b: Tensor| a.broadcast_div(&b).unwrap());
     e.register_fn("eps", |net: DynDenoiser, x: Tensor, t: Tensor| {
         let t = [t.to_scalar::<f64>().unwrap()];
-        let q = ld3sh::denoise::Query { x: &x, t: &t, cond: &NO_COND };
+        let q = ld3sh::denoise::Query { x: &x, t: &t, cond: &ld3sh::denoise::Cond::None };
         net.eval(&HOST, &q, ld3sh::denoise::Prediction::Noise).unwrap()
     });
     let noise: Noise =

@@ -80,7 +80,7 @@ fn remat_keeps_at_most_three_states_per_evaluation() {
             let n = solver.steps_for_nfe(nfe);
             let t: Vec<f64> = (0..=n).map(|i| 80.0 * (0.002f64 / 80.0).powf(i as f64 / n as f64)).collect();
             let t = grad::variable(&Tensor::from_vec(t, n + 1, &Device::Cpu).unwrap()).unwrap();
-            let s = Schedule { noise: noise.clone(), t: t.clone(), t_eval: None, name: "test".into() };
+            let s = Schedule { noise: noise.clone(), t: t.clone(), t_eval: None, name: "test".into(), record: Default::default() };
             let x = grad::variable(&Tensor::ones((1, elements), DType::F32, &Device::Cpu).unwrap()).unwrap();
             let plan = Tracked::new(&solver, &s).unwrap();
             let before = LIVE.load(Relaxed);

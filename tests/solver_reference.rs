@@ -70,7 +70,7 @@ impl Case {
         Tensor::from_vec(x.clone(), (ROWS, 1, 1, 2), &Device::Cpu).unwrap()
     }
     fn eval(&self, x: &V, t: f64, want: Prediction) -> V {
-        let q = Query { x: &self.tensor(x), t: &[t], cond: &NO_COND };
+        let q = Query { x: &self.tensor(x), t: &[t], cond: &Cond::None };
         values(&self.net.eval(&HOST, &q, want).unwrap())
     }
     fn eps(&self, x: &V, t: f64) -> V {
@@ -93,7 +93,13 @@ impl Case {
     }
     fn schedule(&self, t: &[f64], t_eval: &[f64]) -> Schedule {
         let of = |v: &[f64]| Tensor::from_slice(v, v.len(), &Device::Cpu).unwrap();
-        Schedule { noise: self.noise.clone(), t: of(t), t_eval: Some(of(t_eval)), name: "test".into() }
+        Schedule {
+            noise: self.noise.clone(),
+            t: of(t),
+            t_eval: Some(of(t_eval)),
+            name: "test".into(),
+            record: Default::default(),
+        }
     }
 
     /// The exact step s → t when the prediction is the polynomial in u(λ) through `nodes`: composite Gauss quadrature.
@@ -360,7 +366,7 @@ fn compare(name: &str, n: usize, solver: impl Into<Solver>, expected: impl Fn(&C
     let c = Case::new(name, n);
     let solver = solver.into();
     let plan = c.plan(&solver);
-    let got = plan.solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap();
+    let got = plan.solve(&(c.net.clone() as DynDenoiser), &HOST, &c.tensor(&c.x), &options(), None).unwrap();
     let d = distance(&values(&got.x), &expected(&c));
     assert!(d < 1e-10, "{name}, {n} steps, {}: {d:e}", plan.plan().name);
     if n > 2 {
@@ -372,7 +378,7 @@ fn compare(name: &str, n: usize, solver: impl Into<Solver>, expected: impl Fn(&C
 fn gradients(c: &Case, solver: &Solver) {
     let cot = c.tensor(&vec![0.7, -1.1, 0.4, 0.9]);
     let loss = |plan: &Tracked, x: &Tensor| {
-        let x0 = plan.solve(&dynamic(&c.net), &HOST, x, &options(), None).unwrap().x;
+        let x0 = plan.solve(&(c.net.clone() as DynDenoiser), &HOST, x, &options(), None).unwrap().x;
         (x0 * &cot).unwrap().sum_all().unwrap()
     };
     let at = |t: &[f64], te: &[f64], x: &V| -> f64 {
@@ -602,9 +608,9 @@ fn analytical_first_step_and_denoise_to_zero() {
             assert!(distance(&got.concat(), &rows.concat()) < 1e-10, "{name} {}", afs.describe());
             gradients(&c, &afs);
             let zero = Solver { denoise_to_zero: true, ..plain.clone() };
-            let x = c.plan(&plain).solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
+            let x = c.plan(&plain).solve(&(c.net.clone() as DynDenoiser), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
             let want = c.data(&values(&x), c.t_eval[4]);
-            let got = c.plan(&zero).solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
+            let got = c.plan(&zero).solve(&(c.net.clone() as DynDenoiser), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
             assert!(distance(&values(&got), &want) < 1e-10, "{name} {}", zero.describe());
             gradients(&c, &zero);
         }

@@ -54,7 +54,7 @@ fn every_reference_case_in_f64_with_gradients_and_in_f32() {
         let net = Gmm::new(noise.clone(), tensor(&g["means"]), numbers(&g["stds"]), numbers(&g["weights"]));
         let t = grad::variable(&tensor(&case["t"])).unwrap();
         let t_eval = grad::variable(&tensor(&case["t_eval"])).unwrap();
-        let schedule = Schedule { noise, t: t.clone(), t_eval: Some(t_eval.clone()), name: "fixture".into() };
+        let schedule = Schedule { noise, t: t.clone(), t_eval: Some(t_eval.clone()), name: "fixture".into(), record: Default::default() };
         let x_t = grad::variable(&tensor(&case["x_T"])).unwrap();
         let plan = Tracked::new(&solver(case), &schedule).unwrap();
         let label = format!("{} {} {} {}", case["schedule"], plan.plan().name, case["nfe"], case["variant"]);
@@ -62,7 +62,7 @@ fn every_reference_case_in_f64_with_gradients_and_in_f32() {
         for remat in [Remat::Always, Remat::Never] {
             net.evals.set(0);
             let opts = SolveOptions { remat, ..SolveOptions::default() };
-            let x = plan.solve(&dynamic(&net), &HOST, &x_t, &opts, None).unwrap();
+            let x = plan.solve(&(net.clone() as DynDenoiser), &HOST, &x_t, &opts, None).unwrap();
             assert_eq!(x.nfe, case["nfe"].as_u64().unwrap() as usize, "{label}");
             let d = distance(&values(&x.x), &want);
             worst[0] = worst[0].max(d);
@@ -82,7 +82,7 @@ fn every_reference_case_in_f64_with_gradients_and_in_f32() {
             }
         }
         let x32 = tensor(&case["x_T"]).to_dtype(DType::F32).unwrap();
-        let x = plan.solve(&dynamic(&net), &HOST, &x32, &SolveOptions::default(), None).unwrap().x;
+        let x = plan.solve(&(net.clone() as DynDenoiser), &HOST, &x32, &SolveOptions::default(), None).unwrap().x;
         assert_eq!(x.dtype(), DType::F32);
         let d = values(&x).iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         worst[4] = worst[4].max(d);

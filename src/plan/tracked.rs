@@ -1,6 +1,6 @@
 //! A plan together with the tensors that its numbers came from, so that [`crate::tensor::grad`] reaches time steps,
 //! evaluation times and coefficients through a solve.
-use super::run::{Keep, RunOptions, StepInfo, run};
+use super::run::{Keep, OnStep, RunOptions, run};
 use super::vector::dot;
 use super::{Plan, reverse};
 use crate::denoise::{Cond, DynDenoiser, Prediction};
@@ -209,7 +209,7 @@ impl Tracked {
         host: &dyn Host,
         x_t: &Tensor,
         opts: &SolveOptions,
-        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+        on_step: Option<OnStep>,
     ) -> Result<Solution> {
         self.solve_scaled(net, host, x_t, None, opts, on_step)
     }
@@ -223,7 +223,7 @@ impl Tracked {
         host: &dyn Host,
         z: &Tensor,
         opts: &SolveOptions,
-        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+        on_step: Option<OnStep>,
     ) -> Result<Solution> {
         let t0 = &self.plan.states[0].t;
         let prior = noise.prior_std(t0.v());
@@ -240,7 +240,7 @@ impl Tracked {
         z: &Tensor,
         scale: Option<Real>,
         opts: &SolveOptions,
-        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+        on_step: Option<OnStep>,
     ) -> Result<Solution> {
         let x_t = match &scale {
             Some(s) => z.detach().affine(s.v(), 0.0)?,

@@ -22,7 +22,7 @@ pub fn new(run: &SharedRun) -> Engine {
     engine.set_optimization_level(OptimizationLevel::None);
     engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
-    engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::UNIT));
+    engine.on_progress(|_| crate::host::cancel_requested().then_some(Dynamic::UNIT));
     engine.on_print(|text| write_line(std::io::stdout(), text));
     engine.on_debug(|text, source, at| {
         let text = match source {

@@ -15,8 +15,10 @@ pub fn register(engine: &mut Engine) {
     engine.register_fn("**=", |x: &mut Dynamic, y: INT| assign(x, y, "**=", power, |a, b| a.powf(b)));
 }
 
+type OfFloat = fn(FLOAT) -> FLOAT;
+
 /// Rhai's functions of a float, for integers too: `sqrt(256)`.
-const OF_FLOAT: [(&str, fn(FLOAT) -> FLOAT); 11] = [
+const OF_FLOAT: [(&str, OfFloat); 11] = [
     ("sqrt", FLOAT::sqrt),
     ("exp", FLOAT::exp),
     ("ln", FLOAT::ln),

@@ -72,7 +72,8 @@ pub fn is_open(text: &str) -> bool {
                 }
             }
             '/' if chars.peek() == Some(&'/') => {
-                if !chars.by_ref().any(|c| c == '\n') {
+                let more = chars.by_ref().any(|c| c == '\n');
+                if !more {
                     break;
                 }
             }
@@ -119,7 +120,7 @@ fn history_file() -> Option<PathBuf> {
 /// Reads and evaluates until Ctrl-D or `exit`; returns the exit code.
 pub fn run(session: &mut Session) -> u8 {
     let config = Config::builder().max_history_size(HISTORY).map(|b| b.auto_add_history(true).build());
-    let editor = config.and_then(|c| Editor::<Lines, FileHistory>::with_config(c));
+    let editor = config.and_then(Editor::<Lines, FileHistory>::with_config);
     let mut editor = match editor {
         Ok(e) => e,
         Err(e) => {
@@ -134,7 +135,7 @@ pub fn run(session: &mut Session) -> u8 {
         let _ = editor.load_history(file);
     }
     write_line(std::io::stdout(), &format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
-    let code = loop {
+    loop {
         match editor.readline("ld3> ") {
             Ok(line) => {
                 if let Some(file) = &history {
@@ -155,8 +156,7 @@ pub fn run(session: &mut Session) -> u8 {
                 break 1;
             }
         }
-    };
-    code
+    }
 }
 
 /// Evaluates a line and echoes its value; the exit code if the line asked to leave.

@@ -1,5 +1,4 @@
 //! Shared by the solver tests: small noise schedules, an exact Gaussian-mixture denoiser, and a counter of evaluations.
-#![allow(dead_code)]
 use candle_core::{DType, Device, Tensor, Var};
 use ld3sh::denoise::{Cond, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use ld3sh::host::{Host, Quiet};
@@ -226,9 +225,6 @@ impl Denoiser for Gmm {
     }
 }
 
-pub fn constants(t: &[f64]) -> Vec<Real> {
-    t.iter().map(|t| Real::from(*t)).collect()
-}
 pub fn values(t: &Tensor) -> Vec<f64> {
     t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -240,7 +236,3 @@ pub fn distance(a: &[f64], b: &[f64]) -> f64 {
     a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / scale
 }
 pub const HOST: Quiet = Quiet;
-pub fn dynamic(net: &Rc<Gmm>) -> DynDenoiser {
-    net.clone()
-}
-pub const NO_COND: Cond = Cond::None;

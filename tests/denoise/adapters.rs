@@ -19,8 +19,8 @@ fn every_prediction_in_every_schedule_follows_its_formula() {
         for predicts in predictions() {
             let d = toy(noise.clone(), predicts);
             let (data, eps) = (eval(&*d, &x, &t, &cond, WANTS[0]), eval(&*d, &x, &t, &cond, WANTS[1]));
-            for i in 0..3 {
-                let (a, s) = level(t[i]);
+            for (i, &t) in t.iter().enumerate() {
+                let (a, s) = level(t);
                 let x = x.narrow(0, i, 1).unwrap();
                 let cond = cond.narrow(i, 1).unwrap();
                 let run = |x_in: &Tensor, c: f64| {

@@ -66,7 +66,9 @@ fn same_noise(schedule: &Noise, net: &Noise, t: &Tensor) -> RhaiResult<()> {
     let times = t.detach().to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1::<f64>()).map_err(Error::from)?;
     for t in times {
         let (a, b) = (schedule.lambda(&Real::from(t)).v(), net.lambda(&Real::from(t)).v());
-        if a != b && !((a - b).abs() <= 1e-9 * (1.0 + a.abs())) {
+        // equal infinities have no difference
+        let same = a == b || (a - b).abs() <= 1e-9 * (1.0 + a.abs());
+        if !same {
             let m = format!(
                 "the schedule's times are those of {}, the denoiser's those of {}",
                 schedule.name(),
