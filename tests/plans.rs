@@ -1,5 +1,9 @@
 //! Plans as data: views and edits, the executor's promises (NFE, determinism, errors, trajectories), orders of convergence.
 mod common;
+#[path = "common/simple.rs"]
+mod simple;
+#[path = "common/small.rs"]
+mod small;
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use ld3sh::denoise::Prediction;
@@ -11,6 +15,8 @@ use ld3sh::solve::*;
 use ld3sh::tensor::grad;
 use ld3sh::tensor::random::{self, stream};
 use ld3sh::{Kind, Result};
+use simple::Simple;
+use small::small;
 use std::rc::Rc;
 
 fn constants(t: &[f64]) -> Vec<Real> {
@@ -30,7 +36,7 @@ fn start() -> Tensor {
     Tensor::new(&[[[[3.1, -1.7]]], [[[-0.4, 2.2]]], [[[0.3, 1.0]]]], &Device::Cpu).unwrap()
 }
 fn solve(plan: &Tracked, net: &Rc<Gmm>, x: &Tensor, opts: &SolveOptions) -> Result<Tensor> {
-    Ok(plan.solve(&(net.clone() as DynDenoiser), &HOST, x, opts, None)?.x)
+    Ok(plan.solve(&dynamic(net), &HOST, x, opts, None)?.x)
 }
 
 fn dpm(order: usize) -> Method {
@@ -66,7 +72,7 @@ fn every_method() -> Vec<Method> {
 #[test]
 fn every_solver_evaluates_exactly_as_often_as_it_says() {
     let noise = Simple::make("ve_edm");
-    let net = Gmm::small(noise.clone());
+    let net = small(noise.clone());
     let z = start();
     for method in every_method() {
         for (afs, denoise_to_zero) in [(false, false), (true, false), (false, true), (true, true)] {
@@ -74,7 +80,7 @@ fn every_solver_evaluates_exactly_as_often_as_it_says() {
             for steps in 2..=7 {
                 let plan = Tracked::new(&solver, &schedule(&noise, &logsnr(&noise, 80.0, 0.002, steps))).unwrap();
                 net.evals.set(0);
-                let run = plan.solve(&(net.clone() as DynDenoiser), &HOST, &z, &SolveOptions::default(), None).unwrap();
+                let run = plan.solve(&dynamic(&net), &HOST, &z, &SolveOptions::default(), None).unwrap();
                 let want = solver.nfe(steps);
                 assert_eq!((net.evals.get(), run.nfe, plan.plan().nfe()), (want, want, want), "{}", plan.plan().name);
             }
@@ -113,7 +119,7 @@ fn multistep_solvers_spend_one_evaluation_per_step_and_heun_two() {
 fn a_last_step_to_zero_noise_takes_the_limit_of_the_coefficients() {
     for name in ["ve_edm", "flow"] {
         let noise = Simple::make(name);
-        let net = Gmm::small(noise.clone());
+        let net = small(noise.clone());
         let hi = if name == "flow" { 0.9 } else { 20.0 };
         for method in every_method() {
             let run = |end: f64| {
@@ -148,7 +154,7 @@ fn a_last_step_to_zero_noise_takes_the_limit_of_the_coefficients() {
 #[test]
 fn gradients_at_both_ends_of_flow_are_finite_and_right() {
     let noise = Simple::make("flow");
-    let net = Gmm::small(noise.clone());
+    let net = small(noise.clone());
     for method in [
         Method::Euler,
         Method::Heun { nfe: None },
@@ -333,7 +339,7 @@ fn global_orders_with_the_defaults() {
 #[test]
 fn a_plan_survives_its_matrix_and_prints_as_a_table() {
     let noise = Simple::make("vp_linear");
-    let net = Gmm::small(noise.clone());
+    let net = small(noise.clone());
     for method in every_method() {
         let s = schedule(&noise, &logsnr(&noise, 1.0, 1e-3, 5));
         let plan = Tracked::new(&method.into(), &s).unwrap();
@@ -374,7 +380,7 @@ fn edits_change_what_they_say_and_the_hash() {
 #[test]
 fn a_plan_from_a_matrix_is_differentiable_in_every_entry_and_time() {
     let noise = Simple::make("ve_edm");
-    let net = Gmm::small(noise);
+    let net = small(noise);
     // two evaluations and a noise column
     let a = [[0.9, 0.0, 0.0, 0.3], [0.4, 0.5, 0.0, 0.0], [0.1, 0.3, 0.6, 0.2]];
     let t = [3.0, 0.8];
@@ -404,7 +410,7 @@ fn a_plan_from_a_matrix_is_differentiable_in_every_entry_and_time() {
                     loss(&Tensor::new(&a, &Device::Cpu).unwrap(), &vt.detach(), &opts).to_scalar::<f64>().unwrap()
                 };
                 let fd = (at(h) - at(-h)) / (2.0 * h);
-                assert!((fd - ga[i]).abs() < 1e-7 * (1.0 + fd.abs()), "A[{r}][{c}]: {fd} {}", ga[i]);
+                assert!((fd - ga).abs() < 1e-7 * (1.0 + fd.abs()), "A[{r}][{c}]: {fd} {ga}");
             }
             for i in 0..2 {
                 let at = |h: f64| {
@@ -445,12 +451,12 @@ fn gradients_flow_through_a_plans_matrix_back_to_the_steps() {
 fn sampling_scales_unit_noise_by_the_prior_and_differentiates_it() {
     for name in ["ve_edm", "vp_linear"] {
         let noise = Simple::make(name);
-        let net = Gmm::small(noise.clone());
+        let net = small(noise.clone());
         let base = if name == "ve_edm" { [60.0, 4.0, 0.1] } else { [0.9, 0.4, 0.01] };
         let loss = |t: &Tensor, z: &Tensor| {
             let s = Schedule { t: t.clone(), ..schedule(&noise, &base) };
             let plan = Tracked::new(&Method::Ipndm { order: 2 }.into(), &s).unwrap();
-            let x = plan.sample(&noise, &(net.clone() as DynDenoiser), &HOST, z, &SolveOptions::default(), None).unwrap().x;
+            let x = plan.sample(&noise, &dynamic(&net), &HOST, z, &SolveOptions::default(), None).unwrap().x;
             x.sqr().unwrap().sum_all().unwrap()
         };
         let t = grad::variable(&Tensor::new(&base, &Device::Cpu).unwrap()).unwrap();
@@ -480,14 +486,14 @@ fn sampling_scales_unit_noise_by_the_prior_and_differentiates_it() {
 #[test]
 fn batches_remat_and_precision_do_not_change_what_is_computed() {
     let noise = Simple::make("ve_edm");
-    let net = Gmm::small(noise.clone());
+    let net = small(noise.clone());
     for method in every_method() {
         let s = schedule(&noise, &logsnr(&noise, 80.0, 0.002, 6));
         let plan = Tracked::new(&method.into(), &s).unwrap();
         let opts = SolveOptions { seed: 11, first_sample: 40, trajectory: true, ..SolveOptions::default() };
-        let all = plan.solve(&(net.clone() as DynDenoiser), &HOST, &start(), &opts, None).unwrap();
+        let all = plan.solve(&dynamic(&net), &HOST, &start(), &opts, None).unwrap();
         let split = SolveOptions { batch: 2, ..opts.clone() };
-        let parts = plan.solve(&(net.clone() as DynDenoiser), &HOST, &start(), &split, None).unwrap();
+        let parts = plan.solve(&dynamic(&net), &HOST, &start(), &split, None).unwrap();
         assert_eq!(values(&all.x), values(&parts.x), "{}", plan.plan().name);
         assert_eq!(all.trajectory.len(), parts.trajectory.len());
         let x = grad::variable(&start()).unwrap();
@@ -495,7 +501,7 @@ fn batches_remat_and_precision_do_not_change_what_is_computed() {
         for remat in [Remat::Always, Remat::Never] {
             let opts = SolveOptions { remat, ..opts.clone() };
             net.linearized.set(0);
-            let run = plan.solve(&(net.clone() as DynDenoiser), &HOST, &x, &opts, None).unwrap();
+            let run = plan.solve(&dynamic(&net), &HOST, &x, &opts, None).unwrap();
             let forward = net.linearized.get();
             assert_eq!(forward, if remat == Remat::Never { plan.plan().nfe() } else { 0 });
             assert_eq!(values(&run.x), values(&all.x));
@@ -511,7 +517,7 @@ fn batches_remat_and_precision_do_not_change_what_is_computed() {
 #[test]
 fn trajectories_and_callbacks_see_the_end_of_each_step() {
     let noise = Simple::make("ve_edm");
-    let net = Gmm::small(noise.clone());
+    let net = small(noise.clone());
     let t = logsnr(&noise, 80.0, 0.002, 5);
     for method in every_method() {
         let plan = Tracked::new(&method.into(), &schedule(&noise, &t)).unwrap();
@@ -521,7 +527,7 @@ fn trajectories_and_callbacks_see_the_end_of_each_step() {
             seen.push((s.step, s.t, values(s.x), s.output.is_some()));
             Ok(())
         };
-        let run = plan.solve(&(net.clone() as DynDenoiser), &HOST, &start(), &opts, Some(&mut f)).unwrap();
+        let run = plan.solve(&dynamic(&net), &HOST, &start(), &opts, Some(&mut f)).unwrap();
         assert_eq!(run.trajectory.len(), 6);
         assert_eq!(values(&run.trajectory[0]), values(&start()));
         assert_eq!(values(&run.trajectory[5]), values(&run.x));
@@ -548,7 +554,7 @@ fn trajectories_and_callbacks_see_the_end_of_each_step() {
 #[test]
 fn errors_name_the_place_and_the_fix() {
     let noise = Simple::make("ve_edm");
-    let net = Gmm::small(noise.clone());
+    let net = small(noise.clone());
     let fails = |method: Method, t: &[f64]| Tracked::new(&method.into(), &schedule(&noise, t)).err().unwrap();
     let e = fails(Method::Euler, &[80.0, 3.0, 3.0, 0.1]);
     assert!(e.message().contains("step 1 is 3") && e.message().contains("step 2 is 3"), "{e}");
@@ -576,7 +582,7 @@ fn errors_name_the_place_and_the_fix() {
     let e = solve(&huge, &net, &start(), &SolveOptions::default()).err().unwrap();
     assert!(e.message().contains("step 2 of 2"), "{e}");
     let mut stop = |_: &StepInfo| Err(ld3sh::Error::cancelled());
-    let e = plan.solve(&(net.clone() as DynDenoiser), &HOST, &start(), &SolveOptions::default(), Some(&mut stop)).err().unwrap();
+    let e = plan.solve(&dynamic(&net), &HOST, &start(), &SolveOptions::default(), Some(&mut stop)).err().unwrap();
     assert_eq!(e.kind(), Kind::Cancelled);
 }
 

@@ -1,5 +1,7 @@
 //! Solvers, plans, `solve` and `sample` as scripts use them.
 mod common;
+#[path = "common/small.rs"]
+mod small;
 use candle_core::{Device, Tensor};
 use common::*;
 use ld3sh::denoise::DynDenoiser;
@@ -8,6 +10,7 @@ use ld3sh::script;
 use ld3sh::script::error::Caught;
 use ld3sh::tensor::grad;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Scope};
+use small::small;
 
 /// An engine with this area's functions, a few tensor operations, and a mixture denoiser `net` with noise `z`.
 fn engine() -> (Engine, Scope<'static>) {
@@ -26,9 +29,8 @@ fn engine() -> (Engine, Scope<'static>) {
         let q = ld3sh::denoise::Query { x: &x, t: &t, cond: &ld3sh::denoise::Cond::None };
         net.eval(&HOST, &q, ld3sh::denoise::Prediction::Noise).unwrap()
     });
-    let noise: Noise =
-        ld3sh::noise::from_spec(&serde_json::json!({ "name": "edm" })).unwrap_or_else(|_| Simple::make("ve_edm"));
-    let net: DynDenoiser = Gmm::small(noise.clone());
+    let noise: Noise = ld3sh::noise::from_spec(&serde_json::json!({ "name": "edm" })).unwrap();
+    let net = dynamic(&small(noise.clone()));
     let mut scope = Scope::new();
     scope.push("net", net);
     scope.push("noise", noise);

@@ -2,15 +2,21 @@
 //! plain vectors, and finite-difference gradients for all. Where a method integrates an interpolating polynomial, the check
 //! integrates that polynomial by brute force.
 mod common;
+#[path = "common/simple.rs"]
+mod simple;
+#[path = "common/small.rs"]
+mod small;
 use candle_core::{Device, Tensor};
 use common::*;
-use ld3sh::denoise::{Denoiser, Prediction, Query};
+use ld3sh::denoise::{Cond, Denoiser, Prediction, Query};
 use ld3sh::discretize::Schedule;
 use ld3sh::noise::Noise;
 use ld3sh::plan::{SolveOptions, Tracked, rows};
 use ld3sh::real::Real;
 use ld3sh::solve::*;
 use ld3sh::tensor::grad;
+use simple::Simple;
+use small::small;
 use std::rc::Rc;
 
 type V = Vec<f64>;
@@ -52,7 +58,7 @@ impl Case {
             })
             .collect();
         let t_eval = t.iter().enumerate().map(|(i, t)| t * (1.0 + 0.004 * (1.0 + i as f64).cos())).collect();
-        Case { net: Gmm::small(noise.clone()), noise, t, t_eval, x: vec![3.1, -1.7, -0.4, 2.2] }
+        Case { net: small(noise.clone()), noise, t, t_eval, x: vec![3.1, -1.7, -0.4, 2.2] }
     }
     fn a(&self, t: f64) -> f64 {
         self.noise.alpha(&t.into()).v()
@@ -366,7 +372,7 @@ fn compare(name: &str, n: usize, solver: impl Into<Solver>, expected: impl Fn(&C
     let c = Case::new(name, n);
     let solver = solver.into();
     let plan = c.plan(&solver);
-    let got = plan.solve(&(c.net.clone() as DynDenoiser), &HOST, &c.tensor(&c.x), &options(), None).unwrap();
+    let got = plan.solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap();
     let d = distance(&values(&got.x), &expected(&c));
     assert!(d < 1e-10, "{name}, {n} steps, {}: {d:e}", plan.plan().name);
     if n > 2 {
@@ -378,7 +384,7 @@ fn compare(name: &str, n: usize, solver: impl Into<Solver>, expected: impl Fn(&C
 fn gradients(c: &Case, solver: &Solver) {
     let cot = c.tensor(&vec![0.7, -1.1, 0.4, 0.9]);
     let loss = |plan: &Tracked, x: &Tensor| {
-        let x0 = plan.solve(&(c.net.clone() as DynDenoiser), &HOST, x, &options(), None).unwrap().x;
+        let x0 = plan.solve(&dynamic(&c.net), &HOST, x, &options(), None).unwrap().x;
         (x0 * &cot).unwrap().sum_all().unwrap()
     };
     let at = |t: &[f64], te: &[f64], x: &V| -> f64 {
@@ -608,9 +614,9 @@ fn analytical_first_step_and_denoise_to_zero() {
             assert!(distance(&got.concat(), &rows.concat()) < 1e-10, "{name} {}", afs.describe());
             gradients(&c, &afs);
             let zero = Solver { denoise_to_zero: true, ..plain.clone() };
-            let x = c.plan(&plain).solve(&(c.net.clone() as DynDenoiser), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
+            let x = c.plan(&plain).solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
             let want = c.data(&values(&x), c.t_eval[4]);
-            let got = c.plan(&zero).solve(&(c.net.clone() as DynDenoiser), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
+            let got = c.plan(&zero).solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
             assert!(distance(&values(&got), &want) < 1e-10, "{name} {}", zero.describe());
             gradients(&c, &zero);
         }

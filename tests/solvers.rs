@@ -1,5 +1,7 @@
 //! The public solvers against the reference numbers of `fixtures/solvers.json`: samples and all three gradients.
 mod common;
+#[path = "common/simple.rs"]
+mod simple;
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use ld3sh::discretize::Schedule;
@@ -7,6 +9,7 @@ use ld3sh::plan::{Remat, SolveOptions, Tracked};
 use ld3sh::solve::{Method, MultistepOptions, Solver, UnipcOptions, Variant};
 use ld3sh::tensor::grad;
 use serde_json::Value;
+use simple::Simple;
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("fixtures/solvers.json")).unwrap()
@@ -54,7 +57,13 @@ fn every_reference_case_in_f64_with_gradients_and_in_f32() {
         let net = Gmm::new(noise.clone(), tensor(&g["means"]), numbers(&g["stds"]), numbers(&g["weights"]));
         let t = grad::variable(&tensor(&case["t"])).unwrap();
         let t_eval = grad::variable(&tensor(&case["t_eval"])).unwrap();
-        let schedule = Schedule { noise, t: t.clone(), t_eval: Some(t_eval.clone()), name: "fixture".into(), record: Default::default() };
+        let schedule = Schedule {
+            noise,
+            t: t.clone(),
+            t_eval: Some(t_eval.clone()),
+            name: "fixture".into(),
+            record: Default::default(),
+        };
         let x_t = grad::variable(&tensor(&case["x_T"])).unwrap();
         let plan = Tracked::new(&solver(case), &schedule).unwrap();
         let label = format!("{} {} {} {}", case["schedule"], plan.plan().name, case["nfe"], case["variant"]);
@@ -62,7 +71,7 @@ fn every_reference_case_in_f64_with_gradients_and_in_f32() {
         for remat in [Remat::Always, Remat::Never] {
             net.evals.set(0);
             let opts = SolveOptions { remat, ..SolveOptions::default() };
-            let x = plan.solve(&(net.clone() as DynDenoiser), &HOST, &x_t, &opts, None).unwrap();
+            let x = plan.solve(&dynamic(&net), &HOST, &x_t, &opts, None).unwrap();
             assert_eq!(x.nfe, case["nfe"].as_u64().unwrap() as usize, "{label}");
             let d = distance(&values(&x.x), &want);
             worst[0] = worst[0].max(d);
@@ -82,7 +91,7 @@ fn every_reference_case_in_f64_with_gradients_and_in_f32() {
             }
         }
         let x32 = tensor(&case["x_T"]).to_dtype(DType::F32).unwrap();
-        let x = plan.solve(&(net.clone() as DynDenoiser), &HOST, &x32, &SolveOptions::default(), None).unwrap().x;
+        let x = plan.solve(&dynamic(&net), &HOST, &x32, &SolveOptions::default(), None).unwrap().x;
         assert_eq!(x.dtype(), DType::F32);
         let d = values(&x).iter().zip(&want).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
         worst[4] = worst[4].max(d);

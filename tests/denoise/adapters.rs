@@ -30,12 +30,12 @@ fn every_prediction_in_every_schedule_follows_its_formula() {
                 // as the papers write them
                 let (x0, from_eps) = match predicts {
                     Predicts::Noise => {
-                        let f = run(&x, t[i]);
+                        let f = run(&x, t);
                         (((&x - (&f * s).unwrap()).unwrap() / a).unwrap(), Some(f))
                     }
-                    Predicts::Data => (run(&x, t[i]), None),
+                    Predicts::Data => (run(&x, t), None),
                     Predicts::V => {
-                        let v = run(&x, t[i]);
+                        let v = run(&x, t);
                         let q = a * a + s * s;
                         (((&x * a).unwrap() - (v * s).unwrap()).unwrap().affine(1.0 / q, 0.0).unwrap(), None)
                     }
