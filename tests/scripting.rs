@@ -89,6 +89,25 @@ fn integer_division_and_powers() {
 }
 
 #[test]
+fn floats_compare_exactly() {
+    for (code, want) in [
+        ("0.1 < 1.0 / 0.0", "true"),
+        ("-1.0 / 0.0 < 0.1 && 1 < 1.0 / 0.0 && 1.0 / 0.0 > 1", "true"),
+        ("1.0 / 0.0 == 1.0 / 0.0", "true"),
+        (
+            "let n = 0.0 / 0.0; [n == n, n != n, n < 1.0, n > 1.0, n <= 1, 1 >= n]",
+            "[false, true, false, false, false, false]",
+        ),
+        ("let a = 0.1 + 0.2; [a == 0.3, a != 0.3, a > 0.3, a <= 0.3]", "[false, true, true, false]"),
+        ("[0.5 < 1, 1 == 1.0, 2 > 1.5, 0.0 == -0.0]", "[true, true, true, true]"),
+        ("let best = 1.0 / 0.0; for l in [0.5, 0.25] { if l < best { best = l; } } best", "0.25"),
+        ("switch 0.5 { 0.5 => 1, _ => 2 }", "1"),
+    ] {
+        assert_eq!(value(code), want, "{code}");
+    }
+}
+
+#[test]
 fn closure_that_captures_the_object_it_is_given_to() {
     assert_eq!(value("let net = make_net(); net.f(|x| net.g(x))"), "42");
     assert_eq!(value("let net = make_net(); let h = |x| net.g(x); net.f(h) + net.f(h)"), "84");

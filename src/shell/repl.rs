@@ -2,7 +2,7 @@
 use super::cli::exit_code;
 use super::report;
 use super::session::{Outcome, Session};
-use crate::script::engine::write_line;
+use crate::script::engine::{print_line, report_line};
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -124,7 +124,7 @@ pub fn run(session: &mut Session) -> u8 {
     let mut editor = match editor {
         Ok(e) => e,
         Err(e) => {
-            write_line(std::io::stderr(), &format!("error: cannot use this terminal: {e}"));
+            report_line(&format!("error: cannot use this terminal: {e}"));
             return 1;
         }
     };
@@ -134,8 +134,13 @@ pub fn run(session: &mut Session) -> u8 {
         // there is none the first time
         let _ = editor.load_history(file);
     }
+<<<<<<< HEAD
     write_line(std::io::stdout(), &format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
     loop {
+=======
+    print_line(&format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
+    let code = loop {
+>>>>>>> hostile
         match editor.readline("ld3> ") {
             Ok(line) => {
                 if let Some(file) = &history {
@@ -152,7 +157,7 @@ pub fn run(session: &mut Session) -> u8 {
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break 0,
             Err(e) => {
-                write_line(std::io::stderr(), &format!("error: cannot read from this terminal: {e}"));
+                report_line(&format!("error: cannot read from this terminal: {e}"));
                 break 1;
             }
         }
@@ -168,12 +173,12 @@ fn evaluate(session: &mut Session, line: &str) -> Option<u8> {
         Ok(Outcome::Exit(v)) => return Some(exit_code(&v)),
         Ok(Outcome::Value(v)) => {
             if !v.is_unit() && !line.trim_end().ends_with(';') {
-                write_line(std::io::stdout(), &session.show(&v));
+                print_line(&session.show(&v));
             }
         }
         Err(f) => {
             let color = std::env::var_os("NO_COLOR").is_none();
-            write_line(std::io::stderr(), &report::render(f, session, color));
+            report_line(&report::render(f, session, color));
         }
     }
     None
