@@ -3,14 +3,15 @@ use super::super::error::RhaiResult;
 use super::super::host::{ScriptHost, callback};
 use super::super::options::Options;
 use super::{ScriptSolver, solvers};
-use crate::denoise::{Cond, DynDenoiser};
+use crate::denoise::{Cond, Counting, DynDenoiser};
 use crate::discretize::Schedule;
 use crate::host::{Callback, Host, Value};
 use crate::noise::Noise;
+use crate::plan::tracked::prior_scale;
 use crate::plan::{Remat, SolveOptions, StepInfo, Tracked, rows};
-use crate::real::Real;
+use crate::real::{Real, through_tensors};
 use crate::{Error, Kind};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Shape, Tensor};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 use std::rc::Rc;
@@ -184,6 +185,14 @@ fn run_plan(
     Ok(result(done.x, done.trajectory, t, done.nfe, opts.trajectory))
 }
 
+/// x_T = prior_std(t_0) · z, differentiable in z and in the schedule's first time.
+fn from_prior(schedule: &Schedule, z: &Tensor) -> Result<Tensor, Error> {
+    let scale = through_tensors(&[schedule.t.get(0)?], |t| {
+        Ok(vec![(vec![prior_scale(&schedule.noise, &t[0][0])], Shape::from(()))])
+    })?;
+    Ok(z.broadcast_mul(&scale[0].to_dtype(z.dtype())?.to_device(z.device())?)?)
+}
+
 /// Runs a script's own stepping function.
 fn run_steps(
     ctx: &NativeCallContext,
@@ -196,6 +205,8 @@ fn run_steps(
 ) -> RhaiResult<Dynamic> {
     let host = ScriptHost::new(ctx);
     let request = request(what, map, net, x)?;
+    // only counting tells how many evaluations the function makes
+    let net: DynDenoiser = Rc::new(Counting::new(net.clone()));
     let cond = match &request.options.cond {
         Cond::None => Dynamic::UNIT,
         Cond::Rows(t) => Dynamic::from(t.clone()),
@@ -254,7 +265,8 @@ fn run_steps(
             host.call(f, vec![step_map(i + 1, t, &x, None)])?;
         }
     }
-    Ok(result(x, trajectory, times, n, request.options.trajectory))
+    let nfe = net.counter().map_or(0, |c| c.nfe() as usize);
+    Ok(result(x, trajectory, times, nfe, request.options.trajectory))
 }
 
 /// `solve` (x is x_T) or `sample` (x is unit-variance noise) with a solver and a schedule.
@@ -271,10 +283,7 @@ fn with_schedule(
     same_noise(&schedule.noise, net.noise(), &schedule.t)?;
     match solver {
         ScriptSolver::FromFn(f) if prior => {
-            let t0 = schedule.t.get(0).and_then(|t| t.detach().to_dtype(DType::F64)?.to_scalar::<f64>());
-            let scale = schedule.noise.prior_std(t0.map_err(Error::from)?);
-            let x = x.affine(scale, 0.0).map_err(Error::from)?;
-            run_steps(ctx, what, net, f, schedule, &x, map)
+            run_steps(ctx, what, net, f, schedule, &from_prior(schedule, x)?, map)
         }
         ScriptSolver::FromFn(f) => run_steps(ctx, what, net, f, schedule, x, map),
         other => run_plan(ctx, what, net, &solvers::plan_of(ctx, other, schedule)?, x, prior, map),
