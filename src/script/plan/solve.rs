@@ -250,6 +250,8 @@ fn run_steps(
                 format!("solver::from_fn: step {} returned shape {:?} for a state {:?}", i + 1, next.dims(), x.dims());
             return Err(Error::shape(m, &[next.dims(), x.dims()]).into());
         }
+        // times are f64: what they touched goes back to the state's own type
+        let next = next.to_dtype(x.dtype()).map_err(Error::from)?;
         let t = value(i + 1)?;
         if !crate::plan::vector::is_finite(&next)? {
             return Err(
@@ -282,9 +284,7 @@ fn with_schedule(
     let what = if prior { "sample" } else { "solve" };
     same_noise(&schedule.noise, net.noise(), &schedule.t)?;
     match solver {
-        ScriptSolver::FromFn(f) if prior => {
-            run_steps(ctx, what, net, f, schedule, &from_prior(schedule, x)?, map)
-        }
+        ScriptSolver::FromFn(f) if prior => run_steps(ctx, what, net, f, schedule, &from_prior(schedule, x)?, map),
         ScriptSolver::FromFn(f) => run_steps(ctx, what, net, f, schedule, x, map),
         other => run_plan(ctx, what, net, &solvers::plan_of(ctx, other, schedule)?, x, prior, map),
     }
