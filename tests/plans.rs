@@ -9,6 +9,7 @@ use ld3sh::plan::{Label, Plan, Remat, SolveOptions, Source, StepInfo, Tracked};
 use ld3sh::real::Real;
 use ld3sh::solve::*;
 use ld3sh::tensor::grad;
+use ld3sh::tensor::random::{self, stream};
 use ld3sh::{Kind, Result};
 use std::rc::Rc;
 
@@ -607,8 +608,7 @@ fn stochastic_samplers_reach_the_data_distribution() {
     let mean = Tensor::new(&[[0.5, -1.0]], &Device::Cpu).unwrap().reshape((1, 1, 1, 2)).unwrap();
     let net = Gmm::new(noise.clone(), mean, vec![0.6], vec![1.0]);
     let n = 4000;
-    let like = Tensor::zeros((n, 1, 1, 2), DType::F64, &Device::Cpu).unwrap();
-    let z = ld3sh::plan::rows::start_like(1, 0, &like).unwrap();
+    let z = random::normal(1, 0, &[n, 1, 1, 2], stream::NORMAL, DType::F64, &Device::Cpu).unwrap();
     let churn = Churn { s_churn: 10.0, ..Churn::default() };
     for (method, steps) in [
         (Method::Ddim { eta: 1.0 }, 500),

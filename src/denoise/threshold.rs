@@ -1,6 +1,6 @@
 //! Thresholding of the data prediction, static and dynamic.
 use super::query::{self, Coefs, dots};
-use super::{Counter, Denoiser, DynDenoiser, Prediction, Pullback, Query};
+use super::{Denoiser, DynDenoiser, Prediction, Pullback, Query};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::real::Real;
@@ -156,17 +156,8 @@ impl Denoiser for Thresholded {
         let how = format!("{:?}", self.rule);
         self.inner.hash().map(|h| query::digest(&[b"threshold", h.as_bytes(), how.as_bytes()]))
     }
-    fn sample_shape(&self) -> Option<Vec<usize>> {
-        self.inner.sample_shape()
-    }
-    fn classes(&self) -> usize {
-        self.inner.classes()
-    }
-    fn runs_per_eval(&self) -> usize {
-        self.inner.runs_per_eval()
-    }
-    fn counter(&self) -> Option<&Counter> {
-        self.inner.counter()
+    fn inner(&self) -> Option<&dyn Denoiser> {
+        Some(&*self.inner)
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = query::check(q, None, None)?;

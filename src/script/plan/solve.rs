@@ -1,4 +1,5 @@
 //! `solve` and `sample`.
+use super::super::denoise::{cond_of, drawn_cond};
 use super::super::error::RhaiResult;
 use super::super::host::{ScriptHost, callback};
 use super::super::options::Options;
@@ -8,10 +9,13 @@ use crate::discretize::Schedule;
 use crate::host::{Callback, Host, Value};
 use crate::noise::Noise;
 use crate::plan::tracked::prior_scale;
-use crate::plan::{Remat, SolveOptions, StepInfo, Tracked, rows};
+use crate::plan::{Remat, SolveOptions, StepInfo, Tracked};
 use crate::real::{Real, through_tensors};
+use crate::tensor::device::default_device;
+use crate::tensor::dtype::FLOAT;
+use crate::tensor::random::{self, stream};
 use crate::{Error, Kind};
-use candle_core::{DType, Device, Shape, Tensor};
+use candle_core::{DType, Shape, Tensor};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 use std::rc::Rc;
@@ -47,8 +51,8 @@ fn request(what: &str, map: Map, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Re
     let batch = o.count("batch")?.unwrap_or(BATCH);
     let callback = o.function("callback")?.map(callback);
     let cond = match o.take("cond") {
-        None => drawn(net, seed, first_sample, x)?,
-        Some(v) => given(what, v, net, x)?,
+        None => drawn_cond(net, x, seed, first_sample)?,
+        Some(v) => cond_of(net, x, v).map_err(|e| e.context(what))?,
     };
     o.finish()?;
     if batch == 0 {
@@ -56,63 +60,6 @@ fn request(what: &str, map: Map, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Re
     }
     let options = SolveOptions { cond, seed, first_sample, remat, budget, trajectory, batch };
     Ok(Request { options, callback })
-}
-
-/// Labels drawn by seed, for a network that has classes.
-fn drawn(net: &DynDenoiser, seed: u64, first: u64, x: &Tensor) -> RhaiResult<Cond> {
-    let n = x.dims().first().copied().unwrap_or(0);
-    match net.classes() {
-        0 => Ok(Cond::None),
-        classes => Ok(Cond::Rows(rows::uniform_labels(seed, first, n, classes, float(x), x.device())?)),
-    }
-}
-
-fn float(x: &Tensor) -> DType {
-    if x.dtype().is_float() { x.dtype() } else { DType::F32 }
-}
-
-/// The condition that a script gives: "none", a class, classes, rows, or anything that a script's own network takes.
-fn given(what: &str, v: Dynamic, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Cond> {
-    let n = x.dims().first().copied().unwrap_or(0);
-    if v.clone().into_immutable_string().is_ok_and(|s| s == "none") {
-        return Ok(Cond::None);
-    }
-    let classes = net.classes();
-    let wrong_count = |k: usize| Error::shape(format!("{what}: {k} conditions for {n} samples"), &[&[k], &[n]]);
-    let labels = |labels: Vec<i64>| -> RhaiResult<Cond> {
-        if labels.len() != n {
-            return Err(wrong_count(labels.len()).into());
-        }
-        let labels = labels
-            .into_iter()
-            .map(|l| usize::try_from(l).map_err(|_| Error::value(format!("{what}: class {l} does not exist"))))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Cond::Rows(rows::one_hot(&labels, classes, float(x), x.device())?))
-    };
-    if let Some(t) = v.clone().try_cast::<Tensor>() {
-        if classes > 0 && t.rank() <= 1 && !t.dtype().is_float() {
-            let list = t.to_dtype(DType::I64).and_then(|t| t.flatten_all()?.to_vec1::<i64>()).map_err(Error::from)?;
-            return labels(if t.rank() == 0 { vec![list[0]; n] } else { list });
-        }
-        if t.dims().first() != Some(&n) {
-            return Err(wrong_count(t.dims().first().copied().unwrap_or(0)).into());
-        }
-        return Ok(Cond::Rows(t));
-    }
-    if classes > 0 {
-        if let Ok(i) = v.as_int() {
-            return labels(vec![i; n]);
-        }
-        if let Some(list) = v.clone().try_cast::<Array>() {
-            let list = list.iter().map(|l| l.as_int()).collect::<Result<Vec<_>, _>>();
-            return labels(list.map_err(|t| {
-                Error::new(Kind::Type, format!("{what}: option `cond` must hold class numbers, not {t}"))
-            })?);
-        }
-        let m = format!("{what}: option `cond` must be a class, an array of classes, a tensor of rows, or \"none\"");
-        return Err(Error::new(Kind::Type, m).into());
-    }
-    Ok(Cond::Opaque(Rc::new(v)))
 }
 
 /// Fails when the times of a schedule mean other noise levels to the denoiser.
@@ -290,7 +237,7 @@ fn with_schedule(
     }
 }
 
-/// Unit-variance noise for samples `first..first + n`, of the denoiser's own shape, f32 on the CPU.
+/// Unit-variance noise for samples `first..first + n`, of the denoiser's own shape: that of `noise([n] + net.shape, …)`.
 fn unit_noise(net: &DynDenoiser, n: i64, map: &Map) -> RhaiResult<Tensor> {
     let n = usize::try_from(n)
         .ok()
@@ -302,8 +249,7 @@ fn unit_noise(net: &DynDenoiser, n: i64, map: &Map) -> RhaiResult<Tensor> {
     };
     let get = |key: &str| map.get(key).and_then(|v| v.as_int().ok()).unwrap_or(0) as u64;
     let shape: Vec<usize> = std::iter::once(n).chain(shape).collect();
-    let like = Tensor::zeros(shape, DType::F32, &Device::Cpu).map_err(Error::from)?;
-    Ok(rows::start_like(get("seed"), get("first"), &like)?)
+    Ok(random::normal(get("seed"), get("first"), &shape, stream::NORMAL, FLOAT, &default_device())?)
 }
 
 #[export_module]
