@@ -512,7 +512,7 @@ fn scripts_write_and_read_everything() {
         image::sheet([["a\nb", x], ["c", x]], #{ columns: ["0", 1], title: "t" }).save(`${dir}/s.png`);
         let n = noise::edm();
         let s = schedule::edm(n, 5);
-        plot::schedules([s, schedule::logsnr(n, 5)], #{ "in": "lambda" }).save(`${dir}/p.svg`);
+        plot::schedules([s, schedule::logsnr(n, 5)], #{ axis: "lambda" }).save(`${dir}/p.svg`);
         plot::lines(#{ series: [#{ name: "a", y: [1, 2.5, ()] }], log_y: true }).save(`${dir}/l.png`, #{ scale: 1 });
         s.save(`${dir}/s.json`, #{ seed: 3, losses: #{ valid: 0.5 } });
         let r = load_schedule(`${dir}/s.json`);

@@ -101,6 +101,38 @@ fn solve_starts_from_x_t_and_a_plan_stands_for_solver_and_schedule() {
 }
 
 #[test]
+fn rows_of_a_plan_count_from_the_end() {
+    let a = tensor("solver::euler().plan(schedule::logsnr(noise, 3)).scale_row(-1, 0.5).with_coef(-2, 0, 2).matrix");
+    let b = tensor("solver::euler().plan(schedule::logsnr(noise, 3)).scale_row(3, 0.5).with_coef(2, 0, 2).matrix");
+    assert_eq!(a, b);
+}
+
+#[test]
+fn a_stepped_solver_counts_its_evaluations() {
+    let heun = "solver::from_fn(|s| {
+        let h = s.t_next.sub(s.t);
+        let d = s.net.eps(s.x, s.t);
+        let e = s.net.eps(s.x.add(d.mul(h)), s.t_next);
+        s.x.add(d.add(e).mul(h))
+    })";
+    let n = eval(&format!("sample(net, {heun}, schedule::logsnr(noise, 3), z, #{{ trajectory: true }}).nfe"));
+    assert_eq!(n.unwrap().as_int().unwrap(), 6);
+}
+
+#[test]
+fn the_start_of_a_stepped_solver_has_a_gradient_in_the_first_time() {
+    let (e, mut scope) = engine();
+    let t = grad::variable(&Tensor::new(&[70.0, 5.0, 0.5, 0.01], &Device::Cpu).unwrap()).unwrap();
+    scope.push("t", t.clone());
+    // x_0 = z t_0 · t_3 / t_0: nothing depends on t_0 once unit-variance noise is scaled by it
+    let code = "sample(net, solver::from_fn(|s| s.x.mul(s.t_next.div(s.t))), schedule::list(noise, t), z)";
+    let x = e.eval_with_scope::<Tensor>(&mut scope, code).unwrap();
+    let g = values(&grad::grad(&HOST, &x.sum_all().unwrap(), &[t]).unwrap()[0]);
+    let sum: f64 = tensor("z").iter().sum();
+    assert!(g.iter().zip([0.0, 0.0, 0.0, sum]).all(|(a, b)| (a - b).abs() < 1e-12), "{g:?}");
+}
+
+#[test]
 fn a_solver_written_step_by_step_is_the_native_one() {
     let own = "solver::from_fn(|s| {
         // Euler in sigma
@@ -171,7 +203,7 @@ fn errors_say_what_and_how() {
         ("plan::from_matrix([], [])", &["two dimensions"]),
         ("plan::from_matrix(\"a\", [80.0])", &["array of numbers"]),
         ("solver::euler().plan(schedule::logsnr(noise, 3)).with_coef(9, 0, 1)", &["[9, 0]", "4 rows"]),
-        ("solver::euler().plan(schedule::logsnr(noise, 3)).with_coef(-1, 0, 1)", &["-1"]),
+        ("solver::euler().plan(schedule::logsnr(noise, 3)).with_coef(-9, 0, 1)", &["-9"]),
         ("solver::euler().plan(schedule::logsnr(noise, 3)).scale_row(9, 0.5)", &["no row 9"]),
     ] {
         let m = message(code);

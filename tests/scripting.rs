@@ -252,3 +252,10 @@ fn unknown_names_get_suggestions() {
         assert!(value(code).contains(want), "{code}:\n{}", value(code));
     }
 }
+
+#[test]
+fn a_stepped_solver_keeps_the_dtype_of_its_noise() {
+    let own = "let net = denoiser::gaussian(#{ mean: [0.5], std: 0.3 });
+        sample(net, solver::from_fn(|s| s.x * (s.t_next / s.t)), schedule::edm(net.noise, 3), 2).dtype";
+    assert!(value(own).contains("f32"), "{}", value(own));
+}

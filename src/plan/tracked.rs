@@ -30,6 +30,13 @@ pub enum Remat {
 /// 64 to 128 channels at full resolution.
 const KEPT_PER_VALUE: usize = 1024;
 
+/// The standard deviation of x_T at time `t0`, differentiable: σ(t_0) for VE and flow, the constant 1 for VP.
+pub(crate) fn prior_scale(noise: &Noise, t0: &Real) -> Real {
+    let prior = noise.prior_std(t0.v());
+    let sigma = noise.sigma(t0);
+    if (sigma.v() - prior).abs() <= 1e-12 * prior.abs() { sigma } else { prior.into() }
+}
+
 /// How to solve.
 #[derive(Clone)]
 pub struct SolveOptions {
@@ -225,11 +232,7 @@ impl Tracked {
         opts: &SolveOptions,
         on_step: Option<OnStep>,
     ) -> Result<Solution> {
-        let t0 = &self.plan.states[0].t;
-        let prior = noise.prior_std(t0.v());
-        // the prior is σ(t_0) for VE and flow, and then has its gradient; it is the constant 1 for VP
-        let sigma = noise.sigma(t0);
-        let scale = if (sigma.v() - prior).abs() <= 1e-12 * prior.abs() { sigma } else { prior.into() };
+        let scale = prior_scale(noise, &self.plan.states[0].t);
         self.solve_scaled(net, host, z, Some(scale), opts, on_step)
     }
 

@@ -4,17 +4,18 @@ use super::super::error::RhaiResult;
 use super::super::host::{ScriptHost, callback};
 use super::super::options::Options;
 use super::{ScriptSolver, solvers};
-use crate::denoise::{Cond, DynDenoiser};
+use crate::denoise::{Cond, Counting, DynDenoiser};
 use crate::discretize::Schedule;
 use crate::host::{Callback, Host, Value};
 use crate::noise::Noise;
+use crate::plan::tracked::prior_scale;
 use crate::plan::{Remat, SolveOptions, StepInfo, Tracked};
-use crate::real::Real;
+use crate::real::{Real, through_tensors};
 use crate::tensor::device::default_device;
 use crate::tensor::dtype::FLOAT;
 use crate::tensor::random::{self, stream};
 use crate::{Error, Kind};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Shape, Tensor};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 use std::rc::Rc;
@@ -133,6 +134,14 @@ fn run_plan(
     Ok(result(done.x, done.trajectory, t, done.nfe, opts.trajectory))
 }
 
+/// x_T = prior_std(t_0) · z, differentiable in z and in the schedule's first time.
+fn from_prior(schedule: &Schedule, z: &Tensor) -> Result<Tensor, Error> {
+    let scale = through_tensors(&[schedule.t.get(0)?], |t| {
+        Ok(vec![(vec![prior_scale(&schedule.noise, &t[0][0])], Shape::from(()))])
+    })?;
+    Ok(z.broadcast_mul(&scale[0].to_dtype(z.dtype())?.to_device(z.device())?)?)
+}
+
 /// Runs a script's own stepping function.
 fn run_steps(
     ctx: &NativeCallContext,
@@ -145,6 +154,8 @@ fn run_steps(
 ) -> RhaiResult<Dynamic> {
     let host = ScriptHost::new(ctx);
     let request = request(what, map, net, x)?;
+    // only counting tells how many evaluations the function makes
+    let net: DynDenoiser = Rc::new(Counting::new(net.clone()));
     let cond = match &request.options.cond {
         Cond::None => Dynamic::UNIT,
         Cond::Rows(t) => Dynamic::from(t.clone()),
@@ -188,6 +199,8 @@ fn run_steps(
                 format!("solver::from_fn: step {} returned shape {:?} for a state {:?}", i + 1, next.dims(), x.dims());
             return Err(Error::shape(m, &[next.dims(), x.dims()]).into());
         }
+        // times are f64: what they touched goes back to the state's own type
+        let next = next.to_dtype(x.dtype()).map_err(Error::from)?;
         let t = value(i + 1)?;
         if !crate::plan::vector::is_finite(&next)? {
             return Err(
@@ -203,7 +216,8 @@ fn run_steps(
             host.call(f, vec![step_map(i + 1, t, &x, None)])?;
         }
     }
-    Ok(result(x, trajectory, times, n, request.options.trajectory))
+    let nfe = net.counter().map_or(0, |c| c.nfe() as usize);
+    Ok(result(x, trajectory, times, nfe, request.options.trajectory))
 }
 
 /// `solve` (x is x_T) or `sample` (x is unit-variance noise) with a solver and a schedule.
@@ -219,12 +233,7 @@ fn with_schedule(
     let what = if prior { "sample" } else { "solve" };
     same_noise(&schedule.noise, net.noise(), &schedule.t)?;
     match solver {
-        ScriptSolver::FromFn(f) if prior => {
-            let t0 = schedule.t.get(0).and_then(|t| t.detach().to_dtype(DType::F64)?.to_scalar::<f64>());
-            let scale = schedule.noise.prior_std(t0.map_err(Error::from)?);
-            let x = x.affine(scale, 0.0).map_err(Error::from)?;
-            run_steps(ctx, what, net, f, schedule, &x, map)
-        }
+        ScriptSolver::FromFn(f) if prior => run_steps(ctx, what, net, f, schedule, &from_prior(schedule, x)?, map),
         ScriptSolver::FromFn(f) => run_steps(ctx, what, net, f, schedule, x, map),
         other => run_plan(ctx, what, net, &solvers::plan_of(ctx, other, schedule)?, x, prior, map),
     }
