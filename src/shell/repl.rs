@@ -134,13 +134,8 @@ pub fn run(session: &mut Session) -> u8 {
         // there is none the first time
         let _ = editor.load_history(file);
     }
-<<<<<<< HEAD
-    write_line(std::io::stdout(), &format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
-    loop {
-=======
     print_line(&format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
-    let code = loop {
->>>>>>> hostile
+    loop {
         match editor.readline("ld3> ") {
             Ok(line) => {
                 if let Some(file) = &history {
