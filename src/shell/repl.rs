@@ -185,20 +185,9 @@ mod tests {
 
     #[test]
     fn open_and_closed_input() {
-        for open in [
-            "fn f(x) {",
-            "[1, 2",
-            "f(1,",
-            "\"abc",
-            "`a ${b",
-            "`a ${ [1 }`",
-            "`abc",
-            "/* a",
-            "/* /* */",
-            "#{ a: 1",
-            "'(' (",
-            "\"\\\"",
-        ] {
+        for open in
+            ["fn f(x) {", "[1, 2", "f(1,", "\"abc", "`a ${b", "`abc", "/* a", "/* /* */", "#{ a: 1", "'(' (", "\"\\\""]
+        {
             assert!(is_open(open), "{open}");
         }
         for closed in [
