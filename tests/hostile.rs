@@ -111,7 +111,7 @@ fn checkpoints_that_lie() {
             load("plain.safetensors", &["no `precond`", "EDMPrecond"]),
             load("wide.safetensors", &["`model_channels` is 1000000000, expected 4 to 2048"]),
             load("negative.safetensors", &["configuration cannot be read", "-28"]),
-            load("levels.safetensors", &["the length of channel_mult is 0"]),
+            load("levels.safetensors", &["channel_mult` is 0, expected 1 to 8"]),
             load("sigma.safetensors", &["expected sigma_data > 0"]),
             load("other.safetensors", &["has shape", "expected"]),
             load("blocks.safetensors", &["is missing"]),
@@ -143,7 +143,7 @@ fn checkpoints_that_lie() {
         put("negative", &reconfigured(json!({"img_resolution": -28})));
         put("levels", &reconfigured(json!({"channel_mult": []})));
         put("sigma", &reconfigured(json!({"sigma_data": 0})));
-        put("other", &reconfigured(json!({"label_dim": 11})));
+        put("other", &reconfigured(json!({"model_channels": 64})));
         put("blocks", &reconfigured(json!({"num_blocks": 9})));
         let mut nan = MODEL.to_vec();
         let length = u64::from_le_bytes(*MODEL.first_chunk().unwrap()) as usize;

@@ -56,7 +56,7 @@ fn functions_of_a_script_as_networks() {
         "const K = 0.5;
          fn scale(x) { x * global::K }
          fn shrink(noise) { denoiser::from_fn(#{ noise: noise, predicts: \"data\" }, |x, sigma, cond| scale(x)) }
-         fn with(noise, f) { denoiser::from_fn(#{ noise: noise, predicts: \"data\" }, f) }
+         fn keep(noise, f) { denoiser::from_fn(#{ noise: noise, predicts: \"data\" }, f) }
          fn shrunk(x) { sample(shrink(noise::edm()), solver::euler(), schedule::edm(noise::edm(), 4), x) }",
     )
     .unwrap();
@@ -69,13 +69,13 @@ fn functions_of_a_script_as_networks() {
         let want = z * t[0];
         for i in 0..4 { want = want * (0.5 + 0.5 * t[i + 1] / t[i]); }
         fn check(x, want) { print((x - want).abs().max().item() < 1e-9 * want.abs().max().item()); }
-        fn go(net, steps, z) { sample(net, solver::euler(), steps, z) }
+        fn draw(net, steps, z) { sample(net, solver::euler(), steps, z) }
         const K = 100.0;
         fn scale(x) { x * global::K }\n";
     for (what, script) in [
-        ("made here", "check(go(denoiser::from_fn(#{ noise: n, predicts: \"data\" }, |x, s, c| x * 0.5), steps, z), want);"),
-        ("made in a module, beside a function of the same name", "check(go(nets::shrink(n), steps, z), want);"),
-        ("made here, kept by a module", "check(go(nets::with(n, |x, s, c| scale(x) * 0.005), steps, z), want);"),
+        ("made here", "check(draw(denoiser::from_fn(#{ noise: n, predicts: \"data\" }, |x, s, c| x * 0.5), steps, z), want);"),
+        ("made in a module, beside a function of the same name", "check(draw(nets::shrink(n), steps, z), want);"),
+        ("made here, kept by a module", "check(draw(nets::keep(n, |x, s, c| scale(x) * 0.005), steps, z), want);"),
         ("run by a module", "check(nets::shrunk(z), want);"),
         (
             "captures the denoiser that it is given to",
@@ -88,21 +88,21 @@ fn functions_of_a_script_as_networks() {
         (
             "captures a denoiser that it wraps",
             "let inner = nets::shrink(n);
-             let net = nets::with(n, |x, sigma, cond| inner.denoise(x, sigma));
-             check(go(net, steps, z), want);",
+             let net = nets::keep(n, |x, sigma, cond| inner.denoise(x, sigma));
+             check(draw(net, steps, z), want);",
         ),
         (
             "takes gradients",
             "let net = nets::shrink(n);
              let v = variable(z);
-             let g = grad(go(net, steps, v).sum(), [v])[0];
+             let g = grad(draw(net, steps, v).sum(), [v])[0];
              check(g * z, want);",
         ),
         (
             "named function",
             "fn half(x, sigma, cond) { x * 0.5 }
-             check(go(nets::with(n, half), steps, z), want);
-             check(go(nets::with(n, Fn(\"half\")), steps, z), want);",
+             check(draw(nets::keep(n, half), steps, z), want);
+             check(draw(nets::keep(n, Fn(\"half\")), steps, z), want);",
         ),
     ] {
         let got = run(dir.path(), cache.path(), &format!("{head}{script}"));

@@ -123,6 +123,28 @@ fn captured_numbers_are_still_shared() {
 }
 
 #[test]
+fn array_functions_leave_the_elements_where_they_are() {
+    for (code, want) in [
+        ("let a = [1, 2, 3]; [a.filter(|x| x > 1), a]", "[[2, 3], [1, 2, 3]]"),
+        ("let a = [#{ n: 1 }, #{ n: 2 }]; [a.find(|m| m.n == 2), a.len()]", "[#{\"n\": 2}, 2]"),
+        ("let k = 2; let a = [1, 2]; [a.find(|x| x == k), a.index_of(|x| x == k), a]", "[2, 1, [1, 2]]"),
+        (
+            "let a = [1, 2]; [a.some(|x| x == 2), a.all(|x| x > 0), a.reduce(|s, x| s + x, 0), a]",
+            "[true, true, 3, [1, 2]]",
+        ),
+        ("let a = [3, 1, 2]; a.sort(|x, y| x - y); a", "[1, 2, 3]"),
+        ("let a = [[1], [2]]; [a.map(|x| x[0]), a]", "[[1, 2], [[1], [2]]]"),
+        ("let a = [1, 2, 3]; a.retain(|x| x != 2); a", "[1, 3]"),
+        ("let a = [1, 2]; a.for_each(|| this += 1); a", "[2, 3]"),
+        ("let a = [1, 2]; let t = 0; a.for_each(|x| t += x); [t, a]", "[3, [1, 2]]"),
+        ("let m = #{ a: 1, b: 2 }; [m.filter(|k, v| v > 1), m]", "[#{\"b\": 2}, #{\"a\": 1, \"b\": 2}]"),
+        ("let f = |a| { a.push(1); a.len() }; let a = [0]; [f.call(a), a]", "[2, [0]]"),
+    ] {
+        assert_eq!(value(code), want, "{code}");
+    }
+}
+
+#[test]
 fn closures_of_modules_keep_their_home() {
     let dir = tempfile::tempdir().unwrap();
     write(

@@ -105,7 +105,13 @@ impl Environment {
                     let signature = format!("{shown} ({})", types.join(", "));
                     Err(EvalAltResult::ErrorFunctionNotFound(signature, Position::NONE).into())
                 }
-                _ => env.call(&f, &context, args),
+                _ => {
+                    // `filter`, `find`, … pass the array's own element first, in case the function has a `this` for it;
+                    // the call would take it out of the array
+                    let mut first = args.first().map(|a| Dynamic::clone(a));
+                    let rest = args.iter_mut().skip(1).map(|a| &mut **a);
+                    env.call(&f, &context, &mut first.iter_mut().chain(rest).collect::<Vec<_>>())
+                }
             }
         })
         .ok()
