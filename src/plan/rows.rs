@@ -53,6 +53,12 @@ fn normal(seed: u64, first: u64, what: Use, like: &Tensor) -> Result<Tensor> {
     Ok(t.to_dtype(like.dtype())?.to_device(like.device())?)
 }
 
+/// The class of a sample, uniform over `classes` ≥ 1 by seed.
+pub fn uniform_label(seed: u64, sample: u64, classes: usize) -> usize {
+    let u = rng(seed, sample, Use::Labels).next_u64();
+    ((u128::from(u) * classes as u128) >> 64) as usize
+}
+
 /// Class labels for samples `first..first + rows`, uniform over `classes`, as one-hot rows [rows, classes].
 pub fn uniform_labels(
     seed: u64,
@@ -62,12 +68,7 @@ pub fn uniform_labels(
     dtype: DType,
     dev: &Device,
 ) -> Result<Tensor> {
-    let labels: Vec<usize> = (0..rows)
-        .map(|i| {
-            let u = rng(seed, first.wrapping_add(i as u64), Use::Labels).next_u64();
-            ((u128::from(u) * classes as u128) >> 64) as usize
-        })
-        .collect();
+    let labels: Vec<usize> = (0..rows).map(|i| uniform_label(seed, first.wrapping_add(i as u64), classes)).collect();
     one_hot(&labels, classes, dtype, dev)
 }
 
