@@ -1,5 +1,6 @@
 //! Files: atomic writes, hashes, images, plots, tables, learned schedules, and state to resume from.
 pub mod atomic;
+pub mod bulk;
 pub mod hash;
 pub mod image;
 pub mod npy;

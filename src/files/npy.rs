@@ -260,6 +260,21 @@ fn read_archive(bytes: Vec<u8>, size: u64) -> Result<Vec<(String, Tensor)>> {
     }
 }
 
+/// The bytes before an array's values in the npy format, version 1.0.
+pub(super) fn header(code: &str, dims: &[usize]) -> Vec<u8> {
+    let shape: String = dims.iter().map(|d| format!("{d}, ")).collect();
+    let shape = if dims.len() == 1 { shape.trim_end() } else { shape.trim_end_matches(", ") };
+    let mut text = format!("{{'descr': '{code}', 'fortran_order': False, 'shape': ({shape}), }}");
+    // magic, version and length take 10 bytes; the data begins at a multiple of 64
+    let pad = 63 - (10 + text.len()) % 64;
+    text.push_str(&" ".repeat(pad));
+    text.push('\n');
+    let mut out = b"\x93NUMPY\x01\x00".to_vec();
+    out.extend((text.len() as u16).to_le_bytes());
+    out.extend(text.as_bytes());
+    out
+}
+
 /// One array in the npy format, version 1.0.
 fn npy_bytes(t: &Tensor) -> Result<Vec<u8>> {
     let code = match t.dtype() {
@@ -274,16 +289,7 @@ fn npy_bytes(t: &Tensor) -> Result<Vec<u8>> {
     };
     // numpy has no bf16: it is written as f32, which holds it exactly
     let t = if code == "<f4" { t.to_dtype(DType::F32)? } else { t.clone() };
-    let shape: String = t.dims().iter().map(|d| format!("{d}, ")).collect();
-    let shape = if t.rank() == 1 { shape.trim_end() } else { shape.trim_end_matches(", ") };
-    let mut text = format!("{{'descr': '{code}', 'fortran_order': False, 'shape': ({shape}), }}");
-    // magic, version and length take 10 bytes; the data begins at a multiple of 64
-    let pad = 63 - (10 + text.len()) % 64;
-    text.push_str(&" ".repeat(pad));
-    text.push('\n');
-    let mut out = b"\x93NUMPY\x01\x00".to_vec();
-    out.extend((text.len() as u16).to_le_bytes());
-    out.extend(text.as_bytes());
+    let mut out = header(code, t.dims());
     out.extend(encode(&t)?);
     Ok(out)
 }

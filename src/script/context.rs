@@ -1,11 +1,12 @@
 //! What a script can ask about its own run: seed, device, output folder, parameters, provenance, version.
 use super::error::RhaiResult;
 use super::params::{self, Param};
+use crate::files::bulk::Shard;
 use crate::tensor::device::{default_device, device_name};
 use crate::{Error, Kind};
 use rhai::{Array, Dynamic, Engine, INT, Map, NativeCallContext};
 use sha2::{Digest, Sha256};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -32,6 +33,20 @@ impl Origin {
             .map(|(k, v)| (k.into(), v.clone().into()))
             .into()
     }
+}
+
+thread_local! {
+    static SHARD: Cell<Shard> = const { Cell::new(Shard::WHOLE) };
+}
+
+/// Sets `--shard` for the scripts of this thread.
+pub fn set_default_shard(shard: Shard) {
+    SHARD.set(shard);
+}
+
+/// `--shard`; the whole where none was given.
+pub fn default_shard() -> Shard {
+    SHARD.get()
 }
 
 /// The run of a script or REPL session.
@@ -129,6 +144,20 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         &["/// The device on which new tensors are made: `--device`, `\"cpu\"` by default.", "/// Example: `device()`"],
         [],
         || device_name(&default_device()),
+    );
+    doc(
+        engine,
+        "shard",
+        &[
+            "/// This run's part of shared work, `--shard i/n`, as `#{ index: i, count: n }` with i from 1; 1 of 1 by default.",
+            "/// `generate` takes its part by itself.",
+            "/// Example: `if i % shard().count == shard().index - 1 { work(i) }`",
+        ],
+        [],
+        || {
+            let s = default_shard();
+            Map::from([("index".into(), (s.index as INT).into()), ("count".into(), (s.count as INT).into())])
+        },
     );
     doc(
         engine,

@@ -2,7 +2,7 @@
 use super::context::SharedRun;
 use super::error::Caught;
 use super::modules::Resolver;
-use super::{closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor};
+use super::{bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor};
 use rhai::packages::Package;
 use rhai::{Array, Dynamic, Engine, OptimizationLevel};
 use std::io::Write;
@@ -44,6 +44,7 @@ pub fn new(run: &SharedRun) -> Engine {
         optim::register,
         loss::register,
         files::register,
+        bulk::register,
         method::register,
     ] {
         area(&mut engine);

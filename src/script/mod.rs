@@ -1,4 +1,5 @@
 //! The Rhai engine: one binding file per area, errors, options, closures, parameters, modules.
+pub mod bulk;
 pub mod closures;
 pub mod context;
 pub mod denoise;

@@ -1,5 +1,5 @@
 //! Rhai functions for plans, solvers, `solve` and `sample`.
-mod solve;
+pub(super) mod solve;
 mod solvers;
 
 use super::error::RhaiResult;
@@ -24,7 +24,7 @@ pub enum ScriptSolver {
 }
 
 impl ScriptSolver {
-    fn describe(&self) -> String {
+    pub(super) fn describe(&self) -> String {
         match self {
             ScriptSolver::Native(s) => s.describe(),
             ScriptSolver::FromPlan(f) => format!("from_plan({})", f.fn_name()),

@@ -1,8 +1,9 @@
 //! The command line: what to run, with which settings, and the exit code.
 use super::session::{Failure, Outcome, Session, Settings, quiet_panics};
 use super::{check, repl, report};
+use crate::files::bulk::Shard;
 use crate::script::engine::{STACK, print_line, report_line};
-use crate::script::{host, modules, params};
+use crate::script::{context, host, modules, params};
 use crate::tensor::device;
 use crate::{Error, Result};
 use clap::Parser;
@@ -50,6 +51,9 @@ struct Args {
     /// The folder for the script's files
     #[arg(long, value_name = "DIR", default_value = "out")]
     out: PathBuf,
+    /// The part of shared work that `generate` does, from 1/N to N/N
+    #[arg(long, value_name = "I/N")]
+    shard: Option<String>,
     /// No progress reports
     #[arg(long)]
     quiet: bool,
@@ -153,6 +157,9 @@ fn settings(args: &Args) -> Result<()> {
         }
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
         pool.map_err(|e| Error::value(format!("--threads {n}: {e}")))?;
+    }
+    if let Some(shard) = &args.shard {
+        context::set_default_shard(Shard::parse(shard).map_err(|e| e.context("--shard"))?);
     }
     host::set_quiet(args.quiet);
     Ok(())

@@ -220,6 +220,61 @@ fn run_steps(
     Ok(result(x, trajectory, times, nfe, request.options.trajectory))
 }
 
+/// A sampler that draws batch after batch, for `generate`.
+pub enum Sampler {
+    /// By a plan.
+    Plan(Tracked),
+    /// By a script's own stepping function.
+    Steps(rhai::FnPtr, Schedule),
+}
+
+impl Sampler {
+    /// `solver` over the steps of `schedule`.
+    pub fn new(
+        ctx: &NativeCallContext,
+        net: &DynDenoiser,
+        solver: &ScriptSolver,
+        schedule: &Schedule,
+    ) -> RhaiResult<Sampler> {
+        same_noise(&schedule.noise, net.noise(), &schedule.t)?;
+        match solver {
+            ScriptSolver::FromFn(f) => Ok(Sampler::Steps(f.clone(), schedule.clone())),
+            other => Ok(Sampler::Plan(solvers::plan_of(ctx, other, schedule)?)),
+        }
+    }
+    /// The samples that unit-variance noise `z` leads to: as `sample`, without gradients.
+    pub fn draw(
+        &self,
+        ctx: &NativeCallContext,
+        host: &dyn Host,
+        net: &DynDenoiser,
+        z: &Tensor,
+        options: &SolveOptions,
+    ) -> RhaiResult<Tensor> {
+        match self {
+            Sampler::Plan(plan) => Ok(plan.sample(net.noise(), net, host, z, options, None)?.x),
+            Sampler::Steps(f, schedule) => {
+                let x = from_prior(schedule, z)?;
+                let cond = match &options.cond {
+                    Cond::Rows(rows) => Dynamic::from(rows.clone()),
+                    _ => "none".into(),
+                };
+                let made = run_steps(ctx, "generate", net, f, schedule, &x, Map::from([("cond".into(), cond)]))?;
+                let kind = made.type_name();
+                let wrong = || Error::new(Kind::Internal, format!("a solver returned {kind}")).into();
+                made.try_cast::<Tensor>().ok_or_else(wrong)
+            }
+        }
+    }
+}
+
+/// x_T = prior_std(t_0) · z.
+fn from_prior(schedule: &Schedule, z: &Tensor) -> RhaiResult<Tensor> {
+    let t0 = schedule.t.get(0).and_then(|t| t.detach().to_dtype(DType::F64)?.to_scalar::<f64>());
+    let scale = schedule.noise.prior_std(t0.map_err(Error::from)?);
+    Ok(z.affine(scale, 0.0).map_err(Error::from)?)
+}
+
 /// `solve` (x is x_T) or `sample` (x is unit-variance noise) with a solver and a schedule.
 fn with_schedule(
     ctx: &NativeCallContext,

@@ -1,0 +1,275 @@
+//! Rhai function `generate`: many samples into a folder of PNG files or one `.npz`.
+use super::context::default_shard;
+use super::error::{RhaiResult, carry};
+use super::host::ScriptHost;
+use super::options::Options;
+use super::plan::ScriptSolver;
+use super::plan::solve::Sampler;
+use crate::denoise::{Cond, DynDenoiser, draw_labels, one_hot};
+use crate::discretize::Schedule;
+use crate::files::bulk::{self, Job, Shard};
+use crate::host::{Callback, Host, Progress, Quiet, Value};
+use crate::plan::{SolveOptions, Tracked};
+use crate::real::host_values;
+use crate::tensor::device::{default_device, device_name};
+use crate::tensor::grad::no_grad;
+use crate::tensor::random::{self, stream};
+use crate::{Error, Kind};
+use candle_core::{DType, Tensor};
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
+use serde_json::{Value as Json, json};
+
+/// Bytes that a batch may take by the default rule.
+const BUDGET: usize = 1 << 30;
+/// Bytes that an evaluation may take per value of a sample: the order of magnitude of U-Nets with 64 to 128 channels.
+const PER_VALUE: usize = 4096;
+/// The largest batch by the default rule: a larger one is hardly faster, and an interrupted run loses more.
+const LARGEST: usize = 64;
+
+/// Adds this area's functions to `engine`.
+pub fn register(engine: &mut Engine) {
+    engine.register_global_module(rhai::exported_module!(api).into());
+}
+
+/// A host without progress reports of its own: `generate` shows one for all batches.
+struct Hushed<'a>(&'a dyn Host);
+
+impl Host for Hushed<'_> {
+    fn call(&self, f: &Callback, args: Vec<Value>) -> crate::Result<Value> {
+        self.0.call(f, args)
+    }
+    fn progress(&self, label: &str, total: u64) -> Box<dyn Progress> {
+        Quiet.progress(label, total)
+    }
+}
+
+/// How samples get their classes.
+#[derive(Clone, Copy)]
+enum Classes {
+    None,
+    /// Drawn by seed.
+    Uniform(usize),
+    /// Sample i has class i mod n.
+    Cycle(usize),
+    One(usize),
+}
+
+impl Classes {
+    fn parse(given: Option<Dynamic>, net: &DynDenoiser) -> RhaiResult<Classes> {
+        let n = net.classes();
+        let Some(v) = given else { return Ok(if n > 0 { Classes::Uniform(n) } else { Classes::None }) };
+        let text = v.clone().into_immutable_string().ok();
+        let class = v.as_int().ok();
+        match (text.as_deref(), class) {
+            (Some("none"), _) => Ok(Classes::None),
+            (Some("uniform" | "cycle"), _) | (_, Some(_)) if n == 0 => {
+                let e = Error::value(format!("generate: option `cond` is {v}, but the denoiser has no classes"));
+                Err(e.hint("leave `cond` out").into())
+            }
+            (Some("uniform"), _) => Ok(Classes::Uniform(n)),
+            (Some("cycle"), _) => Ok(Classes::Cycle(n)),
+            (Some(other), _) => {
+                Err(Error::unknown("value for option `cond` of generate", other, ["uniform", "cycle", "none"]).into())
+            }
+            (None, Some(c)) => match usize::try_from(c) {
+                Ok(c) if c < n => Ok(Classes::One(c)),
+                _ => Err(Error::value(format!("generate: class {c} does not exist: there are 0 to {}", n - 1)).into()),
+            },
+            (None, None) => {
+                let m = "generate: option `cond` must be a class, \"uniform\", \"cycle\" or \"none\"";
+                Err(Error::new(Kind::Type, format!("{m}, not {}", v.type_name())).into())
+            }
+        }
+    }
+    fn of(self, seed: u64, i: u64) -> Option<i64> {
+        match self {
+            Classes::None => None,
+            Classes::Uniform(n) => draw_labels(seed, i, 1, n).first().copied(),
+            Classes::Cycle(n) => Some((i % n as u64) as i64),
+            Classes::One(c) => Some(c as i64),
+        }
+    }
+    fn name(self) -> Json {
+        match self {
+            Classes::None => json!("none"),
+            Classes::Uniform(_) => json!("uniform"),
+            Classes::Cycle(_) => json!("cycle"),
+            Classes::One(c) => json!(c),
+        }
+    }
+}
+
+fn shard(o: &mut Options) -> RhaiResult<Shard> {
+    let Some(v) = o.take("shard") else { return Ok(default_shard()) };
+    if let Ok(text) = v.clone().into_immutable_string() {
+        return Ok(Shard::parse(&text)?);
+    }
+    let Some(map) = v.clone().try_cast::<Map>() else {
+        let m = format!("generate: option `shard` must be text like \"1/4\", not {}", v.type_name());
+        return Err(Error::new(Kind::Type, m).into());
+    };
+    let mut o = Options::new("generate: shard", map);
+    let (index, count) = (o.int("index")?, o.int("count")?);
+    o.finish()?;
+    Ok(Shard::new(index.unwrap_or(1), count.unwrap_or(1))?)
+}
+
+fn shape(o: &mut Options, net: &DynDenoiser) -> RhaiResult<[usize; 3]> {
+    let given = match o.array("shape")? {
+        None => net.sample_shape(),
+        Some(a) => {
+            let size = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok()).unwrap_or(0);
+            Some(a.iter().map(size).collect())
+        }
+    };
+    let Some(dims) = given else {
+        let e = Error::value("generate: this denoiser does not fix the shape of its samples");
+        return Err(e.hint("give it: `shape: [3, 32, 32]`").into());
+    };
+    dims.as_slice().try_into().map_err(|_| {
+        let m = format!("generate: samples must be images [C, H, W], but are {dims:?}");
+        Error::shape(m, &[&dims]).into()
+    })
+}
+
+fn default_batch(shape: [usize; 3]) -> usize {
+    let one = shape.iter().fold(PER_VALUE, |n, d| n.saturating_mul(*d));
+    (BUDGET / one.max(1)).clamp(1, LARGEST)
+}
+
+/// What the manifest records of a schedule, to read.
+fn about_schedule(s: &Schedule) -> crate::Result<Json> {
+    let t_eval = s.t_eval.as_ref().map(|t| host_values(&t.detach())).transpose()?;
+    Ok(json!({ "name": s.name, "noise": s.noise.spec(), "t": host_values(&s.t.detach())?, "t_eval": t_eval }))
+}
+
+fn run(
+    ctx: &NativeCallContext,
+    net: &DynDenoiser,
+    sampler: &Sampler,
+    n: INT,
+    options: Map,
+    how: [(&str, Json); 2],
+) -> RhaiResult<Map> {
+    let mut o = Options::new("generate", options);
+    let Some(out) = o.string("out")? else {
+        let e = Error::value("generate needs the option `out`");
+        return Err(e.hint("`out: \"samples\"`, a folder, or `out: \"samples.npz\"`").into());
+    };
+    let seed = o.int("seed")?.unwrap_or(0) as u64;
+    let first = o.count("first")?.unwrap_or(0) as u64;
+    let shape = shape(&mut o, net)?;
+    let batch = o.count("batch")?.unwrap_or_else(|| default_batch(shape));
+    let classes = Classes::parse(o.take("cond"), net)?;
+    let shard = shard(&mut o)?;
+    let overwrite = o.bool("overwrite")?.unwrap_or(false);
+    let subfolders = o.bool("subfolders")?.unwrap_or(false);
+    let key = o.string("key")?;
+    o.finish()?;
+    let n = u64::try_from(n).map_err(|_| Error::value(format!("generate: the number of samples is {n}")))?;
+    let end = first.checked_add(n).ok_or_else(|| Error::value("generate: `first` is too large"))?;
+
+    let plan = match sampler {
+        Sampler::Plan(plan) => Some(plan.plan().hash()),
+        Sampler::Steps(..) => None,
+    };
+    let model = net.hash();
+    let known = key.is_some() || (plan.is_some() && model.is_some());
+    let device = default_device();
+    let identity = json!({
+        "model": model, "noise": net.noise().spec(), "plan": plan, "seed": seed, "cond": classes.name(), "key": key,
+    });
+    let mut about = json!({
+        "model": net.describe(), "versions": { "ld3sh": crate::VERSION }, "device": device_name(&device),
+    });
+    for (name, value) in how {
+        about[name] = value;
+    }
+    let map = |v: Json| v.as_object().cloned().unwrap_or_default();
+    let labelled = !matches!(classes, Classes::None);
+    let job = Job {
+        out: out.into(),
+        numbers: first..end,
+        shard,
+        batch,
+        shape,
+        label: labelled
+            .then(|| -> Box<dyn Fn(u64) -> i64 + Send + Sync> { Box::new(move |i| classes.of(seed, i).unwrap_or(0)) }),
+        identity: known.then(|| map(identity)),
+        about: map(about),
+        overwrite,
+        subfolders,
+    };
+    let host = ScriptHost::new(ctx);
+    let mut draw = |start: u64, count: usize| -> crate::Result<Tensor> {
+        let [c, h, w] = shape;
+        let z = random::normal(seed, start, &[count, c, h, w], stream::NORMAL, DType::F32, &device)?;
+        let labels: Option<Vec<i64>> = (start..start + count as u64).map(|i| classes.of(seed, i)).collect();
+        let cond = match labels {
+            Some(l) => Cond::Rows(one_hot(&l, net.classes(), DType::F32, &device)?),
+            None => Cond::None,
+        };
+        let options = SolveOptions { cond, seed, first_sample: start, ..SolveOptions::default() };
+        no_grad(|| sampler.draw(ctx, &Hushed(&host), net, &z, &options)).map_err(carry)
+    };
+    let report = bulk::generate(&job, &host, &mut draw)?;
+    Ok(Map::from([
+        ("out".into(), report.out.display().to_string().into()),
+        ("samples".into(), (n as INT).into()),
+        ("made".into(), (report.made as INT).into()),
+        ("complete".into(), report.complete.into()),
+        ("run".into(), report.run.map_or(Dynamic::UNIT, Into::into)),
+    ]))
+}
+
+#[export_module]
+mod api {
+    /// Draws n samples into a folder of PNG files or one `.npz`, and goes on where an interrupted run stopped.
+    ///
+    /// Samples have the numbers `first` to `first + n - 1`; sample i depends on `seed` and i only, and is the one that
+    /// `sample(net, solver, schedule, 1, #{ seed, first: i })` draws, whatever the batch or shard.
+    ///
+    /// Options: `out`, a folder (`000000.png`, …) or a name ending in `.npz` (`arr_0`: uint8 [N, H, W, C]; `arr_1`: the classes, where there
+    /// are any), `seed` (0), `first` (0), `batch` (samples at a time; by default as many as take about 1 GiB, at most 64), `cond` (a
+    /// class, "uniform": drawn by seed, the default for a network with classes, "cycle": i mod classes, "none"), `shard` ("2/4": the
+    /// second quarter; by default what `--shard` says), `overwrite` (false; replaces the files of another run), `subfolders` (false;
+    /// one per thousand, as EDM's `--subdirs`), `shape` ([C, H, W], where the denoiser does not fix it), `key` (text that stands
+    /// for a network or solver that is a function of the script's own: without it such a run cannot be gone on with).
+    ///
+    /// Values in [−1, 1] become bytes by EDM's rule ⌊127.5 x + 128⌋, cut to 0..255. A folder has a `generate.json` with what made it and may
+    /// grow (a larger n); an `.npz` is kept in parts until it is whole. Shards write `NAME.shard-2-of-4.npz`; the last one
+    /// joins them. The same bits for any batch hold on the CPU for built-in networks.
+    ///
+    /// Returns `#{ out, samples, made, complete, run }`: n, how many were drawn now, whether all shards are there, the run's hash.
+    /// Errors: kind `value` where files of another run are in the way.
+    ///
+    /// Example: `generate(net, solver::unipc(), schedule::logsnr(net.noise, 8), 50000, #{ out: "samples" })`
+    #[rhai_fn(name = "generate", return_raw)]
+    pub fn generate(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        solver: ScriptSolver,
+        schedule: Schedule,
+        n: INT,
+        options: Map,
+    ) -> RhaiResult<Map> {
+        let sampler = Sampler::new(&ctx, &net, &solver, &schedule)?;
+        let how = [("solver", json!(solver.describe())), ("schedule", about_schedule(&schedule)?)];
+        run(&ctx, &net, &sampler, n, options, how)
+    }
+    /// Draws n samples with a plan; options as with a solver and a schedule.
+    ///
+    /// Example: `generate(net, plan, 50000, #{ out: "samples.npz" })`
+    #[rhai_fn(name = "generate", return_raw)]
+    pub fn generate_plan(
+        ctx: NativeCallContext,
+        net: DynDenoiser,
+        plan: Tracked,
+        n: INT,
+        options: Map,
+    ) -> RhaiResult<Map> {
+        let how = [("solver", json!(plan.plan().name)), ("schedule", Json::Null)];
+        run(&ctx, &net, &Sampler::Plan(plan), n, options, how)
+    }
+}
