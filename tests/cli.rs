@@ -113,7 +113,7 @@ fn parameters_that_cannot_be_read_from_the_text() {
 
 #[test]
 fn check_finds_what_can_be_known() {
-    let ok = "import \"tables\" as t;\nfn f(x) { g(x) } fn g(x) { x }\nlet h = |x| f(x);\nif false { h.call(1); print(t::table([], [])); }\nprint(\"ran\");";
+    let ok = "import \"cache\" as c;\nfn f(x) { g(x) } fn g(x) { x }\nlet h = |x| f(x);\nif false { h.call(1); c::get(\"a\", #{}, || 1); }\nprint(\"ran\");";
     let d = folder(&[("ok.rhai", ok)]);
     assert_eq!(run(d.path(), &["check", "ok.rhai"], 0).0, "ok.rhai: ok\n");
     for (script, want) in [
@@ -123,8 +123,8 @@ fn check_finds_what_can_be_known() {
         ("if false { seeed(); }", "did you mean `seed`?"),
         ("let a = 1; if false { print(b); }", "unknown variable `b`"),
         ("import \"nowhere\" as n;", "there is no module `nowhere`"),
-        ("import \"tables\" as t; if false { t::tabel([], []); }", "did you mean `table`?"),
-        ("if false { tables::table(); }", "unknown module `tables`"),
+        ("import \"cache\" as c; if false { c::gett(\"a\", #{}, || 1); }", "did you mean `get`?"),
+        ("if false { cache::get(); }", "unknown module `cache`"),
     ] {
         let d = folder(&[("bad.rhai", script)]);
         let (stdout, stderr) = run(d.path(), &["check", "bad.rhai"], 1);
@@ -135,15 +135,15 @@ fn check_finds_what_can_be_known() {
 #[test]
 fn modules_are_searched_in_order_and_recorded() {
     let show =
-        "import \"tables\" as t;\nlet m = provenance().modules[0];\nprint(`${m.name} ${m.origin} ${m.hash.len()}`);";
-    let d = folder(&[("main.rhai", show), ("path/tables.rhai", "fn f() { 1 }")]);
-    assert_eq!(run(d.path(), &["main.rhai"], 0).0, "tables stdlib/tables.rhai 64\n");
+        "import \"cache\" as c;\nlet m = provenance().modules[0];\nprint(`${m.name} ${m.origin} ${m.hash.len()}`);";
+    let d = folder(&[("main.rhai", show), ("path/cache.rhai", "fn f() { 1 }")]);
+    assert_eq!(run(d.path(), &["main.rhai"], 0).0, "cache stdlib/cache.rhai 64\n");
     let path = d.path().join("path");
     let o = ld3sh(d.path(), &["main.rhai"]).env("LD3SH_PATH", &path).output().unwrap();
-    assert_eq!(out(&o), format!("tables {} 64\n", path.join("tables.rhai").display()));
-    std::fs::write(d.path().join("tables.rhai"), "fn f() { 2 }").unwrap();
+    assert_eq!(out(&o), format!("cache {} 64\n", path.join("cache.rhai").display()));
+    std::fs::write(d.path().join("cache.rhai"), "fn f() { 2 }").unwrap();
     let o = ld3sh(d.path(), &["main.rhai"]).env("LD3SH_PATH", &path).output().unwrap();
-    assert_eq!(out(&o), "tables tables.rhai 64\n");
+    assert_eq!(out(&o), "cache cache.rhai 64\n");
 }
 
 #[test]

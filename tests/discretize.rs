@@ -1,5 +1,8 @@
 //! Schedules and τ_ξ: reference values and gradients, properties, the exact inverse, hostile input, the script functions.
+#[path = "common/caught.rs"]
+mod caught;
 use candle_core::{DType, Device, Tensor};
+use caught::caught;
 use ld3sh::discretize::{
     BASELINES, Compat, Heuristic, Interval, Schedule, Space, TauOptions, from_function, tau, tau_inverse,
     tau_inverse_eval,
@@ -7,12 +10,11 @@ use ld3sh::discretize::{
 use ld3sh::host::Quiet;
 use ld3sh::noise::{Noise, from_spec};
 use ld3sh::real::host_values;
-use ld3sh::script::error::Caught;
 use ld3sh::tensor::grad;
 use ld3sh::{Error, Kind};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use rhai::{Dynamic, Engine, EvalAltResult, Scope};
+use rhai::{Dynamic, Engine, Scope};
 use serde_json::{Value, json};
 
 fn noise(name: &str) -> Noise {
@@ -543,14 +545,9 @@ fn scripts_are_told_what_is_wrong() {
         ("tau(noise::edm(), [1, 2], (), #{ compat: \"paper\" })", Kind::Name, "exact, reference"),
         ("tau_inverse(schedule::edm(noise::edm(), 3), #{ win_rate: 1 })", Kind::Name, "tau_inverse"),
     ] {
-        match *engine().eval::<Dynamic>(script).err().unwrap_or_else(|| panic!("{script} was accepted")) {
-            EvalAltResult::ErrorRuntime(v, _) => {
-                let e = v.try_cast::<Caught>().unwrap().0;
-                assert_eq!(e.kind(), kind, "{script}: {e}");
-                assert!(e.to_string().contains(part), "{script}: {e}");
-            }
-            e => panic!("{script}: {e}"),
-        }
+        let e = caught(script, engine().eval::<Dynamic>(script));
+        assert_eq!(e.kind(), kind, "{script}: {e}");
+        assert!(e.to_string().contains(part), "{script}: {e}");
     }
     // an error of the script's own function comes out as it was
     let e = engine().eval::<Dynamic>("schedule::from_fn(noise::edm(), 2, |u| throw \"mine\")").unwrap_err();

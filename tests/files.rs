@@ -1,5 +1,8 @@
 //! Files: atomic writes, images, plots, tables, schedule files, state; round trips, and hostile or truncated input.
+#[path = "common/caught.rs"]
+mod caught;
 use candle_core::{DType, Device, Tensor};
+use caught::caught;
 use ld3sh::discretize::Schedule;
 use ld3sh::files::image::{GridOptions, Image, grid};
 use ld3sh::files::plot::{LinesOptions, SchedulesOptions, Series, Space, lines, schedules};
@@ -509,7 +512,7 @@ fn scripts_write_and_read_everything() {
         image::sheet([["a\nb", x], ["c", x]], #{ columns: ["0", 1], title: "t" }).save(`${dir}/s.png`);
         let n = noise::edm();
         let s = schedule::edm(n, 5);
-        plot::schedules([s, schedule::logsnr(n, 5)], #{ "in": "lambda" }).save(`${dir}/p.svg`);
+        plot::schedules([s, schedule::logsnr(n, 5)], #{ axis: "lambda" }).save(`${dir}/p.svg`);
         plot::lines(#{ series: [#{ name: "a", y: [1, 2.5, ()] }], log_y: true }).save(`${dir}/l.png`, #{ scale: 1 });
         s.save(`${dir}/s.json`, #{ seed: 3, losses: #{ valid: 0.5 } });
         let r = load_schedule(`${dir}/s.json`);
@@ -541,9 +544,7 @@ fn scripts_write_and_read_everything() {
 #[test]
 fn script_errors_are_clear() {
     let fails = |script: &str, says: &str| {
-        let e = *engine().eval::<rhai::Dynamic>(script).unwrap_err();
-        let rhai::EvalAltResult::ErrorRuntime(d, _) = e else { panic!("{script}: {e}") };
-        let text = d.cast::<ld3sh::script::error::Caught>().0.to_string();
+        let text = caught(script, engine().eval::<rhai::Dynamic>(script)).to_string();
         assert!(text.contains(says), "{script}: {text}");
     };
     fails("json::stringify(#{ a: [1.0, 0.0 / 0.0] })", "`a.1`");

@@ -1,5 +1,8 @@
 //! Losses and metrics: values, gradients against finite differences, reductions, bad input.
+#[path = "common/caught.rs"]
+mod caught;
 use candle_core::{DType, Device, Tensor};
+use caught::caught;
 use ld3sh::Kind;
 use ld3sh::host::Quiet;
 use ld3sh::loss::{Loss, Reduction};
@@ -169,12 +172,7 @@ fn scripts_call_losses_and_pass_them_as_values() {
     "#;
     assert!(e.eval_with_scope::<bool>(&mut scope, script).unwrap());
     let mut says = |script: &str, want: &str| {
-        let rhai::EvalAltResult::ErrorRuntime(d, _) =
-            *e.eval_with_scope::<rhai::Dynamic>(&mut scope, script).unwrap_err()
-        else {
-            panic!("{script}")
-        };
-        let text = d.cast::<ld3sh::script::error::Caught>().0.to_string();
+        let text = caught(script, e.eval_with_scope::<rhai::Dynamic>(&mut scope, script)).to_string();
         assert!(text.contains(want), "{script}: {text}");
     };
     says("loss::l2(x, y, #{ reduction: \"men\" })", "mean");

@@ -1,14 +1,16 @@
 //! Noise schedules: reference values, exact derivatives, inverses, the ends of time, plain-data specs, and the script functions.
+#[path = "common/caught.rs"]
+mod caught;
 use candle_core::{DType, Device, Tensor};
+use caught::caught;
 use ld3sh::host::Quiet;
 use ld3sh::noise::{Noise, check_time, from_spec};
 use ld3sh::real::{Real, Tape, host_values};
-use ld3sh::script::error::Caught;
 use ld3sh::tensor::grad;
 use ld3sh::{Error, Kind};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
-use rhai::{Dynamic, Engine, EvalAltResult, Scope};
+use rhai::{Dynamic, Engine, Scope};
 use serde_json::{Value, json};
 
 fn noise(spec: Value) -> Noise {
@@ -290,13 +292,8 @@ fn eval(script: &str) -> f64 {
 }
 
 fn fails(script: &str) -> (Kind, String) {
-    match *engine().eval::<Dynamic>(script).err().unwrap_or_else(|| panic!("{script} was accepted")) {
-        EvalAltResult::ErrorRuntime(v, _) => {
-            let e = v.try_cast::<Caught>().unwrap().0;
-            (e.kind(), e.to_string())
-        }
-        e => panic!("{script}: {e}"),
-    }
+    let e = caught(script, engine().eval::<Dynamic>(script));
+    (e.kind(), e.to_string())
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! Optimizers against PyTorch's formulas written out element by element; clipping, projection, plateaus, state.
+#[path = "common/caught.rs"]
+mod caught;
 use candle_core::{DType, Device, Tensor};
+use caught::caught;
 use ld3sh::Kind;
 use ld3sh::optim::{Optimizer, Plateau, Rule, clip_norm, project_ball};
 use proptest::prelude::*;
@@ -290,9 +293,7 @@ fn scripts_train_save_and_restore() {
 #[test]
 fn script_errors_are_clear() {
     let fails = |script: &str, says: &str| {
-        let e = *engine().eval::<rhai::Dynamic>(script).unwrap_err();
-        let rhai::EvalAltResult::ErrorRuntime(d, _) = e else { panic!("{script}: {e}") };
-        let text = d.cast::<ld3sh::script::error::Caught>().0.to_string();
+        let text = caught(script, engine().eval::<rhai::Dynamic>(script)).to_string();
         assert!(text.contains(says), "{script}: {text}");
     };
     fails("optim::adam(#{ beta: [0.9, 0.99] })", "betas");

@@ -119,3 +119,22 @@ fn a_session() {
     t.send("\x04");
     assert_eq!(t.exit_code(), 0);
 }
+
+#[test]
+fn a_network_from_earlier_lines() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::open(home.path(), 120);
+    t.enter("fn half(x) { x * 0.5 }");
+    t.enter("let k = 3.0;");
+    t.enter("let f = |x, sigma, cond| half(x) * k;");
+    t.enter("let net = denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\" }, f);");
+    t.enter("let n = 7;");
+    t.enter("net.denoise(ones([1, 2]), 1.0).sum().item()");
+    t.wait("\n3.0\n");
+    // a new function of the same name counts, as it does for any caller
+    t.enter("fn half(x) { x * 5.0 }");
+    t.enter("net.denoise(ones([1, 2]), 1.0).sum().item()");
+    t.wait("\n30.0\n");
+    t.send("exit\r");
+    assert_eq!(t.exit_code(), 0);
+}

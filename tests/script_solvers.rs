@@ -1,5 +1,7 @@
 //! Solvers, plans, `solve` and `sample` as scripts use them.
 mod common;
+#[path = "common/small.rs"]
+mod small;
 use candle_core::{Device, Tensor};
 use common::*;
 use ld3sh::denoise::DynDenoiser;
@@ -8,6 +10,7 @@ use ld3sh::script;
 use ld3sh::script::error::Caught;
 use ld3sh::tensor::grad;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, Map, Scope};
+use small::small;
 
 /// An engine with this area's functions, a few tensor operations, and a mixture denoiser `net` with noise `z`.
 fn engine() -> (Engine, Scope<'static>) {
@@ -23,12 +26,11 @@ fn engine() -> (Engine, Scope<'static>) {
     e.register_fn("div", |a: Tensor, b: Tensor| a.broadcast_div(&b).unwrap());
     e.register_fn("eps", |net: DynDenoiser, x: Tensor, t: Tensor| {
         let t = [t.to_scalar::<f64>().unwrap()];
-        let q = ld3sh::denoise::Query { x: &x, t: &t, cond: &NO_COND };
+        let q = ld3sh::denoise::Query { x: &x, t: &t, cond: &ld3sh::denoise::Cond::None };
         net.eval(&HOST, &q, ld3sh::denoise::Prediction::Noise).unwrap()
     });
-    let noise: Noise =
-        ld3sh::noise::from_spec(&serde_json::json!({ "name": "edm" })).unwrap_or_else(|_| Simple::make("ve_edm"));
-    let net: DynDenoiser = Gmm::small(noise.clone());
+    let noise: Noise = ld3sh::noise::from_spec(&serde_json::json!({ "name": "edm" })).unwrap();
+    let net = dynamic(&small(noise.clone()));
     let mut scope = Scope::new();
     scope.push("net", net);
     scope.push("noise", noise);
@@ -96,6 +98,38 @@ fn solve_starts_from_x_t_and_a_plan_stands_for_solver_and_schedule() {
     assert!(distance(&edited, &a) > 1e-3);
     let table = eval("solver::unipc().plan(schedule::logsnr(noise, 2)).to_string()").unwrap().into_string().unwrap();
     assert!(table.starts_with("unipc(3, bh1): 2 evaluations, predicts data"), "{table}");
+}
+
+#[test]
+fn rows_of_a_plan_count_from_the_end() {
+    let a = tensor("solver::euler().plan(schedule::logsnr(noise, 3)).scale_row(-1, 0.5).with_coef(-2, 0, 2).matrix");
+    let b = tensor("solver::euler().plan(schedule::logsnr(noise, 3)).scale_row(3, 0.5).with_coef(2, 0, 2).matrix");
+    assert_eq!(a, b);
+}
+
+#[test]
+fn a_stepped_solver_counts_its_evaluations() {
+    let heun = "solver::from_fn(|s| {
+        let h = s.t_next.sub(s.t);
+        let d = s.net.eps(s.x, s.t);
+        let e = s.net.eps(s.x.add(d.mul(h)), s.t_next);
+        s.x.add(d.add(e).mul(h))
+    })";
+    let n = eval(&format!("sample(net, {heun}, schedule::logsnr(noise, 3), z, #{{ trajectory: true }}).nfe"));
+    assert_eq!(n.unwrap().as_int().unwrap(), 6);
+}
+
+#[test]
+fn the_start_of_a_stepped_solver_has_a_gradient_in_the_first_time() {
+    let (e, mut scope) = engine();
+    let t = grad::variable(&Tensor::new(&[70.0, 5.0, 0.5, 0.01], &Device::Cpu).unwrap()).unwrap();
+    scope.push("t", t.clone());
+    // x_0 = z t_0 · t_3 / t_0: nothing depends on t_0 once unit-variance noise is scaled by it
+    let code = "sample(net, solver::from_fn(|s| s.x.mul(s.t_next.div(s.t))), schedule::list(noise, t), z)";
+    let x = e.eval_with_scope::<Tensor>(&mut scope, code).unwrap();
+    let g = values(&grad::grad(&HOST, &x.sum_all().unwrap(), &[t]).unwrap()[0]);
+    let sum: f64 = tensor("z").iter().sum();
+    assert!(g.iter().zip([0.0, 0.0, 0.0, sum]).all(|(a, b)| (a - b).abs() < 1e-12), "{g:?}");
 }
 
 #[test]
@@ -169,7 +203,7 @@ fn errors_say_what_and_how() {
         ("plan::from_matrix([], [])", &["two dimensions"]),
         ("plan::from_matrix(\"a\", [80.0])", &["array of numbers"]),
         ("solver::euler().plan(schedule::logsnr(noise, 3)).with_coef(9, 0, 1)", &["[9, 0]", "4 rows"]),
-        ("solver::euler().plan(schedule::logsnr(noise, 3)).with_coef(-1, 0, 1)", &["-1"]),
+        ("solver::euler().plan(schedule::logsnr(noise, 3)).with_coef(-9, 0, 1)", &["-9"]),
         ("solver::euler().plan(schedule::logsnr(noise, 3)).scale_row(9, 0.5)", &["no row 9"]),
     ] {
         let m = message(code);

@@ -1,10 +1,8 @@
 //! With `remat: true` a solve keeps no more than 3 states per evaluation.
-mod common;
 use candle_core::{DType, Device, Tensor};
-use common::*;
 use ld3sh::denoise::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use ld3sh::discretize::Schedule;
-use ld3sh::host::Host;
+use ld3sh::host::{Host, Quiet};
 use ld3sh::noise::Noise;
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
 use ld3sh::solve::*;
@@ -62,7 +60,7 @@ impl Denoiser for Linear {
 
 #[test]
 fn remat_keeps_at_most_three_states_per_evaluation() {
-    let noise = Simple::make("ve_edm");
+    let noise = ld3sh::noise::from_spec(&serde_json::json!({ "name": "edm" })).unwrap();
     let net: DynDenoiser = Rc::new(Linear(noise.clone()));
     let elements = 1 << 16;
     let state = (elements * 4) as f64;
@@ -80,15 +78,15 @@ fn remat_keeps_at_most_three_states_per_evaluation() {
             let n = solver.steps_for_nfe(nfe);
             let t: Vec<f64> = (0..=n).map(|i| 80.0 * (0.002f64 / 80.0).powf(i as f64 / n as f64)).collect();
             let t = grad::variable(&Tensor::from_vec(t, n + 1, &Device::Cpu).unwrap()).unwrap();
-            let s = Schedule { noise: noise.clone(), t: t.clone(), t_eval: None, name: "test".into() };
+            let s = Schedule::new(noise.clone(), &t, "test").unwrap();
             let x = grad::variable(&Tensor::ones((1, elements), DType::F32, &Device::Cpu).unwrap()).unwrap();
             let plan = Tracked::new(&solver, &s).unwrap();
             let before = LIVE.load(Relaxed);
             PEAK.store(before, Relaxed);
             let opts = SolveOptions { remat: Remat::Always, ..SolveOptions::default() };
-            let y = plan.solve(&net, &HOST, &x, &opts, None).unwrap().x;
+            let y = plan.solve(&net, &Quiet, &x, &opts, None).unwrap().x;
             let loss = y.sum_all().unwrap();
-            grad::grad(&HOST, &loss, &[t, x]).unwrap();
+            grad::grad(&Quiet, &loss, &[t, x]).unwrap();
             (PEAK.load(Relaxed) - before) as f64 / state
         };
         let (few, many) = (peak(5), peak(20));

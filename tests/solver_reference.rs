@@ -2,15 +2,21 @@
 //! plain vectors, and finite-difference gradients for all. Where a method integrates an interpolating polynomial, the check
 //! integrates that polynomial by brute force.
 mod common;
+#[path = "common/simple.rs"]
+mod simple;
+#[path = "common/small.rs"]
+mod small;
 use candle_core::{Device, Tensor};
 use common::*;
-use ld3sh::denoise::{Denoiser, Prediction, Query};
+use ld3sh::denoise::{Cond, Denoiser, Prediction, Query};
 use ld3sh::discretize::Schedule;
 use ld3sh::noise::Noise;
 use ld3sh::plan::{SolveOptions, Tracked, rows};
 use ld3sh::real::Real;
 use ld3sh::solve::*;
 use ld3sh::tensor::grad;
+use simple::Simple;
+use small::small;
 use std::rc::Rc;
 
 type V = Vec<f64>;
@@ -52,7 +58,7 @@ impl Case {
             })
             .collect();
         let t_eval = t.iter().enumerate().map(|(i, t)| t * (1.0 + 0.004 * (1.0 + i as f64).cos())).collect();
-        Case { net: Gmm::small(noise.clone()), noise, t, t_eval, x: vec![3.1, -1.7, -0.4, 2.2] }
+        Case { net: small(noise.clone()), noise, t, t_eval, x: vec![3.1, -1.7, -0.4, 2.2] }
     }
     fn a(&self, t: f64) -> f64 {
         self.noise.alpha(&t.into()).v()
@@ -70,7 +76,7 @@ impl Case {
         Tensor::from_vec(x.clone(), (ROWS, 1, 1, 2), &Device::Cpu).unwrap()
     }
     fn eval(&self, x: &V, t: f64, want: Prediction) -> V {
-        let q = Query { x: &self.tensor(x), t: &[t], cond: &NO_COND };
+        let q = Query { x: &self.tensor(x), t: &[t], cond: &Cond::None };
         values(&self.net.eval(&HOST, &q, want).unwrap())
     }
     fn eps(&self, x: &V, t: f64) -> V {
@@ -93,7 +99,13 @@ impl Case {
     }
     fn schedule(&self, t: &[f64], t_eval: &[f64]) -> Schedule {
         let of = |v: &[f64]| Tensor::from_slice(v, v.len(), &Device::Cpu).unwrap();
-        Schedule { noise: self.noise.clone(), t: of(t), t_eval: Some(of(t_eval)), name: "test".into() }
+        Schedule {
+            noise: self.noise.clone(),
+            t: of(t),
+            t_eval: Some(of(t_eval)),
+            name: "test".into(),
+            record: Default::default(),
+        }
     }
 
     /// The exact step s → t when the prediction is the polynomial in u(λ) through `nodes`: composite Gauss quadrature.

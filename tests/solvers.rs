@@ -1,5 +1,7 @@
 //! The public solvers against the reference numbers of `fixtures/solvers.json`: samples and all three gradients.
 mod common;
+#[path = "common/simple.rs"]
+mod simple;
 use candle_core::{DType, Device, Tensor};
 use common::*;
 use ld3sh::discretize::Schedule;
@@ -7,6 +9,7 @@ use ld3sh::plan::{Remat, SolveOptions, Tracked};
 use ld3sh::solve::{Method, MultistepOptions, Solver, UnipcOptions, Variant};
 use ld3sh::tensor::grad;
 use serde_json::Value;
+use simple::Simple;
 
 fn fixture() -> Value {
     serde_json::from_str(include_str!("fixtures/solvers.json")).unwrap()
@@ -54,7 +57,13 @@ fn every_reference_case_in_f64_with_gradients_and_in_f32() {
         let net = Gmm::new(noise.clone(), tensor(&g["means"]), numbers(&g["stds"]), numbers(&g["weights"]));
         let t = grad::variable(&tensor(&case["t"])).unwrap();
         let t_eval = grad::variable(&tensor(&case["t_eval"])).unwrap();
-        let schedule = Schedule { noise, t: t.clone(), t_eval: Some(t_eval.clone()), name: "fixture".into() };
+        let schedule = Schedule {
+            noise,
+            t: t.clone(),
+            t_eval: Some(t_eval.clone()),
+            name: "fixture".into(),
+            record: Default::default(),
+        };
         let x_t = grad::variable(&tensor(&case["x_T"])).unwrap();
         let plan = Tracked::new(&solver(case), &schedule).unwrap();
         let label = format!("{} {} {} {}", case["schedule"], plan.plan().name, case["nfe"], case["variant"]);

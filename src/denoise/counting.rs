@@ -62,14 +62,8 @@ impl Denoiser for Counting {
     fn hash(&self) -> Option<String> {
         self.inner.hash()
     }
-    fn sample_shape(&self) -> Option<Vec<usize>> {
-        self.inner.sample_shape()
-    }
-    fn classes(&self) -> usize {
-        self.inner.classes()
-    }
-    fn runs_per_eval(&self) -> usize {
-        self.inner.runs_per_eval()
+    fn inner(&self) -> Option<&dyn Denoiser> {
+        Some(&*self.inner)
     }
     fn counter(&self) -> Option<&Counter> {
         Some(&self.counter)

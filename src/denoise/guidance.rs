@@ -1,6 +1,6 @@
 //! Classifier-free guidance.
 use super::query::{self, scale_rows};
-use super::{Cond, Counter, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use super::{Cond, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::{Error, Result};
@@ -115,17 +115,11 @@ impl Denoiser for Guided {
         };
         self.inner.hash().map(|h| query::digest(&[b"guided", h.as_bytes(), how.as_bytes(), uncond.as_bytes()]))
     }
-    fn sample_shape(&self) -> Option<Vec<usize>> {
-        self.inner.sample_shape()
-    }
-    fn classes(&self) -> usize {
-        self.inner.classes()
+    fn inner(&self) -> Option<&dyn Denoiser> {
+        Some(&*self.inner)
     }
     fn runs_per_eval(&self) -> usize {
         2 * self.inner.runs_per_eval()
-    }
-    fn counter(&self) -> Option<&Counter> {
-        self.inner.counter()
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = query::check(q, None, None)?;

@@ -1,32 +1,17 @@
 //! Class labels: one-hot rows, and labels drawn by seed.
+use crate::Result;
+use crate::tensor::index;
 use crate::tensor::random::{generator, stream};
-use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::rand_core::Rng;
 
 /// One-hot rows [len, classes].
+///
+/// # Errors
+/// No class, a label that is not from 0 to `classes` − 1.
 pub fn one_hot(labels: &[i64], classes: usize, dtype: DType, device: &Device) -> Result<Tensor> {
-    if classes == 0 {
-        return Err(Error::value("the number of classes must be at least 1"));
-    }
-    if labels.is_empty() {
-        return Err(Error::value("one_hot needs at least one label"));
-    }
-    let size = labels.len().checked_mul(classes).filter(|n| *n <= 1 << 31);
-    let Some(size) = size else {
-        return Err(Error::value(format!("{} rows of {classes} classes are too many", labels.len())));
-    };
-    let mut rows = vec![0f32; size];
-    for (i, &label) in labels.iter().enumerate() {
-        match usize::try_from(label) {
-            Ok(l) if l < classes => rows[i * classes + l] = 1.0,
-            _ => {
-                let e = Error::value(format!("label {label} (number {i}) is not a class: there are {classes}"));
-                return Err(e.hint(format!("labels count from 0 to {}", classes - 1)));
-            }
-        }
-    }
-    Ok(Tensor::from_vec(rows, (labels.len(), classes), device)?.to_dtype(dtype)?)
+    let labels = Tensor::from_slice(labels, labels.len(), &Device::Cpu)?;
+    Ok(index::one_hot(&labels, classes)?.to_dtype(dtype)?.to_device(device)?)
 }
 
 /// Labels of samples `first..first + n`, uniform over `classes`. Sample i's label depends on (seed, i) only.

@@ -91,21 +91,25 @@ pub trait Denoiser {
     /// A hash of all that determines its outputs (weights and configuration), for results and caches. `None` when it
     /// cannot be known (a script's closure): such a denoiser is not cached.
     fn hash(&self) -> Option<String>;
+    /// The denoiser around which an adapter is built: it answers what the adapter leaves as it is.
+    fn inner(&self) -> Option<&dyn Denoiser> {
+        None
+    }
     /// The shape of one sample without the batch dimension, where it is fixed.
     fn sample_shape(&self) -> Option<Vec<usize>> {
-        None
+        self.inner()?.sample_shape()
     }
     /// The number of classes for one-hot condition rows; 0 when not class-conditional.
     fn classes(&self) -> usize {
-        0
+        self.inner().map_or(0, Denoiser::classes)
     }
     /// How many network runs one evaluation costs (guidance: 2). NFE counts it as one.
     fn runs_per_eval(&self) -> usize {
-        1
+        self.inner().map_or(1, Denoiser::runs_per_eval)
     }
     /// The counter of a counted denoiser, also through the adapters around it.
     fn counter(&self) -> Option<&Counter> {
-        None
+        self.inner()?.counter()
     }
     /// Evaluates.
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor>;

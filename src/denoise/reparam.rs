@@ -1,6 +1,6 @@
 //! A denoiser re-expressed in another noise schedule: the same noise levels σ/α, another scaling and another time.
 use super::query::{self, Coefs};
-use super::{Counter, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use super::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use crate::Result;
 use crate::host::Host;
 use crate::noise::Noise;
@@ -44,17 +44,8 @@ impl Denoiser for Reparam {
         let noise = self.noise.spec().to_string();
         self.inner.hash().map(|h| query::digest(&[b"reparam", h.as_bytes(), noise.as_bytes()]))
     }
-    fn sample_shape(&self) -> Option<Vec<usize>> {
-        self.inner.sample_shape()
-    }
-    fn classes(&self) -> usize {
-        self.inner.classes()
-    }
-    fn runs_per_eval(&self) -> usize {
-        self.inner.runs_per_eval()
-    }
-    fn counter(&self) -> Option<&Counter> {
-        self.inner.counter()
+    fn inner(&self) -> Option<&dyn Denoiser> {
+        Some(&*self.inner)
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = query::check(q, None, None)?;

@@ -1,6 +1,6 @@
 //! Thresholding of the data prediction, static and dynamic.
 use super::query::{self, Coefs, dots};
-use super::{Counter, Denoiser, DynDenoiser, Prediction, Pullback, Query};
+use super::{Denoiser, DynDenoiser, Prediction, Pullback, Query};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::real::Real;
@@ -50,18 +50,22 @@ struct Quantile {
 impl Thresholded {
     /// Thresholds `inner` by `rule`.
     pub fn new(inner: DynDenoiser, rule: Rule) -> Result<Self> {
-        match rule {
-            Rule::Clamp { lo, hi } if !(lo < hi) => {
-                return Err(Error::value(format!("the clamp's limits must be lo < hi, not {lo} and {hi}")));
+        // NaN fails every comparison
+        let wrong = match rule {
+            Rule::Clamp { lo, hi } if lo < hi => None,
+            Rule::Clamp { lo, hi } => {
+                Some(Error::value(format!("the clamp's limits must be lo < hi, not {lo} and {hi}")))
             }
             Rule::Dynamic { percentile, .. } if !(percentile > 0.0 && percentile <= 1.0) => {
                 let e = Error::value(format!("percentile must be above 0 and at most 1, not {percentile}"));
-                return Err(e.hint("0.995 keeps all but the largest 0.5 % of the entries"));
+                Some(e.hint("0.995 keeps all but the largest 0.5 % of the entries"))
             }
-            Rule::Dynamic { max, .. } if !(max > 0.0 && max.is_finite()) => {
-                return Err(Error::value(format!("max must be a positive number, not {max}")));
-            }
-            _ => Ok(Thresholded { inner, rule }),
+            Rule::Dynamic { max, .. } if max > 0.0 && max.is_finite() => None,
+            Rule::Dynamic { max, .. } => Some(Error::value(format!("max must be a positive number, not {max}"))),
+        };
+        match wrong {
+            Some(e) => Err(e),
+            None => Ok(Thresholded { inner, rule }),
         }
     }
 
@@ -156,17 +160,8 @@ impl Denoiser for Thresholded {
         let how = format!("{:?}", self.rule);
         self.inner.hash().map(|h| query::digest(&[b"threshold", h.as_bytes(), how.as_bytes()]))
     }
-    fn sample_shape(&self) -> Option<Vec<usize>> {
-        self.inner.sample_shape()
-    }
-    fn classes(&self) -> usize {
-        self.inner.classes()
-    }
-    fn runs_per_eval(&self) -> usize {
-        self.inner.runs_per_eval()
-    }
-    fn counter(&self) -> Option<&Counter> {
-        self.inner.counter()
+    fn inner(&self) -> Option<&dyn Denoiser> {
+        Some(&*self.inner)
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = query::check(q, None, None)?;

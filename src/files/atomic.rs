@@ -68,6 +68,11 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
 
 fn explain(path: &Path, e: std::io::Error) -> Error {
     use std::io::ErrorKind as K;
+    // the temporary file's own path would only confuse
+    let e = match e.to_string().split_once(" at path ") {
+        Some((what, _)) => std::io::Error::new(e.kind(), what.to_string()),
+        None => e,
+    };
     let hint = match e.kind() {
         K::NotFound => Some("its directory does not exist: make it first, or choose another"),
         K::NotADirectory => Some("a part of the path is a file, not a directory"),
@@ -89,11 +94,18 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
     read_at_most(path.as_ref(), LARGEST)
 }
 
-fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
+/// The metadata of a file that is there to be read. Errors name the path, and the nearest name beside it; a directory is one.
+pub fn existing(path: impl AsRef<Path>) -> Result<fs::Metadata> {
+    let path = path.as_ref();
     let meta = fs::metadata(path).map_err(|e| not_read(path, e))?;
-    if meta.is_dir() {
-        return Err(Error::new(Kind::Io, format!("cannot read `{}`: it is a directory", path.display())));
+    match meta.is_dir() {
+        true => Err(Error::new(Kind::Io, format!("cannot read `{}`: it is a directory", path.display()))),
+        false => Ok(meta),
     }
+}
+
+fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let meta = existing(path)?;
     if meta.len() > most {
         let m = format!(
             "cannot read `{}`: {} bytes are more than the {most} that are read at once",

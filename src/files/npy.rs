@@ -170,8 +170,8 @@ fn parse_header(text: &str) -> Result<Header> {
     Ok(Header { element, big_endian: order == '>', fortran, shape })
 }
 
-/// Reads one array from `r`, which holds about `available` bytes (`None`: unknown).
-fn read_from(r: &mut impl Read, available: Option<u64>) -> Result<Tensor> {
+/// Reads one array from `r`; an array of more than `most` bytes is the error `too_large`, before memory is taken.
+fn read_from(r: &mut impl Read, most: u64, too_large: fn(&[usize], usize) -> Error) -> Result<Tensor> {
     let mut exact = |n: usize, what: &str| -> Result<Vec<u8>> {
         let mut buffer = vec![];
         r.by_ref().take(n as u64).read_to_end(&mut buffer).map_err(|e| broken(format!("{what}: {e}")))?;
@@ -198,9 +198,8 @@ fn read_from(r: &mut impl Read, available: Option<u64>) -> Result<Tensor> {
     check_size("npy", &h.shape, DType::F64)?;
     let n: usize = h.shape.iter().product();
     let need = n * h.element.size();
-    if available.is_some_and(|a| (need as u64) > a) {
-        let m = format!("shape {:?} needs {need} bytes, more than the file has", h.shape);
-        return Err(broken(m).shapes(&[&h.shape]));
+    if need as u64 > most {
+        return Err(too_large(&h.shape, need));
     }
     let mut bytes = exact(need, "the data")?;
     if h.big_endian {
@@ -219,7 +218,10 @@ pub fn read_npy(path: impl AsRef<Path>) -> Result<Tensor> {
     let path = path.as_ref();
     let bytes = atomic::read(path)?;
     let size = bytes.len() as u64;
-    read_from(&mut Cursor::new(bytes), Some(size)).map_err(|e| e.context(path.display()))
+    let too_large = |shape: &[usize], need: usize| {
+        broken(format!("shape {shape:?} needs {need} bytes, more than the file has")).shapes(&[shape])
+    };
+    read_from(&mut Cursor::new(bytes), size, too_large).map_err(|e| e.context(path.display()))
 }
 
 /// Reads a `.npz` archive: names and arrays, in the archive's order.
@@ -234,24 +236,22 @@ fn read_archive(bytes: Vec<u8>, size: u64) -> Result<Vec<(String, Tensor)>> {
     let bad = |e: zip::result::ZipError| Error::new(Kind::Format, format!("not a valid npz archive: {e}"));
     let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(bad)?;
     let mut out: Vec<(String, Tensor)> = vec![];
-    // what was really unpacked counts, not what the archive declares
+    // compressed zeros take a thousandth of their size: what all arrays may take together is bounded by the file's
     let mut left = SUSPICIOUS.max(size.saturating_mul(RATIO));
+    let too_large = |shape: &[usize], need: usize| {
+        let m =
+            format!("npz: shape {shape:?} needs {need} bytes: all arrays together take over {RATIO} times the file");
+        Error::new(Kind::Memory, m).hint("if you trust the file, save it without compression")
+    };
     for i in 0..archive.len() {
-        let entry = archive.by_index(i).map_err(bad)?;
+        let mut entry = archive.by_index(i).map_err(bad)?;
         let name = entry.name().map_err(bad)?.into_owned();
         let Some(name) = name.strip_suffix(".npy").map(str::to_string) else { continue };
         if out.iter().any(|(n, _)| *n == name) {
             return Err(Error::new(Kind::Format, format!("npz: the name `{name}` appears twice")));
         }
-        let mut limited = entry.take(left);
-        let t = read_from(&mut limited, None).map_err(|e| match limited.limit() {
-            0 => {
-                let e = Error::new(Kind::Memory, format!("npz: unpacks to more than {RATIO} times its size"));
-                e.hint("if you trust the file, save it without compression")
-            }
-            _ => e.context(format!("array `{name}`")),
-        })?;
-        left = limited.limit();
+        let t = read_from(&mut entry, left, too_large).map_err(|e| e.context(format!("array `{name}`")))?;
+        left = left.saturating_sub((t.elem_count() * t.dtype().size_in_bytes()) as u64);
         out.push((name, t));
     }
     match out.is_empty() && size > 22 {

@@ -156,7 +156,8 @@ fn stroke(points: &[(f64, f64)], half: f64, k: f64) -> Vec<Vec<Point>> {
     let sharp = |w: &[(f64, f64)]| {
         let (a, b) = ((w[1].0 - w[0].0, w[1].1 - w[0].1), (w[2].0 - w[1].0, w[2].1 - w[1].1));
         let along = (a.0 * b.0 + a.1 * b.1) / (a.0.hypot(a.1) * b.0.hypot(b.1));
-        (!(along > 0.96)).then_some(w[1])
+        // a segment of no length has no direction (NaN): it counts as sharp
+        (along.is_nan() || along <= 0.96).then_some(w[1])
     };
     let ends = points.first().into_iter().chain(points.last()).copied();
     let mut out: Vec<Vec<Point>> = ends.chain(points.windows(3).filter_map(sharp)).map(|p| disc(p, half, k)).collect();

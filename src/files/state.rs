@@ -4,7 +4,7 @@
 //! `ld3sh.state`, in which `{"$": "tensor", "key": k}` stands for tensor k, `{"$": "float", "bits": hex}` for a float that
 //! JSON lacks, and `{"$": "map", "of": {…}}` for a map that has a key `$` itself. Numbers with a point or exponent are
 //! floats, others integers.
-use super::{atomic, hash};
+use super::{atomic, hash, npy};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use safetensors::tensor::{Dtype, SafeTensors, View};
@@ -183,28 +183,8 @@ fn decode(value: &Value, find: &dyn Fn(&str) -> Result<Tensor>) -> Result<Data> 
     })
 }
 
-/// The little-endian bytes of a tensor.
 fn bytes_of(t: &Tensor) -> Result<Bytes> {
-    let t = t.detach().to_device(&Device::Cpu)?.contiguous()?;
-    let flat = t.flatten_all()?;
-    macro_rules! of {
-        ($t:ty) => {
-            flat.to_vec1::<$t>()?.into_iter().flat_map(<$t>::to_le_bytes).collect()
-        };
-    }
-    let data: Vec<u8> = match t.dtype() {
-        DType::U8 => flat.to_vec1::<u8>()?,
-        DType::U32 => of!(u32),
-        DType::I16 => of!(i16),
-        DType::I32 => of!(i32),
-        DType::I64 => of!(i64),
-        DType::BF16 => of!(half::bf16),
-        DType::F16 => of!(half::f16),
-        DType::F32 => of!(f32),
-        DType::F64 => of!(f64),
-        other => return Err(Error::new(Kind::Type, format!("a tensor of dtype {other:?} cannot be saved"))),
-    };
-    Ok(Bytes { dtype: t.dtype().into(), shape: t.dims().to_vec(), data })
+    Ok(Bytes { dtype: t.dtype().into(), shape: t.dims().to_vec(), data: npy::encode(t)? })
 }
 
 fn tensor(data: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {

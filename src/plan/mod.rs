@@ -21,7 +21,7 @@ pub mod vector;
 
 pub use build::{Builder, Node};
 pub use lin::Lin;
-pub use run::{Keep, RunOptions, StepInfo};
+pub use run::{Keep, OnStep, RunOptions, StepInfo};
 pub use tracked::{Remat, Solution, SolveOptions, Tracked};
 
 use crate::denoise::Prediction;

@@ -1,6 +1,7 @@
 //! The executor: runs any plan, on any device, in any floating-point type.
 use super::vector::{combine, is_finite};
 use super::{Plan, Source, rows};
+use crate::denoise::query::list;
 use crate::denoise::{Cond, Denoiser, Pullback, Query};
 use crate::host::{Host, Progress, check_cancelled};
 use crate::{Error, Result};
@@ -30,6 +31,9 @@ pub struct StepInfo<'a> {
     /// The newest model output, if there is one.
     pub output: Option<&'a Tensor>,
 }
+
+/// What is called at the end of each step; an error ends the run.
+pub type OnStep<'a> = &'a mut dyn FnMut(&StepInfo) -> Result<()>;
 
 /// How to run a plan.
 pub struct RunOptions<'a> {
@@ -162,7 +166,7 @@ pub fn run(
     host: &dyn Host,
     x_t: &Tensor,
     opts: &RunOptions,
-    mut on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+    mut on_step: Option<OnStep>,
 ) -> Result<Run> {
     plan.check()?;
     check_input(net, x_t)?;
@@ -199,11 +203,11 @@ pub fn run(
         if opts.trajectory && plan.trajectory.contains(&k) {
             trajectory.push(x.clone());
         }
-        if let (Some(f), Some(step)) = (on_step.as_mut(), plan.trajectory.iter().position(|e| *e == k)) {
-            if step > 0 {
-                let output = newest.and_then(|s| outputs[s].as_ref());
-                f(&StepInfo { step, t: state.t.v(), x: &x, output })?;
-            }
+        // the start ends no step
+        let step = plan.trajectory.iter().position(|e| *e == k).filter(|step| *step > 0);
+        if let (Some(f), Some(step)) = (on_step.as_mut(), step) {
+            let output = newest.and_then(|s| outputs[s].as_ref());
+            f(&StepInfo { step, t: state.t.v(), x: &x, output })?;
         }
         states[k] = Some(x.clone());
         for (s, eval) in plan.evals.iter().enumerate().filter(|(_, e)| e.state == k) {
@@ -277,17 +281,12 @@ fn check_input(net: &dyn Denoiser, x: &Tensor) -> Result<()> {
     if x.rank() == 0 || x.elem_count() == 0 {
         return Err(Error::shape("x_T must have a batch dimension and at least one element", &[x.dims()]));
     }
-    if let Some(shape) = net.sample_shape() {
-        if x.dims()[1..] != shape[..] {
-            let e = Error::shape(
-                format!("x_T has shape {:?}, but {} takes samples of shape {shape:?}", x.dims(), net.describe()),
-                &[x.dims(), &shape],
-            );
-            return Err(e.hint(format!(
-                "x_T must be [batch, {}]",
-                shape.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-            )));
-        }
+    if let Some(shape) = net.sample_shape().filter(|shape| x.dims()[1..] != shape[..]) {
+        let e = Error::shape(
+            format!("x_T has shape {:?}, but {} takes samples of shape {shape:?}", x.dims(), net.describe()),
+            &[x.dims(), &shape],
+        );
+        return Err(e.hint(format!("x_T must be [batch, {}]", list(&shape))));
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
 //! A plan together with the tensors that its numbers came from, so that [`crate::tensor::grad`] reaches time steps,
 //! evaluation times and coefficients through a solve.
-use super::run::{Keep, RunOptions, StepInfo, run};
+use super::run::{Keep, OnStep, RunOptions, run};
 use super::vector::dot;
 use super::{Plan, reverse};
 use crate::denoise::{Cond, DynDenoiser, Prediction};
@@ -29,6 +29,13 @@ pub enum Remat {
 /// Values that a network keeps per value of its input, for [`Remat::Auto`]: the order of magnitude of U-Nets with
 /// 64 to 128 channels at full resolution.
 const KEPT_PER_VALUE: usize = 1024;
+
+/// The standard deviation of x_T at time `t0`, differentiable: σ(t_0) for VE and flow, the constant 1 for VP.
+pub(crate) fn prior_scale(noise: &Noise, t0: &Real) -> Real {
+    let prior = noise.prior_std(t0.v());
+    let sigma = noise.sigma(t0);
+    if (sigma.v() - prior).abs() <= 1e-12 * prior.abs() { sigma } else { prior.into() }
+}
 
 /// How to solve.
 #[derive(Clone)]
@@ -209,7 +216,7 @@ impl Tracked {
         host: &dyn Host,
         x_t: &Tensor,
         opts: &SolveOptions,
-        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+        on_step: Option<OnStep>,
     ) -> Result<Solution> {
         self.solve_scaled(net, host, x_t, None, opts, on_step)
     }
@@ -223,13 +230,9 @@ impl Tracked {
         host: &dyn Host,
         z: &Tensor,
         opts: &SolveOptions,
-        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+        on_step: Option<OnStep>,
     ) -> Result<Solution> {
-        let t0 = &self.plan.states[0].t;
-        let prior = noise.prior_std(t0.v());
-        // the prior is σ(t_0) for VE and flow, and then has its gradient; it is the constant 1 for VP
-        let sigma = noise.sigma(t0);
-        let scale = if (sigma.v() - prior).abs() <= 1e-12 * prior.abs() { sigma } else { prior.into() };
+        let scale = prior_scale(noise, &self.plan.states[0].t);
         self.solve_scaled(net, host, z, Some(scale), opts, on_step)
     }
 
@@ -240,7 +243,7 @@ impl Tracked {
         z: &Tensor,
         scale: Option<Real>,
         opts: &SolveOptions,
-        on_step: Option<&mut dyn FnMut(&StepInfo) -> Result<()>>,
+        on_step: Option<OnStep>,
     ) -> Result<Solution> {
         let x_t = match &scale {
             Some(s) => z.detach().affine(s.v(), 0.0)?,

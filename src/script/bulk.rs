@@ -5,14 +5,15 @@ use super::host::ScriptHost;
 use super::options::Options;
 use super::plan::ScriptSolver;
 use super::plan::solve::Sampler;
-use crate::denoise::{Cond, DynDenoiser};
+use crate::denoise::{Cond, DynDenoiser, draw_labels, one_hot};
 use crate::discretize::Schedule;
 use crate::files::bulk::{self, Job, Shard};
 use crate::host::{Callback, Host, Progress, Quiet, Value};
-use crate::plan::{SolveOptions, Tracked, rows};
+use crate::plan::{SolveOptions, Tracked};
 use crate::real::host_values;
 use crate::tensor::device::{default_device, device_name};
 use crate::tensor::grad::no_grad;
+use crate::tensor::random::{self, stream};
 use crate::{Error, Kind};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
@@ -81,12 +82,12 @@ impl Classes {
             }
         }
     }
-    fn of(self, seed: u64, i: u64) -> Option<usize> {
+    fn of(self, seed: u64, i: u64) -> Option<i64> {
         match self {
             Classes::None => None,
-            Classes::Uniform(n) => Some(rows::uniform_label(seed, i, n)),
-            Classes::Cycle(n) => Some((i % n as u64) as usize),
-            Classes::One(c) => Some(c),
+            Classes::Uniform(n) => draw_labels(seed, i, 1, n).first().copied(),
+            Classes::Cycle(n) => Some((i % n as u64) as i64),
+            Classes::One(c) => Some(c as i64),
         }
     }
     fn name(self) -> Json {
@@ -193,9 +194,8 @@ fn run(
         shard,
         batch,
         shape,
-        label: labelled.then(|| -> Box<dyn Fn(u64) -> i64 + Send + Sync> {
-            Box::new(move |i| classes.of(seed, i).unwrap_or(0) as i64)
-        }),
+        label: labelled
+            .then(|| -> Box<dyn Fn(u64) -> i64 + Send + Sync> { Box::new(move |i| classes.of(seed, i).unwrap_or(0)) }),
         identity: known.then(|| map(identity)),
         about: map(about),
         overwrite,
@@ -204,10 +204,10 @@ fn run(
     let host = ScriptHost::new(ctx);
     let mut draw = |start: u64, count: usize| -> crate::Result<Tensor> {
         let [c, h, w] = shape;
-        let z = rows::start_like(seed, start, &Tensor::zeros((count, c, h, w), DType::F32, &device)?)?;
-        let labels: Option<Vec<usize>> = (start..start + count as u64).map(|i| classes.of(seed, i)).collect();
+        let z = random::normal(seed, start, &[count, c, h, w], stream::NORMAL, DType::F32, &device)?;
+        let labels: Option<Vec<i64>> = (start..start + count as u64).map(|i| classes.of(seed, i)).collect();
         let cond = match labels {
-            Some(l) => Cond::Rows(rows::one_hot(&l, net.classes(), DType::F32, &device)?),
+            Some(l) => Cond::Rows(one_hot(&l, net.classes(), DType::F32, &device)?),
             None => Cond::None,
         };
         let options = SolveOptions { cond, seed, first_sample: start, ..SolveOptions::default() };

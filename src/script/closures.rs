@@ -6,8 +6,8 @@
 //! pointer that carries its environment; and a captured object handle that is never assigned to is captured by value, so
 //! that `net.f(|x| net.g(x))` holds no lock on `net`.
 use rhai::{
-    AST, ASTNode, Dynamic, EncapsulatedEnviron, Engine, EvalAltResult, EvalContext, Expr, FnCallExpr, FnPtr,
-    ImmutableString, Module, NativeCallContext, Position, ScriptFuncDef, Shared, Stmt, StmtBlock,
+    AST, ASTNode, CustomExpr, Dynamic, EncapsulatedEnviron, Engine, EvalAltResult, EvalContext, Expr, FnCallExpr,
+    FnPtr, ImmutableString, Module, NativeCallContext, Position, ScriptFuncDef, Shared, Stmt, StmtBlock,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +20,10 @@ const RECORD: &str = "__record_environment";
 /// The custom syntax that stands for a rewritten function body. Rhai lets nobody outside build the body of a function,
 /// but a parsed body that is this one symbol can evaluate any block in the function's own scope.
 const BODY: &str = "__rewritten_body";
+
+/// The custom syntax that stands around a call in a namespace: Rhai gives errors of native functions their place, but
+/// not those of functions in a namespace (`solver::unipc(…)`).
+const PLACED: &str = "__placed";
 
 thread_local! {
     /// The block for which [`BODY`] stands the next time that it is parsed.
@@ -101,7 +105,13 @@ impl Environment {
                     let signature = format!("{shown} ({})", types.join(", "));
                     Err(EvalAltResult::ErrorFunctionNotFound(signature, Position::NONE).into())
                 }
-                _ => env.call(&f, &context, args),
+                _ => {
+                    // `filter`, `find`, … pass the array's own element first, in case the function has a `this` for it;
+                    // the call would take it out of the array
+                    let mut first = args.first().map(|a| Dynamic::clone(a));
+                    let rest = args.iter_mut().skip(1).map(|a| &mut **a);
+                    env.call(&f, &context, &mut first.iter_mut().chain(rest).collect::<Vec<_>>())
+                }
             }
         })
         .ok()
@@ -134,6 +144,32 @@ pub fn register(engine: &mut Engine) {
     );
     #[allow(deprecated)]
     engine.on_var(on_variable);
+    engine.register_custom_syntax_without_look_ahead_raw(
+        PLACED,
+        |_, _| Ok(None),
+        false,
+        |context, inputs, _| match inputs.first() {
+            Some(call) => context.eval_expression_tree(call).map_err(|mut e| {
+                if e.position().is_none() {
+                    e.set_position(call.position());
+                }
+                e
+            }),
+            None => Ok(Dynamic::UNIT),
+        },
+    );
+}
+
+/// The call of a function in a namespace, in [`PLACED`].
+fn placed(call: FnCallExpr, at: Position) -> Expr {
+    let custom = CustomExpr {
+        inputs: std::iter::once(Expr::FnCall(Box::new(call), at)).collect(),
+        tokens: std::iter::once(PLACED.into()).collect(),
+        state: Dynamic::UNIT,
+        scope_may_be_changed: false,
+        self_terminated: false,
+    };
+    Expr::Custom(Box::new(custom), at)
 }
 
 /// Called for each variable that a script reads: decides how closures capture, and makes `f` a value where `f` is a function.
@@ -287,7 +323,9 @@ impl Binder<'_> {
             }
             affected |= match path.last() {
                 Some(ASTNode::Expr(Expr::DynamicConstant(v, _))) => v.is_fnptr(),
-                Some(ASTNode::Expr(Expr::FnCall(f, _))) => f.name == "Fn",
+                Some(ASTNode::Expr(Expr::FnCall(f, _)) | ASTNode::Stmt(Stmt::FnCall(f, _))) => {
+                    f.name == "Fn" || !f.namespace.is_empty()
+                }
                 _ => false,
             };
         });
@@ -323,7 +361,12 @@ impl Binder<'_> {
                 self.expr(&mut x.1.lhs);
                 self.expr(&mut x.1.rhs);
             }
-            Stmt::FnCall(f, _) => f.args.iter_mut().for_each(|a| self.expr(a)),
+            Stmt::FnCall(f, at) => {
+                f.args.iter_mut().for_each(|a| self.expr(a));
+                if !f.namespace.is_empty() {
+                    *s = Stmt::Expr(Box::new(placed(FnCallExpr::clone(f), *at)));
+                }
+            }
             Stmt::Block(b) => self.block(b),
             Stmt::Expr(e) => self.expr(e),
             Stmt::BreakLoop(Some(e), ..) | Stmt::Return(Some(e), ..) => self.expr(e),
@@ -362,6 +405,9 @@ impl Binder<'_> {
                     return;
                 }
                 f.args.iter_mut().for_each(|a| self.expr(a));
+                if !f.namespace.is_empty() {
+                    *e = placed(FnCallExpr::clone(f), *at);
+                }
             }
             Expr::MethodCall(f, _) => f.args.iter_mut().for_each(|a| self.expr(a)),
             Expr::InterpolatedString(x, _) | Expr::Array(x, _) => x.iter_mut().for_each(|a| self.expr(a)),

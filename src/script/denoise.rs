@@ -2,20 +2,20 @@
 mod args;
 mod make;
 
-pub use args::cond_of;
+pub use args::{cond_of, drawn_cond};
 
 use super::error::RhaiResult;
 use super::host::ScriptHost;
 use super::options::Options;
 use crate::denoise::{
-    Cond, Counting, DynDenoiser, Guided, Prediction, Reparam, Rule, Thresholded, at_level, draw_labels,
+    Counting, DynDenoiser, Guided, Prediction, Reparam, Rule, Thresholded, at_level, draw_labels, one_hot,
 };
 use crate::noise::Noise;
 use crate::tensor::device::default_device;
 use crate::tensor::random::next_session_seed;
 use crate::{Error, Kind};
-use args::{labels_of, level, number, rows};
-use candle_core::Tensor;
+use args::{labels_of, level, number};
+use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
 use std::rc::Rc;
@@ -37,9 +37,7 @@ fn predict(
     want: Prediction,
 ) -> RhaiResult<Tensor> {
     let host = ScriptHost::new(context);
-    let batch = x.dims().first().copied().unwrap_or(0);
-    let cond = if cond.is_unit() { Cond::None } else { cond_of(net, batch, cond, x.device())? };
-    Ok(at_level(&host, net, x, &level(sigma)?, &cond, want)?)
+    Ok(at_level(&host, net, x, &level(sigma)?, &cond_of(net, x, cond)?, want)?)
 }
 
 fn thresholded_with(net: &DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> {
@@ -53,7 +51,7 @@ fn thresholded_with(net: &DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> 
 fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
     let mut o = Options::new("labels", options);
     let seed = o.int("seed")?.map_or_else(next_session_seed, |s| s as u64);
-    let start = o.count("start")?.unwrap_or(0);
+    let first = o.count("first")?.unwrap_or(0);
     o.finish()?;
     if net.classes() == 0 {
         return Err(Error::value("labels: this denoiser is not class-conditional").into());
@@ -62,7 +60,7 @@ fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
     let Some(count) = count else {
         return Err(Error::value(format!("labels: the number of labels must be from 1 to {}, not {n}", 1 << 24)).into());
     };
-    let labels = draw_labels(seed, start as u64, count, net.classes());
+    let labels = draw_labels(seed, first as u64, count, net.classes());
     Ok(labels.into_iter().map(Dynamic::from_int).collect())
 }
 
@@ -254,20 +252,6 @@ mod methods {
         net.describe().into()
     }
 
-    /// One-hot rows [labels, classes] (f32) from an array or tensor of labels.
-    ///
-    /// Errors on a label that is not from 0 to classes − 1.
-    ///
-    /// Example: `one_hot([3, 5], 10)`
-    #[rhai_fn(return_raw)]
-    pub fn one_hot(labels: Dynamic, classes: INT) -> RhaiResult<Tensor> {
-        let Some(n) = usize::try_from(classes).ok().filter(|n| *n > 0) else {
-            return Err(
-                Error::value(format!("one_hot: the number of classes must be at least 1, not {classes}")).into()
-            );
-        };
-        Ok(rows(&labels_of("one_hot", labels)?, n, &default_device())?)
-    }
     /// The condition rows [labels, classes] of a class-conditional denoiser for an array or tensor of labels.
     ///
     /// Errors on a label that is not a class, and on a denoiser without classes.
@@ -278,7 +262,7 @@ mod methods {
         if net.classes() == 0 {
             return Err(Error::value("cond: this denoiser is not class-conditional").into());
         }
-        Ok(rows(&labels_of("cond", labels)?, net.classes(), &default_device())?)
+        Ok(one_hot(&labels_of("cond", labels)?, net.classes(), DType::F32, &default_device())?)
     }
     /// `n` labels drawn uniformly from the denoiser's classes by the session's seed, others at each call, as an array.
     ///
@@ -289,7 +273,8 @@ mod methods {
     }
     /// `n` labels drawn uniformly from the denoiser's classes, as an array. Label i depends on the seed and on i only.
     ///
-    /// Options: `seed` (the session's next), `start` (0): the number of the first sample.
+    /// Options: `seed` (the session's next), `first` (0): the number of the first sample. `sample` and `solve` draw the same
+    /// labels where they are given no `cond`.
     ///
     /// Example: `net.labels(16, #{ seed: 1 })`
     #[rhai_fn(name = "labels", return_raw, pure)]

@@ -22,14 +22,14 @@ pub fn new(run: &SharedRun) -> Engine {
     engine.set_optimization_level(OptimizationLevel::None);
     engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
-    engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::UNIT));
-    engine.on_print(|text| write_line(std::io::stdout(), text));
+    engine.on_progress(|_| crate::host::cancel_requested().then_some(Dynamic::UNIT));
+    engine.on_print(print_line);
     engine.on_debug(|text, source, at| {
         let text = match source {
             Some(s) if !at.is_none() => format!("{s}:{at:?}: {text}"),
             _ => text.to_string(),
         };
-        write_line(std::io::stderr(), &text)
+        report_line(&text)
     });
     numbers::register(&mut engine);
     caught(&mut engine);
@@ -53,12 +53,26 @@ pub fn new(run: &SharedRun) -> Engine {
 }
 
 /// Writes a line. A reader that has gone away (`| head`) ends the process as it ends other tools: quietly.
-pub fn write_line(mut to: impl Write, text: &str) {
+fn line(mut to: impl Write, text: &str) -> std::io::Result<()> {
     let written = to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush());
-    if let Err(e) = written
-        && e.kind() == std::io::ErrorKind::BrokenPipe
-    {
-        std::process::exit(0);
+    match written {
+        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        other => other,
+    }
+}
+
+/// Writes a line to standard error.
+pub fn report_line(text: &str) {
+    // nowhere is left to say that this failed
+    let _ = line(std::io::stderr(), text);
+}
+
+/// Writes a line to standard output. A result that cannot be written (the disk is full) ends the process with an error:
+/// it must not look as if all went well.
+pub fn print_line(text: &str) {
+    if let Err(e) = line(std::io::stdout(), text) {
+        report_line(&format!("error: cannot write to standard output: {e}"));
+        std::process::exit(1);
     }
 }
 

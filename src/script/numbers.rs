@@ -1,13 +1,19 @@
-//! Integer arithmetic as a researcher expects it: `12 / 5` is 2.4, `12 / 4` stays an integer, `2 ** -1` is 0.5.
+//! Arithmetic as a researcher expects it: `12 / 5` is 2.4, `12 / 4` stays an integer, `2 ** -1` is 0.5, and comparisons
+//! of floats are exact.
 use super::error::RhaiResult;
 use crate::Error;
 use rhai::{Dynamic, Engine, FLOAT, INT, Position};
 
-/// Replaces Rhai's integer division and power. The engine must not take its built-in fast path for operators.
+/// Replaces Rhai's integer division, power and comparisons. The engine must not take its built-in fast path for operators.
 pub fn register(engine: &mut Engine) {
     engine.set_fast_operators(false);
     for (name, f) in OF_FLOAT {
         engine.register_fn(name, move |x: INT| f(x as FLOAT));
+    }
+    for (name, f) in COMPARISONS {
+        engine.register_fn(name, move |x: FLOAT, y: FLOAT| f(&x, &y));
+        engine.register_fn(name, move |x: INT, y: FLOAT| f(&(x as FLOAT), &y));
+        engine.register_fn(name, move |x: FLOAT, y: INT| f(&x, &(y as FLOAT)));
     }
     engine.register_fn("/", divide);
     engine.register_fn("**", power);
@@ -15,8 +21,10 @@ pub fn register(engine: &mut Engine) {
     engine.register_fn("**=", |x: &mut Dynamic, y: INT| assign(x, y, "**=", power, |a, b| a.powf(b)));
 }
 
+type OfFloat = fn(FLOAT) -> FLOAT;
+
 /// Rhai's functions of a float, for integers too: `sqrt(256)`.
-const OF_FLOAT: [(&str, fn(FLOAT) -> FLOAT); 11] = [
+const OF_FLOAT: [(&str, OfFloat); 11] = [
     ("sqrt", FLOAT::sqrt),
     ("exp", FLOAT::exp),
     ("ln", FLOAT::ln),
@@ -29,6 +37,11 @@ const OF_FLOAT: [(&str, fn(FLOAT) -> FLOAT); 11] = [
     ("ceiling", FLOAT::ceil),
     ("round", FLOAT::round),
 ];
+
+/// Rhai compares floats with a tolerance relative to the larger one, which makes `0.1 < 1.0 / 0.0` false and two losses
+/// that differ in the last bit equal. Here they are compared as IEEE 754 has it.
+const COMPARISONS: [(&str, fn(&FLOAT, &FLOAT) -> bool); 6] =
+    [("<", FLOAT::lt), ("<=", FLOAT::le), (">", FLOAT::gt), (">=", FLOAT::ge), ("==", FLOAT::eq), ("!=", FLOAT::ne)];
 
 /// x / y: an integer if it divides, else a float.
 fn divide(x: INT, y: INT) -> RhaiResult<Dynamic> {

@@ -58,6 +58,13 @@ fn index(what: &str, i: INT) -> RhaiResult<usize> {
     Ok(usize::try_from(i).map_err(|_| Error::value(format!("{what} must not be negative, but is {i}")))?)
 }
 
+/// An entry of a list of `n`, negative from the end. (One beyond the end is the plan's to report.)
+fn entry(what: &str, i: INT, n: usize) -> RhaiResult<usize> {
+    let at = if i < 0 { i.checked_add_unsigned(n as u64) } else { Some(i) };
+    let missing = || Error::value(format!("there is no {what} {i}: the plan's matrix has {n}"));
+    Ok(at.and_then(|at| usize::try_from(at).ok()).ok_or_else(missing)?)
+}
+
 /// Numbers: a tensor as it is, or an array of numbers (of any depth two or less) as an f64 tensor.
 fn numbers(what: &str, v: Dynamic) -> RhaiResult<Tensor> {
     let bad = |v: &Dynamic| {
@@ -201,23 +208,24 @@ mod methods {
     pub fn with_t_eval(plan: &mut Tracked, t: Dynamic) -> RhaiResult<Tracked> {
         Ok(plan.with_t_eval(&numbers("with_t_eval: the times", t)?)?)
     }
-    /// The same plan with entry [row, col] of its matrix replaced.
+    /// The same plan with entry [row, col] of its matrix replaced; negative ones count from the end.
     ///
     /// Example: `plan.with_coef(0, 0, 1.01)`
     #[rhai_fn(name = "with_coef", pure, return_raw)]
     pub fn with_coef(plan: &mut Tracked, row: INT, col: INT, value: FLOAT) -> RhaiResult<Tracked> {
-        Ok(plan.map_entry(index("row", row)?, index("col", col)?, |_| value.into())?)
+        let (rows, cols) = (1 + plan.plan().nfe(), 1 + plan.plan().nfe() + plan.plan().noise_columns);
+        Ok(plan.map_entry(entry("row", row, rows)?, entry("column", col, cols)?, |_| value.into())?)
     }
     /// The same plan with entry [row, col] of its matrix replaced by an integer.
     #[rhai_fn(name = "with_coef", pure, return_raw)]
     pub fn with_coef_int(plan: &mut Tracked, row: INT, col: INT, value: INT) -> RhaiResult<Tracked> {
         with_coef(plan, row, col, value as FLOAT)
     }
-    /// The same plan with a row of its matrix multiplied by a factor.
+    /// The same plan with a row of its matrix multiplied by a factor; row −1 is the result's.
     ///
     /// Example: `plan.scale_row(2, 0.99)`
     #[rhai_fn(name = "scale_row", pure, return_raw)]
     pub fn scale_row(plan: &mut Tracked, row: INT, factor: FLOAT) -> RhaiResult<Tracked> {
-        Ok(plan.scale_row(index("row", row)?, factor)?)
+        Ok(plan.scale_row(entry("row", row, 1 + plan.plan().nfe())?, factor)?)
     }
 }

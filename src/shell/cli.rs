@@ -2,7 +2,7 @@
 use super::session::{Failure, Outcome, Session, Settings, quiet_panics};
 use super::{check, repl, report};
 use crate::files::bulk::Shard;
-use crate::script::engine::{STACK, write_line};
+use crate::script::engine::{STACK, print_line, report_line};
 use crate::script::{context, host, modules, params};
 use crate::tensor::device;
 use crate::{Error, Result};
@@ -76,9 +76,9 @@ pub fn main() -> ExitCode {
             let code = if e.use_stderr() { USAGE } else { 0 };
             let text = e.render().to_string();
             if code == 0 {
-                write_line(std::io::stdout(), text.trim_end());
+                print_line(text.trim_end());
             } else {
-                write_line(std::io::stderr(), text.trim_end());
+                report_line(text.trim_end());
             }
             return ExitCode::from(code);
         }
@@ -95,11 +95,11 @@ pub fn main() -> ExitCode {
     let code = match worker.map(std::thread::JoinHandle::join) {
         Ok(Ok(code)) => code,
         Ok(Err(_)) => {
-            write_line(std::io::stderr(), "error: ld3sh itself failed. This is a bug in ld3sh: please report it.");
+            report_line("error: ld3sh itself failed. This is a bug in ld3sh: please report it.");
             FAILED
         }
         Err(e) => {
-            write_line(std::io::stderr(), &format!("error: cannot start the script's thread: {e}"));
+            report_line(&format!("error: cannot start the script's thread: {e}"));
             FAILED
         }
     };
@@ -111,14 +111,14 @@ fn color() -> bool {
 }
 
 fn usage(e: &Error) -> u8 {
-    write_line(std::io::stderr(), &report::render_plain(e, color()));
+    report_line(&report::render_plain(e, color()));
     USAGE
 }
 
 /// Prints an uncaught error; returns the exit code.
 fn failed(f: Failure, session: &Session) -> u8 {
     let code = if f.cancelled() { INTERRUPTED } else { FAILED };
-    write_line(std::io::stderr(), &report::render(f, session, color()));
+    report_line(&report::render(f, session, color()));
     code
 }
 
@@ -168,7 +168,7 @@ fn settings(args: &Args) -> Result<()> {
 fn start(args: Args) -> u8 {
     if args.help && args.words.is_empty() {
         let text = <Args as clap::CommandFactory>::command().render_help().to_string();
-        write_line(std::io::stdout(), text.trim_end());
+        print_line(text.trim_end());
         return 0;
     }
     let task = match settings(&args).and_then(|()| task(&args)) {
@@ -228,7 +228,7 @@ fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 
             script(session, name, &modules::without_shebang(&text), args, check_only)
         }
         Err(e) => {
-            write_line(std::io::stderr(), &report::render_plain(&e, color()));
+            report_line(&report::render_plain(&e, color()));
             FAILED
         }
     }
@@ -243,7 +243,7 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
     if check_only {
         let failures = check::check(session, &ast);
         if !failures.is_empty() {
-            failures.into_iter().for_each(|f| write_line(std::io::stderr(), &report::render(f, session, color())));
+            failures.into_iter().for_each(|f| report_line(&report::render(f, session, color())));
             return FAILED;
         }
     }
@@ -252,20 +252,20 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
         Err(f) => return failed(f, session),
     };
     if args.help {
-        write_line(std::io::stdout(), params::help(name, text, &declared).trim_end());
+        print_line(params::help(name, text, &declared).trim_end());
         return 0;
     }
     if let Err(e) = session.set_params(declared, &args.set) {
         return usage(&e);
     }
     if check_only {
-        write_line(std::io::stdout(), &format!("{name}: ok"));
+        print_line(&format!("{name}: ok"));
         return 0;
     }
     match session.evaluate(&ast) {
         Ok(Outcome::Value(v)) => {
             if args.code.is_some() && !v.is_unit() {
-                write_line(std::io::stdout(), &session.print_form(&v));
+                print_line(&session.print_form(&v));
             }
             0
         }

@@ -2,7 +2,7 @@
 use super::cli::exit_code;
 use super::report;
 use super::session::{Outcome, Session};
-use crate::script::engine::write_line;
+use crate::script::engine::{print_line, report_line};
 use etcetera::BaseStrategy;
 use rustyline::error::ReadlineError;
 use rustyline::history::FileHistory;
@@ -72,7 +72,8 @@ pub fn is_open(text: &str) -> bool {
                 }
             }
             '/' if chars.peek() == Some(&'/') => {
-                if !chars.by_ref().any(|c| c == '\n') {
+                let more = chars.by_ref().any(|c| c == '\n');
+                if !more {
                     break;
                 }
             }
@@ -119,11 +120,11 @@ fn history_file() -> Option<PathBuf> {
 /// Reads and evaluates until Ctrl-D or `exit`; returns the exit code.
 pub fn run(session: &mut Session) -> u8 {
     let config = Config::builder().max_history_size(HISTORY).map(|b| b.auto_add_history(true).build());
-    let editor = config.and_then(|c| Editor::<Lines, FileHistory>::with_config(c));
+    let editor = config.and_then(Editor::<Lines, FileHistory>::with_config);
     let mut editor = match editor {
         Ok(e) => e,
         Err(e) => {
-            write_line(std::io::stderr(), &format!("error: cannot use this terminal: {e}"));
+            report_line(&format!("error: cannot use this terminal: {e}"));
             return 1;
         }
     };
@@ -133,8 +134,8 @@ pub fn run(session: &mut Session) -> u8 {
         // there is none the first time
         let _ = editor.load_history(file);
     }
-    write_line(std::io::stdout(), &format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
-    let code = loop {
+    print_line(&format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
+    loop {
         match editor.readline("ld3> ") {
             Ok(line) => {
                 if let Some(file) = &history {
@@ -151,12 +152,11 @@ pub fn run(session: &mut Session) -> u8 {
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break 0,
             Err(e) => {
-                write_line(std::io::stderr(), &format!("error: cannot read from this terminal: {e}"));
+                report_line(&format!("error: cannot read from this terminal: {e}"));
                 break 1;
             }
         }
-    };
-    code
+    }
 }
 
 /// Evaluates a line and echoes its value; the exit code if the line asked to leave.
@@ -168,12 +168,12 @@ fn evaluate(session: &mut Session, line: &str) -> Option<u8> {
         Ok(Outcome::Exit(v)) => return Some(exit_code(&v)),
         Ok(Outcome::Value(v)) => {
             if !v.is_unit() && !line.trim_end().ends_with(';') {
-                write_line(std::io::stdout(), &session.show(&v));
+                print_line(&session.show(&v));
             }
         }
         Err(f) => {
             let color = std::env::var_os("NO_COLOR").is_none();
-            write_line(std::io::stderr(), &report::render(f, session, color));
+            report_line(&report::render(f, session, color));
         }
     }
     None
@@ -185,20 +185,9 @@ mod tests {
 
     #[test]
     fn open_and_closed_input() {
-        for open in [
-            "fn f(x) {",
-            "[1, 2",
-            "f(1,",
-            "\"abc",
-            "`a ${b",
-            "`a ${ [1 }`",
-            "`abc",
-            "/* a",
-            "/* /* */",
-            "#{ a: 1",
-            "'(' (",
-            "\"\\\"",
-        ] {
+        for open in
+            ["fn f(x) {", "[1, 2", "f(1,", "\"abc", "`a ${b", "`abc", "/* a", "/* /* */", "#{ a: 1", "'(' (", "\"\\\""]
+        {
             assert!(is_open(open), "{open}");
         }
         for closed in [

@@ -105,7 +105,7 @@ mod tests {
                 let fd = (at(z + h) - at(z - h)) / (2.0 * h);
                 assert!((g - fd).abs() < 1e-7 * (1.0 + g.abs()), "φ_{k}({z}): {g} {fd}");
             }
-            let jump = phi_value(k, 2.0 - 1e-12) - phi_value(k, 2.0 + 1e-12);
+            let jump = phi_value(k, 2.0 - 1e-13) - phi_value(k, 2.0 + 1e-13);
             assert!(jump.abs() < 1e-11, "φ_{k}: {jump}");
         }
     }

@@ -4,6 +4,7 @@ use crate::noise::Noise;
 use crate::plan::{Builder, Label, Lin, Node, Plan};
 use crate::real::Real;
 use crate::{Error, Result};
+use std::cmp::Ordering;
 
 /// A time with the noise schedule's values there.
 #[derive(Clone)]
@@ -91,12 +92,13 @@ impl<'a> Draft<'a> {
                 )));
             }
         }
-        if let Some(i) = (1..pts.len()).find(|i| !(pts[*i].lambda.v() > pts[i - 1].lambda.v())) {
+        let rises = |p: &[Point]| p[1].lambda.v().partial_cmp(&p[0].lambda.v()) == Some(Ordering::Greater);
+        if let Some(i) = pts.windows(2).position(|p| !rises(p)) {
             let m = format!(
-                "{name}: steps {} and {i} have the same signal-to-noise ratio (t = {}, {})",
-                i - 1,
-                t[i - 1].v(),
-                t[i].v()
+                "{name}: steps {i} and {} have the same signal-to-noise ratio (t = {}, {})",
+                i + 1,
+                t[i].v(),
+                t[i + 1].v()
             );
             return Err(Error::value(m));
         }
@@ -157,15 +159,12 @@ impl<'a> Draft<'a> {
             self.builder.end_step(x);
         }
         let evals = self.builder.evals();
-        if let Some(times) = self.t_eval {
-            if times.len() != self.pts.len() && times.len() != evals {
-                let m = format!(
-                    "{} evaluation times given; expected one per step end ({}) or one per evaluation ({evals})",
-                    times.len(),
-                    self.pts.len()
-                );
-                return Err(Error::shape(m, &[&[times.len()], &[self.pts.len()]]));
-            }
+        let ends = self.pts.len();
+        if let Some(n) = self.t_eval.map(|times| times.len()).filter(|n| *n != ends && *n != evals) {
+            let m = format!(
+                "{n} evaluation times given; expected one per step end ({ends}) or one per evaluation ({evals})"
+            );
+            return Err(Error::shape(m, &[&[n], &[ends]]));
         }
         if evals == 0 {
             return Err(Error::value("the plan evaluates nothing: `afs` replaces the only evaluation")

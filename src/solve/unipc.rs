@@ -106,12 +106,14 @@ fn solve(mut a: Vec<Vec<Real>>, mut b: Vec<Real>) -> Result<Vec<Real>> {
         }
         a.swap(c, pivot);
         b.swap(c, pivot);
-        for r in c + 1..n {
-            let f = &a[r][c] / &a[c][c];
-            for k in c..n {
-                a[r][k] = &a[r][k] - &f * &a[c][k];
+        let (done, rest) = a.split_at_mut(c + 1);
+        let row = &done[c];
+        for (i, other) in rest.iter_mut().enumerate() {
+            let f = &other[c] / &row[c];
+            for (x, y) in other[c..].iter_mut().zip(&row[c..]) {
+                *x = &*x - &f * y;
             }
-            b[r] = &b[r] - &f * &b[c];
+            b[c + 1 + i] = &b[c + 1 + i] - &f * &b[c];
         }
     }
     for c in (0..n).rev() {

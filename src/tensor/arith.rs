@@ -75,12 +75,12 @@ fn meet(a: &Operand, b: &Operand) -> DType {
 fn both(what: &str, a: &Operand, b: &Operand, dtype: DType) -> Result<(Tensor, Tensor, Vec<usize>)> {
     let device = match (a.device(), b.device()) {
         (Some(x), Some(y)) if !x.same_device(y) => {
-            let (x, y) = (super::dtype::device_name(x), super::dtype::device_name(y));
+            let (x, y) = (super::device::device_name(x), super::device::device_name(y));
             let e = Error::new(Kind::Device, format!("{what}: one tensor lies on {x}, the other on {y}"));
             return Err(e.hint("move one with `x.to(\"…\")`"));
         }
         (Some(d), _) | (None, Some(d)) => d.clone(),
-        (None, None) => super::dtype::default_device(),
+        (None, None) => super::device::default_device(),
     };
     let (a, b) = (a.in_dtype(dtype, &device)?, b.in_dtype(dtype, &device)?);
     let shape = broadcast(what, a.dims(), b.dims())?;
@@ -314,8 +314,8 @@ pub fn not(t: &Tensor) -> Result<Tensor> {
     Ok(t.detach().eq(&t.zeros_like()?.detach())?)
 }
 
-/// `a` where `cond` is not zero, else `b`, all broadcast together. No gradient flows through what was not chosen (not
-/// even a NaN).
+/// `a` where `cond` is not zero, else `b`, all broadcast together. What was not chosen gets the gradient 0
+/// (which a function with an infinite slope there, like √ at 0, still turns into NaN).
 pub fn where_(cond: &Tensor, a: impl Into<Operand>, b: impl Into<Operand>) -> Result<Tensor> {
     let (a, b) = (a.into(), b.into());
     let a = match (&a, &b) {

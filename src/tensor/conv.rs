@@ -33,7 +33,7 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -
     let (cin, cout) = (x.dims()[1], w.dims()[0]);
     let reach = |k: usize| g.dilation * (k - 1) + 1;
     let fits = w.dims()[1] * g.groups == cin
-        && cout % g.groups == 0
+        && cout.is_multiple_of(g.groups)
         && x.dims()[2] + 2 * g.padding >= reach(w.dims()[2])
         && x.dims()[3] + 2 * g.padding >= reach(w.dims()[3]);
     if !fits {
@@ -64,7 +64,8 @@ pub fn conv_transpose2d(
         ((n - 1) * g.stride + g.dilation * (k - 1) + 1 + output_padding).checked_sub(2 * g.padding).filter(|s| *s > 0)
     };
     let sizes = (size(x.dims()[2], w.dims()[2]), size(x.dims()[3], w.dims()[3]));
-    let ((Some(h), Some(wd)), true) = (sizes, w.dims()[0] == x.dims()[1] && w.dims()[0] % g.groups == 0) else {
+    let ((Some(h), Some(wd)), true) = (sizes, w.dims()[0] == x.dims()[1] && w.dims()[0].is_multiple_of(g.groups))
+    else {
         return Err(mismatch("conv_transpose2d", &x, &w, g, "[Cin, Cout/groups, kh, kw]"));
     };
     if output_padding >= g.stride.max(g.dilation) {

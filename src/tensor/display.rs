@@ -1,6 +1,6 @@
 //! How tensors print: values aligned as in numpy, long ones cut with …, then shape, dtype, device and range.
 use super::create;
-use super::dtype::device_name;
+use super::device::device_name;
 use crate::Result;
 use candle_core::Tensor;
 

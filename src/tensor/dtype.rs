@@ -1,7 +1,6 @@
-//! Dtypes and devices by name, and which dtype an operation computes in.
+//! Dtypes by name, which dtype an operation computes in, and checks of dimensions and sizes.
 use crate::{Error, Kind, Result};
-use candle_core::{DType, Device, Tensor};
-use std::cell::RefCell;
+use candle_core::{DType, Tensor};
 
 /// The dtype of new floating-point tensors unless told otherwise, as in PyTorch.
 pub const FLOAT: DType = DType::F32;
@@ -56,55 +55,6 @@ pub fn want_float(what: &str, t: &Tensor) -> Result<()> {
     }
     let m = format!("{what}: expected a floating-point tensor, got dtype {}", t.dtype().as_str());
     Err(Error::new(Kind::Type, m).hint("convert it first: `x.to(\"f32\")`"))
-}
-
-thread_local! {
-    static DEFAULT: RefCell<Device> = const { RefCell::new(Device::Cpu) };
-}
-
-/// The device on which tensors are made unless told otherwise (set by `--device`).
-pub fn default_device() -> Device {
-    DEFAULT.with(|d| d.borrow().clone())
-}
-
-/// Sets [`default_device`] for this thread.
-pub fn set_default_device(device: Device) {
-    DEFAULT.with(|d| *d.borrow_mut() = device);
-}
-
-/// The device called `name`: `"cpu"`, `"cuda"` or `"cuda:n"`.
-pub fn device(name: &str) -> Result<Device> {
-    match name.split_once(':').map_or((name, "0"), |(a, b)| (a, b)) {
-        ("cpu", _) if name == "cpu" => Ok(Device::Cpu),
-        ("cuda", n) => match n.parse::<usize>() {
-            Ok(n) => cuda(n),
-            Err(_) => Err(Error::value(format!("device `{name}`: `{n}` is not a device number"))),
-        },
-        _ => Err(Error::unknown("device", name, ["cpu", "cuda", "cuda:0", "cuda:1"])),
-    }
-}
-
-#[cfg(feature = "cuda")]
-fn cuda(n: usize) -> Result<Device> {
-    // candle panics where the driver's library is missing
-    if !unsafe { candle_core::cuda_backend::cudarc::driver::sys::is_culib_present() } {
-        return Err(Error::new(Kind::Device, "no CUDA driver on this machine").hint("use `--device cpu`"));
-    }
-    Ok(Device::new_cuda(n)?)
-}
-#[cfg(not(feature = "cuda"))]
-fn cuda(_: usize) -> Result<Device> {
-    let e = Error::new(Kind::Device, "this build has no CUDA support");
-    Err(e.hint("use `--device cpu`, or build with `--features cuda`"))
-}
-
-/// The name of a device as [`device`] reads it.
-pub fn device_name(d: &Device) -> String {
-    match d.location() {
-        candle_core::DeviceLocation::Cpu => "cpu".into(),
-        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-    }
 }
 
 /// The dimension that `dim` means in a tensor of shape `dims`: negative ones count from the end.

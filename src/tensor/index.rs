@@ -2,7 +2,7 @@
 use super::arith::Operand;
 use super::create;
 use super::custom::{op, op1};
-use super::dtype::{dim, to_float};
+use super::dtype::{check_size, dim, to_float};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 
@@ -245,14 +245,30 @@ pub fn gather(x: &Tensor, d: i64, ids: &Tensor) -> Result<Tensor> {
     op1("gather", x, out, move |x, _, g| Ok(x.zeros_like()?.contiguous()?.scatter_add(&ids, g, d)?))
 }
 
-/// One-hot rows: ids [..] to [.., classes], in f32.
+/// One-hot rows: ids [..] to [.., classes], in f32 on the device of `ids`.
+///
+/// # Errors
+/// No class, ids that are no integers or not from 0 to `classes` − 1.
 pub fn one_hot(ids: &Tensor, classes: usize) -> Result<Tensor> {
-    let rows = create::to_i64(ids)?;
-    if let Some(bad) = rows.iter().find(|i| **i < 0 || **i as u64 >= classes as u64) {
-        return Err(Error::value(format!("one_hot: label {bad} is outside 0..{classes}")));
+    if !ids.dtype().is_int() {
+        let m = format!("one_hot: labels must be integers, got dtype {}", ids.dtype().as_str());
+        return Err(Error::new(Kind::Type, m).hint("convert them: `labels.to(\"i64\")`"));
     }
-    let eye = create::eye(classes, DType::F32, ids.device())?;
-    take(&eye, 0, &rows, ids.dims())
+    if classes == 0 {
+        return Err(Error::value("one_hot: the number of classes must be at least 1"));
+    }
+    let shape = [ids.dims(), &[classes]].concat();
+    let mut rows = vec![0f32; check_size("one_hot", &shape, DType::F32)?];
+    for (i, label) in create::to_i64(ids)?.into_iter().enumerate() {
+        match usize::try_from(label) {
+            Ok(l) if l < classes => rows[i * classes + l] = 1.0,
+            _ => {
+                let e = Error::value(format!("label {label} (number {i}) is not a class: there are {classes}"));
+                return Err(e.hint(format!("labels count from 0 to {}", classes - 1)));
+            }
+        }
+    }
+    Ok(Tensor::from_vec(rows, shape, ids.device())?)
 }
 
 /// Rows of `weight` [n, d] for integer `ids` [..]: [.., d].

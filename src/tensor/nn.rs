@@ -54,7 +54,7 @@ pub fn group_norm(
 ) -> Result<Tensor> {
     want_float("group_norm", x)?;
     let c = x.dims().get(1).copied().unwrap_or(0);
-    if x.rank() < 2 || groups == 0 || c % groups != 0 || x.elem_count() == 0 {
+    if x.rank() < 2 || groups == 0 || !c.is_multiple_of(groups) || x.elem_count() == 0 {
         let m = format!("group_norm: x must be [B, C, …] with C divisible by {groups} groups, got {:?}", x.dims());
         return Err(Error::shape(m, &[x.dims()]));
     }
@@ -172,7 +172,7 @@ fn want_image(what: &str, x: &Tensor) -> Result<(usize, usize)> {
 pub fn upsample_nearest(x: &Tensor, h: usize, w: usize) -> Result<Tensor> {
     let (ih, iw) = want_image("upsample", x)?;
     check_target(x, h, w)?;
-    if h % ih == 0 && w % iw == 0 {
+    if h.is_multiple_of(ih) && w.is_multiple_of(iw) {
         let (b, c) = (x.dims()[0], x.dims()[1]);
         let y = x.reshape(vec![b, c, ih, 1, iw, 1])?.broadcast_as(vec![b, c, ih, h / ih, iw, w / iw])?;
         return Ok(y.reshape((b, c, h, w))?);
@@ -217,7 +217,7 @@ pub fn upsample_bilinear(x: &Tensor, h: usize, w: usize, align_corners: bool) ->
 /// Images [B, C, H, W] to a `factor` times smaller size by averaging blocks; H and W must be divisible.
 pub fn downsample(x: &Tensor, factor: usize) -> Result<Tensor> {
     let (h, w) = want_image("downsample", x)?;
-    if factor == 0 || h % factor != 0 || w % factor != 0 {
+    if factor == 0 || !h.is_multiple_of(factor) || !w.is_multiple_of(factor) {
         let m = format!("downsample: images of size {h}×{w} are not divisible by {factor}");
         return Err(Error::shape(m, &[x.dims()]));
     }

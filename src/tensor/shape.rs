@@ -21,7 +21,7 @@ pub fn reshape(x: &Tensor, shape: &[i64]) -> Result<Tensor> {
     let known = known.ok_or_else(does_not_fit)?;
     let hole = match holes {
         0 => 0,
-        _ if known != 0 && n % known == 0 => n / known,
+        _ if known != 0 && n.is_multiple_of(known) => n / known,
         _ => return Err(does_not_fit()),
     };
     let to: Vec<usize> = shape.iter().map(|d| if *d == -1 { hole } else { *d as usize }).collect();

@@ -1,138 +1,12 @@
-//! Shared by the solver tests: small noise schedules, an exact Gaussian-mixture denoiser, and a counter of evaluations.
-#![allow(dead_code)]
+//! Shared by the solver tests: an exact Gaussian-mixture denoiser, and a counter of evaluations.
 use candle_core::{DType, Device, Tensor, Var};
-use ld3sh::denoise::{Cond, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use ld3sh::denoise::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use ld3sh::host::{Host, Quiet};
-use ld3sh::noise::{Noise, NoiseSchedule};
-use ld3sh::real::{Real, Tape};
+use ld3sh::noise::Noise;
+use ld3sh::real::Tape;
 use ld3sh::{Error, Kind, Result};
 use std::cell::Cell;
 use std::rc::Rc;
-
-/// A noise schedule from ln α, ln σ and the inverse of λ.
-pub struct Simple {
-    pub name: &'static str,
-    pub ends: (f64, f64),
-    pub ve: bool,
-}
-
-/// √β linear, as Stable Diffusion: ln α_n at the 1000 training steps, t = n/1000.
-fn sd_knots() -> Vec<f64> {
-    let (a, b) = (0.00085f64.sqrt(), 0.012f64.sqrt());
-    let mut sum = 0.0;
-    (0..1000)
-        .map(|i| {
-            let beta = (a + (b - a) * f64::from(i) / 999.0).powi(2);
-            sum += 0.5 * (-beta).ln_1p();
-            sum
-        })
-        .collect()
-}
-
-thread_local! { static KNOTS: Vec<f64> = sd_knots(); }
-
-fn slope_at(t: f64) -> (usize, f64) {
-    let i = ((t * 1000.0 - 1.0).floor().max(0.0) as usize).min(998);
-    (i, KNOTS.with(|k| (k[i + 1] - k[i]) * 1000.0))
-}
-
-impl Simple {
-    pub fn make(name: &str) -> Noise {
-        Rc::new(match name {
-            "ve_edm" => Simple { name: "ve_edm", ends: (80.0, 0.002), ve: true },
-            "vp_linear" => Simple { name: "vp_linear", ends: (1.0, 1e-3), ve: false },
-            "vp_discrete_sd" => Simple { name: "vp_discrete_sd", ends: (1.0, 1e-3), ve: false },
-            "flow" => Simple { name: "flow", ends: (1.0, 0.0), ve: true },
-            other => panic!("{other}"),
-        })
-    }
-}
-
-impl NoiseSchedule for Simple {
-    fn name(&self) -> &str {
-        self.name
-    }
-    fn spec(&self) -> serde_json::Value {
-        serde_json::json!(self.name)
-    }
-    fn t_max(&self) -> f64 {
-        self.ends.0
-    }
-    fn t_min(&self) -> f64 {
-        self.ends.1
-    }
-    fn log_alpha(&self, t: &Real) -> Real {
-        match self.name {
-            "ve_edm" => 0.0.into(),
-            "vp_linear" => t.square() * (-0.25 * 19.9) - t * 0.05,
-            "flow" => (1.0 - t).ln(),
-            _ => {
-                let (i, slope) = slope_at(t.v());
-                (t - (i + 1) as f64 / 1000.0) * slope + KNOTS.with(|k| k[i])
-            }
-        }
-    }
-    fn log_sigma(&self, t: &Real) -> Real {
-        match self.name {
-            "ve_edm" | "flow" => t.ln(),
-            _ => (-(self.log_alpha(t) * 2.0).exp_m1()).ln() * 0.5,
-        }
-    }
-    fn dlog_alpha(&self, t: &Real) -> Real {
-        match self.name {
-            "ve_edm" => 0.0.into(),
-            "vp_linear" => t * (-0.5 * 19.9) - 0.05,
-            "flow" => -1.0 / (1.0 - t),
-            _ => slope_at(t.v()).1.into(),
-        }
-    }
-    fn dlambda(&self, t: &Real) -> Real {
-        match self.name {
-            "ve_edm" => -1.0 / t,
-            "flow" => -1.0 / (1.0 - t) - 1.0 / t,
-            _ => self.dlog_alpha(t) / self.sigma(t).square(),
-        }
-    }
-    fn inverse_lambda(&self, l: &Real) -> Real {
-        match self.name {
-            "ve_edm" => (-l).exp(),
-            "flow" => 1.0 / (l.exp() + 1.0),
-            _ => {
-                // ln α = −½ ln(1 + e^(−2λ))
-                let la = (l * -2.0).exp().ln_1p() * -0.5;
-                if self.name == "vp_linear" {
-                    let root = (0.05f64.powi(2) - la * (4.0 * 0.25 * 19.9)).sqrt();
-                    return (root - 0.05) / (2.0 * 0.25 * 19.9).into_real();
-                }
-                KNOTS.with(|k| {
-                    let i = k.partition_point(|x| *x > la.v()).clamp(1, 999) - 1;
-                    (la - k[i]) / ((k[i + 1] - k[i]) * 1000.0).into_real() + (i + 1) as f64 / 1000.0
-                })
-            }
-        }
-    }
-    fn prior_std(&self, t: f64) -> f64 {
-        if self.ve { t } else { 1.0 }
-    }
-    fn alpha(&self, t: &Real) -> Real {
-        match self.name {
-            "flow" => 1.0 - t,
-            _ => self.log_alpha(t).exp(),
-        }
-    }
-    fn sigma(&self, t: &Real) -> Real {
-        if self.ve { t.clone() } else { self.log_sigma(t).exp() }
-    }
-}
-
-pub trait IntoReal {
-    fn into_real(self) -> Real;
-}
-impl IntoReal for f64 {
-    fn into_real(self) -> Real {
-        self.into()
-    }
-}
 
 /// The exact posterior mean of a mixture of isotropic Gaussians, written with candle operations.
 pub struct Gmm {
@@ -147,11 +21,6 @@ pub struct Gmm {
 impl Gmm {
     pub fn new(noise: Noise, means: Tensor, stds: Vec<f64>, weights: Vec<f64>) -> Rc<Gmm> {
         Rc::new(Gmm { noise, means, stds, weights, evals: Cell::new(0), linearized: Cell::new(0) })
-    }
-    /// A mixture of three in 2 dimensions [1, 1, 2].
-    pub fn small(noise: Noise) -> Rc<Gmm> {
-        let means = Tensor::new(&[[1.0, -0.5], [-1.2, 0.3], [0.2, 1.4]], &Device::Cpu).unwrap();
-        Gmm::new(noise, means.reshape((3, 1, 1, 2)).unwrap(), vec![0.3, 0.5, 0.2], vec![0.5, 0.3, 0.2])
     }
     /// x̂_0 or ε̂ at x [B, …] under α, σ given as scalar tensors.
     fn predict(&self, x: &Tensor, alpha: &Tensor, sigma: &Tensor, want: Prediction) -> candle_core::Result<Tensor> {
@@ -226,9 +95,6 @@ impl Denoiser for Gmm {
     }
 }
 
-pub fn constants(t: &[f64]) -> Vec<Real> {
-    t.iter().map(|t| Real::from(*t)).collect()
-}
 pub fn values(t: &Tensor) -> Vec<f64> {
     t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
@@ -243,4 +109,3 @@ pub const HOST: Quiet = Quiet;
 pub fn dynamic(net: &Rc<Gmm>) -> DynDenoiser {
     net.clone()
 }
-pub const NO_COND: Cond = Cond::None;

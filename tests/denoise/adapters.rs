@@ -19,8 +19,8 @@ fn every_prediction_in_every_schedule_follows_its_formula() {
         for predicts in predictions() {
             let d = toy(noise.clone(), predicts);
             let (data, eps) = (eval(&*d, &x, &t, &cond, WANTS[0]), eval(&*d, &x, &t, &cond, WANTS[1]));
-            for i in 0..3 {
-                let (a, s) = level(t[i]);
+            for (i, &t) in t.iter().enumerate() {
+                let (a, s) = level(t);
                 let x = x.narrow(0, i, 1).unwrap();
                 let cond = cond.narrow(i, 1).unwrap();
                 let run = |x_in: &Tensor, c: f64| {
@@ -30,12 +30,12 @@ fn every_prediction_in_every_schedule_follows_its_formula() {
                 // as the papers write them
                 let (x0, from_eps) = match predicts {
                     Predicts::Noise => {
-                        let f = run(&x, t[i]);
+                        let f = run(&x, t);
                         (((&x - (&f * s).unwrap()).unwrap() / a).unwrap(), Some(f))
                     }
-                    Predicts::Data => (run(&x, t[i]), None),
+                    Predicts::Data => (run(&x, t), None),
                     Predicts::V => {
-                        let v = run(&x, t[i]);
+                        let v = run(&x, t);
                         let q = a * a + s * s;
                         (((&x * a).unwrap() - (v * s).unwrap()).unwrap().affine(1.0 / q, 0.0).unwrap(), None)
                     }

@@ -1,9 +1,10 @@
 //! Denoisers in scripts: every binding, gradients through them, networks that are script functions, errors.
+use crate::caught::caught;
 use crate::helpers::*;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::denoise::*;
 use ld3sh::host::Quiet;
-use ld3sh::script::error::{Caught, RhaiResult};
+use ld3sh::script::error::RhaiResult;
 use ld3sh::script::host::ScriptHost;
 use ld3sh::tensor::grad;
 use rhai::{Dynamic, Engine, EvalAltResult, INT, NativeCallContext, Scope};
@@ -39,17 +40,8 @@ fn tensor(text: &str) -> Tensor {
 }
 /// The native error that a script ends with.
 fn failure(text: &str) -> (String, String) {
-    let mut e = *engine().eval::<Dynamic>(text).err().unwrap_or_else(|| panic!("no error from {text}"));
-    while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) = e {
-        e = *inner;
-    }
-    match e {
-        EvalAltResult::ErrorRuntime(v, _) => {
-            let c = v.cast::<Caught>();
-            (c.0.kind().name().to_string(), c.0.to_string())
-        }
-        other => panic!("{text}: {other}"),
-    }
+    let e = caught(text, engine().eval::<Dynamic>(text));
+    (e.kind().name().to_string(), e.to_string())
 }
 
 const NET: &str = r#"
@@ -238,7 +230,7 @@ fn properties_labels_and_counts() {
         let nfe = g.nfe;
         n.reset();
         [nfe, n.nfe, g.runs, g.classes, g.shape, g.noise.name, net.hash, `${g}`, net.labels(4, #{ seed: 3 }),
-            net.labels(2, #{ seed: 3, start: 2 }), net.labels(4)]
+            net.labels(2, #{ seed: 3, first: 2 }), net.labels(4)]
     "#;
     let a = run(&with_net(text)).cast::<rhai::Array>();
     let int = |i: usize| a[i].as_int().unwrap();

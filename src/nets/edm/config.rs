@@ -149,11 +149,11 @@ impl Config {
         for m in &self.channel_mult {
             within("channel_mult", *m, 1, 16)?;
         }
-        if (self.model_channels * self.channel_mult_noise) % 2 != 0 {
+        if !(self.model_channels * self.channel_mult_noise).is_multiple_of(2) {
             return Err(bad("model_channels · channel_mult_noise must be even".into()));
         }
         let halvings = self.channel_mult.len() - 1;
-        if self.img_resolution % (1 << halvings) != 0 {
+        if !self.img_resolution.is_multiple_of(1 << halvings) {
             return Err(bad(format!(
                 "`img_resolution` {} cannot be halved {halvings} times, as `channel_mult` {:?} asks",
                 self.img_resolution, self.channel_mult

@@ -80,7 +80,7 @@ impl Build<'_> {
     }
     fn norm(&mut self, name: &str, c: usize, modulation: Modulation, silu: bool) -> Result<Op> {
         let groups = (c / 4).min(32);
-        if groups == 0 || c % groups != 0 {
+        if groups == 0 || !c.is_multiple_of(groups) {
             let e = Error::new(Kind::Format, format!("`{name}`: {c} channels do not divide into {groups} groups"));
             return Err(e.hint("check `model_channels` and `channel_mult`"));
         }

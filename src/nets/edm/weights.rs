@@ -77,8 +77,8 @@ impl Weights for File<'_> {
             }
         };
         let tensor = Tensor::from_raw_buffer(t.data(), dtype, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
-        // NaN and ±Inf are the values whose difference from themselves is not zero
-        let odd = (&tensor - &tensor)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+        // NaN and ±Inf are the values whose product with zero is not zero
+        let odd = tensor.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
         if odd != 0.0 {
             let e = Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values"));
             return Err(e.hint("the checkpoint is damaged, or its values do not fit the dtype asked for"));

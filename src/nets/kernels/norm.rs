@@ -8,6 +8,9 @@ use candle_core::{D, Tensor};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 
+/// A sample's values and cotangent, and where its gradients go: the values' and the embedding's.
+type PerSample<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut Vec<f32>));
+
 /// How the embedding, a second input, enters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Modulation {
@@ -288,7 +291,7 @@ impl Frozen for GroupNorm {
         let width = self.embedding_width();
         let mut grad = pool::take(x.len());
         let mut e_grads = vec![vec![0.0; width]; x.len() / size];
-        let sample = |(b, ((x, cot), (grad, e_grad))): (usize, ((&[f32], &[f32]), (&mut [f32], &mut Vec<f32>)))| {
+        let sample = |(b, ((x, cot), (grad, e_grad))): (usize, PerSample)| {
             self.pull_sample(x, row(inputs, b, width), cot, grad, e_grad);
         };
         if par {

@@ -1,10 +1,11 @@
 //! Arguments of the denoiser functions: numbers, noise levels, labels, conditions, tensors from nested arrays.
-use crate::denoise::{Cond, DynDenoiser, one_hot};
+use crate::denoise::{Cond, DynDenoiser, draw_labels, one_hot};
 use crate::real::host_values;
 use crate::tensor::device::default_device;
+use crate::tensor::dtype::floating;
 use crate::{Error, Kind, Result};
-use candle_core::{DType, Device, Tensor};
-use rhai::{Array, Dynamic};
+use candle_core::{Device, Tensor};
+use rhai::{Array, Dynamic, ImmutableString};
 use std::rc::Rc;
 
 fn wrong(what: &str, expected: &str, v: &Dynamic) -> Error {
@@ -45,32 +46,53 @@ pub fn labels_of(what: &str, v: Dynamic) -> Result<Vec<i64>> {
     array.iter().enumerate().map(label).collect()
 }
 
-/// One-hot rows on `device`.
-pub fn rows(labels: &[i64], classes: usize, device: &Device) -> Result<Tensor> {
-    one_hot(labels, classes, DType::F32, device)
+/// One-hot rows for the states `x`: on their device, in their dtype.
+fn rows(net: &DynDenoiser, labels: &[i64], x: &Tensor) -> Result<Cond> {
+    Ok(Cond::Rows(one_hot(labels, net.classes(), floating(x.dtype()), x.device())?))
 }
 
-/// The condition that `cond` means for `batch` samples of `net`, on `device`: labels (an array, a tensor [B] of integers, or
-/// one for all) become one-hot rows, tensors are rows already, `()` is none; anything else goes to a network of
+/// The condition that `cond` means for the states `x` [B, …] of `net`: labels (an array, a tensor [B] of integers, or one for
+/// all) become one-hot rows, other tensors are rows already, `()` and "none" are none; anything else goes to a network of
 /// `denoiser::from_fn` as it is.
-pub fn cond_of(net: &DynDenoiser, batch: usize, cond: Dynamic, device: &Device) -> Result<Cond> {
-    if cond.is_unit() {
+///
+/// # Errors
+/// A wrong number of labels or rows, a label that is not a class, or what a class-conditional denoiser cannot take.
+pub fn cond_of(net: &DynDenoiser, x: &Tensor, cond: Dynamic) -> Result<Cond> {
+    let none = cond.is_unit() || cond.read_lock::<ImmutableString>().is_some_and(|s| *s == "none");
+    if none {
         return Ok(Cond::None);
     }
-    let classes = net.classes();
-    let integers = |t: &Tensor| t.rank() == 1 && t.dtype().is_int();
-    let labels = match cond.clone().try_cast::<Tensor>() {
-        Some(t) if classes > 0 && integers(&t) => labels_of("cond", cond)?,
-        Some(t) => return Ok(Cond::Rows(t.to_device(device)?)),
-        None if classes == 0 => return Ok(Cond::Opaque(Rc::new(cond))),
-        None if cond.is_int() => vec![labels_of("cond", cond)?[0]; batch],
-        None => labels_of("cond", cond)?,
+    let batch = x.dims().first().copied().unwrap_or(0);
+    let check = |found: usize, what: &str| {
+        let m = format!("cond: expected {batch} {what}, one per sample, got {found}");
+        if found == batch { Ok(()) } else { Err(Error::shape(m, &[&[found], &[batch]])) }
     };
-    if labels.len() != batch {
-        let m = format!("cond: expected {batch} labels, one per sample, got {}", labels.len());
-        return Err(Error::shape(m, &[&[labels.len()], &[batch]]));
+    let classes = net.classes();
+    let one = match cond.read_lock::<Tensor>() {
+        Some(t) if classes > 0 && t.rank() <= 1 && t.dtype().is_int() => t.rank() == 0,
+        Some(t) => {
+            check(t.dims().first().copied().unwrap_or(0), "rows")?;
+            return Ok(Cond::Rows(t.to_device(x.device())?));
+        }
+        None => cond.is_int(),
+    };
+    if classes == 0 {
+        return Ok(Cond::Opaque(Rc::new(cond)));
     }
-    Ok(Cond::Rows(rows(&labels, classes, device)?))
+    let labels = labels_of("cond", cond)?;
+    if one {
+        return rows(net, &labels.repeat(batch), x);
+    }
+    check(labels.len(), "labels")?;
+    rows(net, &labels, x)
+}
+
+/// The condition of samples `first..` where a script gives none: classes drawn by seed, for a network that has classes.
+pub fn drawn_cond(net: &DynDenoiser, x: &Tensor, seed: u64, first: u64) -> Result<Cond> {
+    match net.classes() {
+        0 => Ok(Cond::None),
+        classes => rows(net, &draw_labels(seed, first, x.dims().first().copied().unwrap_or(0), classes), x),
+    }
 }
 
 /// A tensor, a number, an array of tensors (stacked), or a nested array of numbers (f64).

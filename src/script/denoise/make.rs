@@ -50,6 +50,7 @@ fn source(name: &str) -> Result<edm::Source> {
     if path.extension().is_none() && path.components().count() == 1 && !path.exists() {
         return Err(Error::unknown("built-in network", name, edm::builtins()).context("denoiser::load"));
     }
+    crate::files::atomic::existing(path)?;
     Ok(edm::Source::Path(path.into()))
 }
 

@@ -100,7 +100,7 @@ fn make_lines(map: Map) -> RhaiResult<ScriptPlot> {
 
 fn make_schedules(all: Array, map: Map) -> RhaiResult<ScriptPlot> {
     let mut o = Options::new("plot::schedules", map);
-    let space = match o.one_of("in", &["sigma", "lambda", "t"])? {
+    let space = match o.one_of("axis", &["sigma", "lambda", "t"])? {
         Some("lambda") => Space::Lambda,
         Some("t") => Space::Time,
         _ => Space::Sigma,
@@ -219,9 +219,9 @@ mod plot_api {
     }
     /// Schedules below each other, a tick at each step from noise (left) to data (right); rings are decoupled evaluation times.
     ///
-    /// Options: `in` ("sigma", "lambda" or "t"), `title`, `width` (720).
+    /// Options: `axis` ("sigma", the default, "lambda" or "t"), `title`, `width` (720).
     ///
-    /// Example: `plot::schedules([schedule::edm(n, 5), run.schedule], #{ in: "lambda" }).save("steps.png")`
+    /// Example: `plot::schedules([schedule::edm(n, 5), run.schedule], #{ axis: "lambda" }).save("steps.png")`
     #[rhai_fn(name = "schedules", return_raw)]
     pub fn schedules_with(all: Array, options: Map) -> RhaiResult<ScriptPlot> {
         make_schedules(all, options)

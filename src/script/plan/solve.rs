@@ -1,16 +1,21 @@
 //! `solve` and `sample`.
+use super::super::denoise::{cond_of, drawn_cond};
 use super::super::error::RhaiResult;
 use super::super::host::{ScriptHost, callback};
 use super::super::options::Options;
 use super::{ScriptSolver, solvers};
-use crate::denoise::{Cond, DynDenoiser};
+use crate::denoise::{Cond, Counting, DynDenoiser};
 use crate::discretize::Schedule;
 use crate::host::{Callback, Host, Value};
 use crate::noise::Noise;
-use crate::plan::{Remat, SolveOptions, StepInfo, Tracked, rows};
-use crate::real::Real;
+use crate::plan::tracked::prior_scale;
+use crate::plan::{Remat, SolveOptions, StepInfo, Tracked};
+use crate::real::{Real, through_tensors};
+use crate::tensor::device::default_device;
+use crate::tensor::dtype::FLOAT;
+use crate::tensor::random::{self, stream};
 use crate::{Error, Kind};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Shape, Tensor};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Map, NativeCallContext};
 use std::rc::Rc;
@@ -46,8 +51,8 @@ fn request(what: &str, map: Map, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Re
     let batch = o.count("batch")?.unwrap_or(BATCH);
     let callback = o.function("callback")?.map(callback);
     let cond = match o.take("cond") {
-        None => drawn(net, seed, first_sample, x)?,
-        Some(v) => given(what, v, net, x)?,
+        None => drawn_cond(net, x, seed, first_sample)?,
+        Some(v) => cond_of(net, x, v).map_err(|e| e.context(what))?,
     };
     o.finish()?;
     if batch == 0 {
@@ -57,69 +62,14 @@ fn request(what: &str, map: Map, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Re
     Ok(Request { options, callback })
 }
 
-/// Labels drawn by seed, for a network that has classes.
-fn drawn(net: &DynDenoiser, seed: u64, first: u64, x: &Tensor) -> RhaiResult<Cond> {
-    let n = x.dims().first().copied().unwrap_or(0);
-    match net.classes() {
-        0 => Ok(Cond::None),
-        classes => Ok(Cond::Rows(rows::uniform_labels(seed, first, n, classes, float(x), x.device())?)),
-    }
-}
-
-fn float(x: &Tensor) -> DType {
-    if x.dtype().is_float() { x.dtype() } else { DType::F32 }
-}
-
-/// The condition that a script gives: "none", a class, classes, rows, or anything that a script's own network takes.
-fn given(what: &str, v: Dynamic, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Cond> {
-    let n = x.dims().first().copied().unwrap_or(0);
-    if v.clone().into_immutable_string().is_ok_and(|s| s == "none") {
-        return Ok(Cond::None);
-    }
-    let classes = net.classes();
-    let wrong_count = |k: usize| Error::shape(format!("{what}: {k} conditions for {n} samples"), &[&[k], &[n]]);
-    let labels = |labels: Vec<i64>| -> RhaiResult<Cond> {
-        if labels.len() != n {
-            return Err(wrong_count(labels.len()).into());
-        }
-        let labels = labels
-            .into_iter()
-            .map(|l| usize::try_from(l).map_err(|_| Error::value(format!("{what}: class {l} does not exist"))))
-            .collect::<Result<Vec<_>, _>>()?;
-        Ok(Cond::Rows(rows::one_hot(&labels, classes, float(x), x.device())?))
-    };
-    if let Some(t) = v.clone().try_cast::<Tensor>() {
-        if classes > 0 && t.rank() <= 1 && !t.dtype().is_float() {
-            let list = t.to_dtype(DType::I64).and_then(|t| t.flatten_all()?.to_vec1::<i64>()).map_err(Error::from)?;
-            return labels(if t.rank() == 0 { vec![list[0]; n] } else { list });
-        }
-        if t.dims().first() != Some(&n) {
-            return Err(wrong_count(t.dims().first().copied().unwrap_or(0)).into());
-        }
-        return Ok(Cond::Rows(t));
-    }
-    if classes > 0 {
-        if let Ok(i) = v.as_int() {
-            return labels(vec![i; n]);
-        }
-        if let Some(list) = v.clone().try_cast::<Array>() {
-            let list = list.iter().map(|l| l.as_int()).collect::<Result<Vec<_>, _>>();
-            return labels(list.map_err(|t| {
-                Error::new(Kind::Type, format!("{what}: option `cond` must hold class numbers, not {t}"))
-            })?);
-        }
-        let m = format!("{what}: option `cond` must be a class, an array of classes, a tensor of rows, or \"none\"");
-        return Err(Error::new(Kind::Type, m).into());
-    }
-    Ok(Cond::Opaque(Rc::new(v)))
-}
-
 /// Fails when the times of a schedule mean other noise levels to the denoiser.
 fn same_noise(schedule: &Noise, net: &Noise, t: &Tensor) -> RhaiResult<()> {
     let times = t.detach().to_dtype(DType::F64).and_then(|t| t.flatten_all()?.to_vec1::<f64>()).map_err(Error::from)?;
     for t in times {
         let (a, b) = (schedule.lambda(&Real::from(t)).v(), net.lambda(&Real::from(t)).v());
-        if a != b && !((a - b).abs() <= 1e-9 * (1.0 + a.abs())) {
+        // equal infinities have no difference
+        let same = a == b || (a - b).abs() <= 1e-9 * (1.0 + a.abs());
+        if !same {
             let m = format!(
                 "the schedule's times are those of {}, the denoiser's those of {}",
                 schedule.name(),
@@ -184,6 +134,14 @@ fn run_plan(
     Ok(result(done.x, done.trajectory, t, done.nfe, opts.trajectory))
 }
 
+/// x_T = prior_std(t_0) · z, differentiable in z and in the schedule's first time.
+fn from_prior(schedule: &Schedule, z: &Tensor) -> Result<Tensor, Error> {
+    let scale = through_tensors(&[schedule.t.get(0)?], |t| {
+        Ok(vec![(vec![prior_scale(&schedule.noise, &t[0][0])], Shape::from(()))])
+    })?;
+    Ok(z.broadcast_mul(&scale[0].to_dtype(z.dtype())?.to_device(z.device())?)?)
+}
+
 /// Runs a script's own stepping function.
 fn run_steps(
     ctx: &NativeCallContext,
@@ -196,6 +154,8 @@ fn run_steps(
 ) -> RhaiResult<Dynamic> {
     let host = ScriptHost::new(ctx);
     let request = request(what, map, net, x)?;
+    // only counting tells how many evaluations the function makes
+    let net: DynDenoiser = Rc::new(Counting::new(net.clone()));
     let cond = match &request.options.cond {
         Cond::None => Dynamic::UNIT,
         Cond::Rows(t) => Dynamic::from(t.clone()),
@@ -239,6 +199,8 @@ fn run_steps(
                 format!("solver::from_fn: step {} returned shape {:?} for a state {:?}", i + 1, next.dims(), x.dims());
             return Err(Error::shape(m, &[next.dims(), x.dims()]).into());
         }
+        // times are f64: what they touched goes back to the state's own type
+        let next = next.to_dtype(x.dtype()).map_err(Error::from)?;
         let t = value(i + 1)?;
         if !crate::plan::vector::is_finite(&next)? {
             return Err(
@@ -254,7 +216,8 @@ fn run_steps(
             host.call(f, vec![step_map(i + 1, t, &x, None)])?;
         }
     }
-    Ok(result(x, trajectory, times, n, request.options.trajectory))
+    let nfe = net.counter().map_or(0, |c| c.nfe() as usize);
+    Ok(result(x, trajectory, times, nfe, request.options.trajectory))
 }
 
 /// A sampler that draws batch after batch, for `generate`.
@@ -331,7 +294,7 @@ fn with_schedule(
     }
 }
 
-/// Unit-variance noise for samples `first..first + n`, of the denoiser's own shape, f32 on the CPU.
+/// Unit-variance noise for samples `first..first + n`, of the denoiser's own shape: that of `noise([n] + net.shape, …)`.
 fn unit_noise(net: &DynDenoiser, n: i64, map: &Map) -> RhaiResult<Tensor> {
     let n = usize::try_from(n)
         .ok()
@@ -343,8 +306,7 @@ fn unit_noise(net: &DynDenoiser, n: i64, map: &Map) -> RhaiResult<Tensor> {
     };
     let get = |key: &str| map.get(key).and_then(|v| v.as_int().ok()).unwrap_or(0) as u64;
     let shape: Vec<usize> = std::iter::once(n).chain(shape).collect();
-    let like = Tensor::zeros(shape, DType::F32, &Device::Cpu).map_err(Error::from)?;
-    Ok(rows::start_like(get("seed"), get("first"), &like)?)
+    Ok(random::normal(get("seed"), get("first"), &shape, stream::NORMAL, FLOAT, &default_device())?)
 }
 
 #[export_module]

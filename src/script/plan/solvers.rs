@@ -332,7 +332,7 @@ pub mod api {
     /// tensors through which gradients reach the schedule), `schedule`, and `memory`. Return the new state, or
     /// `#{ x, memory }` to carry something (model outputs, say) to the next step.
     ///
-    /// Example: `solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.noise_at(s.x, s.t))`
+    /// Example: `solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.predict_noise(s.x, s.t, s.cond))` is Euler for EDM, where t = σ
     pub fn from_fn(f: FnPtr) -> ScriptSolver {
         ScriptSolver::FromFn(f)
     }

@@ -2,7 +2,7 @@
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
 use crate::tensor::arith::Operand;
-use crate::tensor::dtype;
+use crate::tensor::{device, dtype};
 use crate::{Error, Kind};
 use candle_core::{DType, Device, Tensor};
 use rhai::{Array, Dynamic, Map};
@@ -104,8 +104,8 @@ impl Place {
         let mut options = Options::new(what, map);
         let dtype = options.string("dtype")?.map(|d| dtype::parse(&d)).transpose()?;
         let device = match options.string("device")? {
-            Some(d) => dtype::device(&d)?,
-            None => dtype::default_device(),
+            Some(d) => device::parse_device(&d)?,
+            None => device::default_device(),
         };
         Ok(Place { dtype, device, options })
     }

@@ -4,7 +4,7 @@ use super::{Defs, done};
 use crate::script::error::RhaiResult;
 use crate::tensor::dtype::FLOAT;
 use crate::tensor::random::{self, stream};
-use crate::tensor::{create, display, dtype, reduce, shape};
+use crate::tensor::{create, device, display, dtype, reduce, shape};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rhai::{Array, Dynamic, INT};
@@ -21,14 +21,11 @@ fn shaped(d: &mut Defs, name: &'static str, doc: &str, f: fn(&[usize], DType, &D
     d.add(name, "shape: array, options: map -> Tensor", doc, make);
 }
 
+/// (seed, first, shape, stream, dtype, device) to random numbers.
+type Draw = fn(u64, u64, &[usize], u64, DType, &Device) -> Result<Tensor>;
+
 /// `fn(shape[, options])` with `seed` and `first`.
-fn random_shaped(
-    d: &mut Defs,
-    name: &'static str,
-    doc: &str,
-    stream: u64,
-    f: fn(u64, u64, &[usize], u64, DType, &Device) -> Result<Tensor>,
-) {
+fn random_shaped(d: &mut Defs, name: &'static str, doc: &str, stream: u64, f: Draw) {
     let make = move |s: Dynamic, o: Dynamic| -> RhaiResult<Tensor> {
         let mut p = Place::read(name, o)?;
         let first = p.options.count("first")?.unwrap_or(0) as u64;
@@ -81,7 +78,9 @@ fn flatten(v: &Dynamic, depth: usize, flat: &mut Flat, shape: &mut Vec<usize>) -
         return Err(Error::value("tensor: arrays are nested more than 32 deep"));
     }
     if let Some(list) = v.read_lock::<Array>() {
+        let begun = !matches!(flat, Flat::Ints(v) if v.is_empty());
         match shape.get(depth) {
+            None if begun => return Err(Error::shape("tensor: numbers and arrays stand side by side", &[shape])),
             None => shape.push(list.len()),
             Some(n) if *n == list.len() => {}
             Some(n) => {
@@ -175,7 +174,7 @@ fn item(t: Tensor) -> RhaiResult<Dynamic> {
 
 fn to(t: Tensor, name: &str) -> RhaiResult<Tensor> {
     if name.starts_with("cpu") || name.starts_with("cuda") {
-        return done(t.to_device(&dtype::device(name)?).map_err(Error::from));
+        return done(t.to_device(&device::parse_device(name)?).map_err(Error::from));
     }
     let d = dtype::parse(name).map_err(|e| e.context("to"))?;
     done(t.to_dtype(d).map_err(Error::from))
@@ -286,7 +285,7 @@ pub(super) fn register(d: &mut Defs) {
     });
     d.getter("dtype", "string", "The dtype's name.", |x: &mut Tensor| x.dtype().as_str().to_string());
     d.getter("device", "string", "Where the values lie: cpu, cuda:0, ….", |x: &mut Tensor| {
-        dtype::device_name(x.device())
+        device::device_name(x.device())
     });
     d.getter("ndim", "int", "The number of dimensions.", |x: &mut Tensor| x.rank() as INT);
     d.getter("size", "int", "The number of values.", |x: &mut Tensor| x.elem_count() as INT);

@@ -1,6 +1,7 @@
 //! `x[i]`, `x[0..3]`, `x[[(), 0]]`, assignment, `select`, `slice`, `gather`, and loops over the first dimension.
 use super::{Defs, args, done};
 use crate::script::error::RhaiResult;
+use crate::tensor::device::default_device;
 use crate::tensor::index::{self, Index};
 use crate::{Error, Kind, Result};
 use candle_core::{Device, Tensor};
@@ -130,8 +131,17 @@ pub(super) fn register(d: &mut Defs) {
         let n = list.len();
         done(Tensor::from_vec(list, n, &Device::Cpu).and_then(|t| t.to_device(x.device())).map_err(Error::from))
     });
-    let doc = "One-hot rows (f32) for integer labels.\n\nExample: `one_hot(randint(0, 10, [16]), 10)`";
-    d.add("one_hot", "labels: Tensor, classes: int -> Tensor", doc, |x: Tensor, n: INT| -> RhaiResult<Tensor> {
-        done(index::one_hot(&x, args::count("one_hot", n)?))
+    let doc = "One-hot rows [.., classes] (f32) for an integer tensor, an array of labels, or one label.\n\n\
+               Errors on a label that is not from 0 to classes − 1.\n\nExample: `one_hot([3, 5], 10)`";
+    d.add("one_hot", "labels: array, classes: int -> Tensor", doc, |labels: Dynamic, n: INT| -> RhaiResult<Tensor> {
+        let labels = match labels.clone().try_cast::<Tensor>() {
+            Some(t) => t,
+            None => {
+                let list = args::ints("one_hot", &labels)?;
+                let n = list.len();
+                Tensor::from_vec(list, n, &default_device()).map_err(Error::from)?
+            }
+        };
+        done(index::one_hot(&labels, args::count("one_hot", n)?))
     });
 }

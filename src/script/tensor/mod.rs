@@ -32,6 +32,10 @@ pub fn register(engine: &mut Engine) {
     files::register(&mut defs);
 }
 
+/// Functions that may give another result for the same arguments.
+const VOLATILE: [&str; 10] =
+    ["randn", "rand", "noise", "randint", "permutation", "manual_seed", "variable", "no_grad", "load", "save"];
+
 /// Registers functions with their documentation.
 struct Defs<'e> {
     engine: &'e mut Engine,
@@ -54,7 +58,7 @@ impl Defs<'_> {
             .in_global_namespace()
             // a constant may be printed, indexed and reduced
             .with_purity(true)
-            .with_volatility(false)
+            .with_volatility(VOLATILE.contains(&name))
             .with_params_info(params)
             .with_comments([comment.join("\n")])
             .register_into_engine(self.engine, f);

@@ -10,7 +10,7 @@ use rhai::{Array, Dynamic, FLOAT, INT};
 const REDUCTIONS: [(&str, Reduction, &str); 9] = [
     ("sum", reduce::sum, "The sum."),
     ("mean", reduce::mean, "The mean, floating point."),
-    ("var", reduce::var, "The variance, with n − 1 in the denominator as in PyTorch."),
+    ("variance", reduce::var, "The variance, with n − 1 in the denominator as in PyTorch."),
     ("std", reduce::std, "The standard deviation, with n − 1 in the denominator as in PyTorch."),
     ("prod", reduce::prod, "The product."),
     ("norm", reduce::norm, "The Euclidean norm √Σx² (gradient 0 at 0)."),
@@ -56,7 +56,7 @@ pub(super) fn register(d: &mut Defs) {
             over(name, f, &x, &v, k)
         });
     }
-    for (name, root) in [("var", false), ("std", true)] {
+    for (name, root) in [("variance", false), ("std", true)] {
         let doc = "With `correction` subtracted from n in the denominator (0: numpy's default).";
         d.add(
             name,
