@@ -127,7 +127,7 @@ fn samples_are_those_of_sample() {
             "-e",
             "let net = denoiser::load(\"fashion28\"); \
              let x = sample(net, solver::unipc(), schedule::logsnr(net.noise, 2), 3, #{ seed: 5, first: 7 }); \
-             save_npz(\"x.npz\", #{ x: x })",
+             save(\"x.npz\", #{ x: x })",
         ],
         0,
     );
@@ -228,7 +228,7 @@ fn own_solvers_and_plans_generate_what_native_ones_do() {
         "{OWN} let o = |out| #{{ out: out, key: \"k\", seed: 1 }}; \
          generate(net, solver::euler(), s, 3, o.call(\"a.npz\")); \
          generate(net, solver::euler().plan(s), 3, o.call(\"b.npz\")); \
-         let f = solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.noise_at(s.x, s.t)); \
+         let f = solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.predict_noise(s.x, s.t)); \
          generate(net, f, s, 3, o.call(\"c.npz\"));"
     );
     run(d.path(), &["--quiet", "-e", &code], 0);
