@@ -127,7 +127,7 @@ fn samples_are_those_of_sample() {
             "-e",
             "let net = denoiser::load(\"fashion28\"); \
              let x = sample(net, solver::unipc(), schedule::logsnr(net.noise, 2), 3, #{ seed: 5, first: 7 }); \
-             save_npz(\"x.npz\", #{ x: x })",
+             save(\"x.npz\", #{ x: x })",
         ],
         0,
     );
@@ -170,9 +170,9 @@ fn files_of_another_run_are_refused() {
     let d = tempfile::tempdir().unwrap();
     ok(d.path(), 2, "out: \"s\"");
     ok(d.path(), 2, "out: \"s.npz\"");
-    fails(d.path(), &code(2, "out: \"s\", seed: 1"), &["`s` is in the way", "another seed", "overwrite"]);
-    fails(d.path(), &code(2, "out: \"s.npz\", cond: 3"), &["`s.npz` is in the way", "another cond"]);
-    fails(d.path(), &code(3, "out: \"s.npz\""), &["another numbers"]);
+    fails(d.path(), &code(2, "out: \"s\", seed: 1"), &["`s` is in the way", "differs in seed", "overwrite"]);
+    fails(d.path(), &code(2, "out: \"s.npz\", cond: 3"), &["`s.npz` is in the way", "differs in cond"]);
+    fails(d.path(), &code(3, "out: \"s.npz\""), &["differs in numbers"]);
     let before = pngs(&d.path().join("s"));
     assert_eq!(ok(d.path(), 1, "out: \"s\", seed: 1, overwrite: true"), "1 1 true s");
     let after = pngs(&d.path().join("s"));
@@ -215,7 +215,7 @@ fn a_function_of_the_scripts_own_needs_a_key_to_go_on() {
     fails(d.path(), &call("out: \"b\", shard: \"1/2\""), &["key"]);
     assert_eq!(answer("out: \"b\", key: \"one\""), "3");
     assert_eq!(answer("out: \"b\", key: \"one\""), "0");
-    fails(d.path(), &call("out: \"b\", key: \"two\""), &["another key"]);
+    fails(d.path(), &call("out: \"b\", key: \"two\""), &["differs in key"]);
     assert_eq!(answer("out: \"b.npz\""), "3");
     fails(d.path(), &call("out: \"b.npz\""), &["cannot be told"]);
     assert_eq!(answer("out: \"b.npz\", overwrite: true"), "3");
@@ -228,7 +228,7 @@ fn own_solvers_and_plans_generate_what_native_ones_do() {
         "{OWN} let o = |out| #{{ out: out, key: \"k\", seed: 1 }}; \
          generate(net, solver::euler(), s, 3, o.call(\"a.npz\")); \
          generate(net, solver::euler().plan(s), 3, o.call(\"b.npz\")); \
-         let f = solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.noise_at(s.x, s.t)); \
+         let f = solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.predict_noise(s.x, s.t)); \
          generate(net, f, s, 3, o.call(\"c.npz\"));"
     );
     run(d.path(), &["--quiet", "-e", &code], 0);
@@ -270,8 +270,11 @@ fn wrong_options_are_named() {
 
 /// Starts a long run, lets `stop` end it when `there` says so, and returns how many files it left.
 fn interrupted(dir: &Path, options: &str, there: impl Fn() -> usize, stop: &str) -> usize {
-    let mut child =
-        ld3sh(dir, &["--quiet", "-e", &code(60, options)]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let mut child = ld3sh(dir, &["--quiet", "-e", &code(240, options)])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
     let start = Instant::now();
     while there() == 0 {
         assert!(start.elapsed() < Duration::from_secs(60), "nothing was made");
@@ -301,22 +304,22 @@ fn an_interrupted_run_goes_on() {
             })
         }
     };
-    ok(d.path(), 60, "out: \"whole\"");
-    ok(d.path(), 60, "out: \"whole.npz\"");
+    ok(d.path(), 240, "out: \"whole\"");
+    ok(d.path(), 240, "out: \"whole.npz\"");
     for stop in ["-KILL", "-INT"] {
         let folder = format!("s{stop}");
         let left = interrupted(d.path(), &format!("out: \"{folder}\", batch: 2"), count(d.path().join(&folder)), stop);
-        assert!(left < 60, "it was not interrupted");
-        assert_eq!(ok(d.path(), 60, &format!("out: \"{folder}\"")), format!("60 {} true {folder}", 60 - left));
+        assert!(left < 240, "it was not interrupted");
+        assert_eq!(ok(d.path(), 240, &format!("out: \"{folder}\"")), format!("240 {} true {folder}", 240 - left));
         assert!(pngs(&d.path().join("whole")) == pngs(&d.path().join(&folder)));
 
         let file = format!("s{stop}.npz");
         let parts = d.path().join(format!("{file}.parts"));
         let left = interrupted(d.path(), &format!("out: \"{file}\", batch: 2"), count(parts.clone()), stop);
-        assert!(left < 30, "it was not interrupted");
-        fails(d.path(), &code(60, &format!("out: \"{file}\", seed: 1")), &["another seed"]);
-        let answer = ok(d.path(), 60, &format!("out: \"{file}\", batch: 7"));
-        assert_eq!(answer, format!("60 {} true {file}", 60 - 2 * left));
+        assert!(left < 120, "it was not interrupted");
+        fails(d.path(), &code(240, &format!("out: \"{file}\", seed: 1")), &["differs in seed"]);
+        let answer = ok(d.path(), 240, &format!("out: \"{file}\", batch: 7"));
+        assert_eq!(answer, format!("240 {} true {file}", 240 - 2 * left));
         let bytes = |n: &str| std::fs::read(d.path().join(n)).unwrap();
         assert!(bytes("whole.npz") == bytes(&file));
         assert!(!parts.exists());

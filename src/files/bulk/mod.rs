@@ -224,9 +224,9 @@ impl Manifest {
             return Some("it was not made by `generate`".into());
         };
         if self.run.is_none() {
-            return Some(
-                "whether it is of this run cannot be told: a function of the script's own makes the samples".into(),
-            );
+            let why = "whether it is of this run cannot be told without option `key`, for a function of the script's own \
+                       makes the samples";
+            return Some(why.into());
         }
         if found["run"] == self.body["run"] {
             return None;
@@ -237,17 +237,17 @@ impl Manifest {
         let mine = self.body["identity"].as_object().into_iter().flatten();
         let other: Vec<&str> =
             mine.filter(|(k, v)| found["identity"].get(k) != Some(v)).map(|(k, _)| k.as_str()).collect();
-        Some(format!(
-            "it is of a run with another {}",
-            if other.is_empty() { "identity".into() } else { other.join(", ") }
-        ))
+        Some(match other.is_empty() {
+            true => "it is of another run".into(),
+            false => format!("it is of a run that differs in {}", other.join(", ")),
+        })
     }
 }
 
 /// The error for files that another run made.
 fn refused(path: &Path, why: &str) -> Error {
     let e = Error::new(Kind::Value, format!("generate: `{}` is in the way: {why}", path.display()));
-    e.hint("choose another name, or replace it with `overwrite: true`; a function of the script's own can be vouched for with `key`")
+    e.hint("choose another name, or replace it with `overwrite: true`")
 }
 
 /// Keeps other processes out while it lives, where the file system can; waits for its turn.

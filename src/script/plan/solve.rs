@@ -268,13 +268,6 @@ impl Sampler {
     }
 }
 
-/// x_T = prior_std(t_0) · z.
-fn from_prior(schedule: &Schedule, z: &Tensor) -> RhaiResult<Tensor> {
-    let t0 = schedule.t.get(0).and_then(|t| t.detach().to_dtype(DType::F64)?.to_scalar::<f64>());
-    let scale = schedule.noise.prior_std(t0.map_err(Error::from)?);
-    Ok(z.affine(scale, 0.0).map_err(Error::from)?)
-}
-
 /// `solve` (x is x_T) or `sample` (x is unit-variance noise) with a solver and a schedule.
 fn with_schedule(
     ctx: &NativeCallContext,
