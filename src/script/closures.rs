@@ -5,9 +5,10 @@
 //! module's functions before its own script's. [`bind`] rewrites a parsed script: each closure becomes a native function
 //! pointer that carries its environment; and a captured object handle that is never assigned to is captured by value, so
 //! that `net.f(|x| net.g(x))` holds no lock on `net`.
+use super::error::RhaiResult;
 use rhai::{
     AST, ASTNode, CustomExpr, Dynamic, EncapsulatedEnviron, Engine, EvalAltResult, EvalContext, Expr, FnCallExpr,
-    FnPtr, ImmutableString, Module, NativeCallContext, Position, ScriptFuncDef, Shared, Stmt, StmtBlock,
+    FnPtr, ImmutableString, Map, Module, NativeCallContext, Position, ScriptFuncDef, Shared, Stmt, StmtBlock,
 };
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -144,6 +145,26 @@ pub fn register(engine: &mut Engine) {
     );
     #[allow(deprecated)]
     engine.on_var(on_variable);
+    // Rhai's own pass a native function pointer (value, key) where the closure takes (key, value)
+    engine.register_fn("filter", |context: NativeCallContext, map: &mut Map, f: FnPtr| -> RhaiResult<Map> {
+        let mut kept = Map::new();
+        for (key, value) in map.iter_mut() {
+            if holds(&context, &f, key, value)? {
+                kept.insert(key.clone(), value.clone());
+            }
+        }
+        Ok(kept)
+    });
+    for (name, keep) in [("retain", true), ("drain", false)] {
+        engine.register_fn(name, move |context: NativeCallContext, map: &mut Map, f: FnPtr| -> RhaiResult<Map> {
+            let mut taken = Map::new();
+            for (key, mut value) in std::mem::take(map) {
+                let stays = holds(&context, &f, &key, &mut value)? == keep;
+                (if stays { &mut *map } else { &mut taken }).insert(key, value);
+            }
+            Ok(taken)
+        });
+    }
     engine.register_custom_syntax_without_look_ahead_raw(
         PLACED,
         |_, _| Ok(None),
@@ -158,6 +179,18 @@ pub fn register(engine: &mut Engine) {
             None => Ok(Dynamic::UNIT),
         },
     );
+}
+
+/// Asks `f(key, value)`, or `f(key)` with the value as `this`.
+fn holds(context: &NativeCallContext, f: &FnPtr, key: &str, value: &mut Dynamic) -> RhaiResult<bool> {
+    let both: [Dynamic; 2] = [key.into(), value.clone()];
+    let answer = match f.call_raw(context, None, both) {
+        Err(e) if matches!(*e, EvalAltResult::ErrorFunctionNotFound(..)) => {
+            f.call_raw(context, Some(value), [Dynamic::from(ImmutableString::from(key))])
+        }
+        other => other,
+    };
+    Ok(answer?.as_bool().unwrap_or(false))
 }
 
 /// The call of a function in a namespace, in [`PLACED`].

@@ -25,6 +25,10 @@ fn engine() -> Engine {
         .register_fn("total_rows", |t: Tensor| {
             (t.to_dtype(DType::F64).unwrap() * wave(t.dims(), 0.3)).unwrap().sum(1).unwrap()
         })
+        .register_fn("one_hot", |labels: rhai::Array, n: INT| -> RhaiResult<Tensor> {
+            let labels: Vec<i64> = labels.iter().map(|l| l.as_int().unwrap()).collect();
+            Ok(one_hot(&labels, n as usize, DType::F32, &Device::Cpu)?)
+        })
         .register_fn("total", |t: Tensor| t.sum_all().unwrap())
         .register_fn("variable", |t: Tensor| grad::variable(&t).unwrap())
         .register_fn("grad", |c: NativeCallContext, loss: Tensor, v: Tensor| -> RhaiResult<Tensor> {
