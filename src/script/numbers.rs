@@ -38,9 +38,12 @@ const OF_FLOAT: [(&str, OfFloat); 11] = [
     ("round", FLOAT::round),
 ];
 
+/// An operator and what it does.
+type Comparison = (&'static str, fn(&FLOAT, &FLOAT) -> bool);
+
 /// Rhai compares floats with a tolerance relative to the larger one, which makes `0.1 < 1.0 / 0.0` false and two losses
 /// that differ in the last bit equal. Here they are compared as IEEE 754 has it.
-const COMPARISONS: [(&str, fn(&FLOAT, &FLOAT) -> bool); 6] =
+const COMPARISONS: [Comparison; 6] =
     [("<", FLOAT::lt), ("<=", FLOAT::le), (">", FLOAT::gt), (">=", FLOAT::ge), ("==", FLOAT::eq), ("!=", FLOAT::ne)];
 
 /// x / y: an integer if it divides, else a float.
