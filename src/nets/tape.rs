@@ -29,6 +29,15 @@ impl Exec for Candle {
 /// Data that goes back to the pool.
 struct Buffer(Vec<f32>);
 
+impl Buffer {
+    /// A copy in a buffer that came from the pool: what goes back and was never taken would only fill it up.
+    fn of(data: &[f32]) -> Arc<Buffer> {
+        let mut own = pool::take(data.len());
+        own.copy_from_slice(data);
+        Arc::new(Buffer(own))
+    }
+}
+
 impl Drop for Buffer {
     fn drop(&mut self) {
         pool::give(std::mem::take(&mut self.0));
@@ -75,13 +84,13 @@ impl Tape {
         Tape { record, par, nodes: 0, steps: vec![] }
     }
     /// An input with respect to which gradients are wanted.
-    pub fn variable(&mut self, data: Vec<f32>, dims: Vec<usize>) -> Value {
+    pub fn variable(&mut self, data: &[f32], dims: Vec<usize>) -> Value {
         self.nodes += 1;
-        Value { data: Arc::new(Buffer(data)), dims, node: Some(self.nodes - 1) }
+        Value { data: Buffer::of(data), dims, node: Some(self.nodes - 1) }
     }
     /// An input that is held fixed.
-    pub fn constant(data: Vec<f32>, dims: Vec<usize>) -> Value {
-        Value { data: Arc::new(Buffer(data)), dims, node: None }
+    pub fn constant(data: &[f32], dims: Vec<usize>) -> Value {
+        Value { data: Buffer::of(data), dims, node: None }
     }
     /// The gradients of ⟨cot, out⟩ with respect to `wanted`; consumes the tape, freeing as it goes.
     pub fn pull(mut self, out: &Value, cot: Vec<f32>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {

@@ -250,9 +250,9 @@ impl EdmNet {
         let run = |start: usize| -> Result<Part> {
             let (end, mut tape) = ((start + per).min(c.len()), Tape::new(record, par));
             let b = end - start;
-            let x = tape.variable(x[start * size..end * size].to_vec(), vec![b, r, r, meta.channels]);
-            let c_noise = tape.variable(c[start..end].to_vec(), vec![b]);
-            let rows = labels.as_ref().map(|l| Tape::constant(l[start * n..end * n].to_vec(), vec![b, n]));
+            let x = tape.variable(&x[start * size..end * size], vec![b, r, r, meta.channels]);
+            let c_noise = tape.variable(&c[start..end], vec![b]);
+            let rows = labels.as_ref().map(|l| Tape::constant(&l[start * n..end * n], vec![b, n]));
             let out = self.0.unet.run(&mut tape, &x, &c_noise, rows.as_ref())?;
             Ok(Part { tape, x, c_noise, out })
         };

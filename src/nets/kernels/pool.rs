@@ -1,6 +1,7 @@
 //! Buffers that are used again: a network allocates the same sizes over and over, and fresh pages cost more than the
 //! arithmetic on them.
 use std::cell::RefCell;
+use std::collections::VecDeque;
 
 /// Floats that a thread keeps for later at most (64 MiB).
 const KEEP: usize = 16 << 20;
@@ -9,7 +10,8 @@ const SMALL: usize = 1 << 12;
 
 #[derive(Default)]
 struct Free {
-    buffers: Vec<Vec<f32>>,
+    /// The longest unused first.
+    buffers: VecDeque<Vec<f32>>,
     total: usize,
 }
 
@@ -25,7 +27,7 @@ pub fn take(n: usize) -> Vec<f32> {
     let found = FREE.with_borrow_mut(|free| {
         let fits = |v: &Vec<f32>| v.len() >= n && v.len() <= 2 * n;
         let i = (0..free.buffers.len()).filter(|i| fits(&free.buffers[*i])).min_by_key(|i| free.buffers[*i].len())?;
-        let v = free.buffers.swap_remove(i);
+        let v = free.buffers.remove(i)?;
         free.total -= v.len();
         Some(v)
     });
@@ -38,18 +40,21 @@ pub fn take(n: usize) -> Vec<f32> {
     }
 }
 
-/// Keeps a buffer for later, as long as there is room.
+/// Keeps a buffer for later; those that were unused the longest make room for it.
 pub fn give(v: Vec<f32>) {
-    if v.len() < SMALL {
+    if v.len() < SMALL || v.len() > KEEP {
         return;
     }
     // at the end of a thread the pool may already be gone
     let _ = FREE.try_with(|free| {
-        if let Ok(mut free) = free.try_borrow_mut()
-            && free.total + v.len() <= KEEP
-        {
+        if let Ok(mut free) = free.try_borrow_mut() {
+            while free.total + v.len() > KEEP
+                && let Some(old) = free.buffers.pop_front()
+            {
+                free.total -= old.len();
+            }
             free.total += v.len();
-            free.buffers.push(v);
+            free.buffers.push_back(v);
         }
     });
 }
