@@ -1,6 +1,6 @@
 //! The command line: what to run, with which settings, and the exit code.
 use super::session::{Failure, Outcome, Session, Settings, quiet_panics};
-use super::{check, repl, report};
+use super::{check, repl, report, tools};
 use crate::files::bulk::Shard;
 use crate::script::engine::{STACK, print_line, report_line};
 use crate::script::{context, host, modules, params};
@@ -20,18 +20,21 @@ const USAGE: u8 = 2;
 /// Stopped by Ctrl-C.
 const INTERRUPTED: u8 = 130;
 
-const AFTER: &str = "\
-Commands:
-  ld3sh SCRIPT          run a script; SCRIPT --help lists its parameters
-  ld3sh check SCRIPT    parse and check it without computing
-  ld3sh -               run a script from standard input
-  ld3sh                 open the REPL
-
-LD3SH_PATH: folders (separated by `:`) in which `import` looks for modules";
+fn after_help() -> String {
+    let commands = [
+        ("ld3sh SCRIPT", "run a script; SCRIPT --help lists its parameters"),
+        ("ld3sh check SCRIPT", "parse and check it without computing"),
+        ("ld3sh -", "run a script from standard input"),
+        ("ld3sh", "open the REPL"),
+    ];
+    let commands: String = commands.iter().map(|(c, what)| format!("  {c:<34}{what}\n")).collect();
+    let path = "LD3SH_PATH: folders (separated by `:`) in which `import` looks for modules";
+    format!("Commands:\n{commands}{}\n{path}", tools::help())
+}
 
 /// A scripting environment for few-step sampling of diffusion models
 #[derive(Parser)]
-#[command(name = "ld3sh", version, disable_help_flag = true, after_help = AFTER, term_width = 100)]
+#[command(name = "ld3sh", version, disable_help_flag = true, after_help = after_help(), term_width = 100)]
 struct Args {
     /// The script to run, or `check` and the script to check
     #[arg(value_name = "SCRIPT", num_args = 0..=2)]
@@ -70,7 +73,9 @@ static SECOND_ENDS: AtomicBool = AtomicBool::new(true);
 
 /// Reads the command line and does what it says, on a thread with a stack that is large enough.
 pub fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let words: Vec<String> = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
+    let tool = tools::find(&words);
+    let args = match tool.map_or_else(Args::try_parse, |_| Args::try_parse_from(["ld3sh"])) {
         Ok(a) => a,
         Err(e) => {
             let code = if e.use_stderr() { USAGE } else { 0 };
@@ -91,7 +96,10 @@ pub fn main() -> ExitCode {
         }
         crate::host::cancel();
     });
-    let worker = std::thread::Builder::new().name("script".into()).stack_size(STACK).spawn(move || start(args));
+    let worker = std::thread::Builder::new().name("script".into()).stack_size(STACK).spawn(move || match tool {
+        Some(t) => (t.run)(&words[1..]).map_or_else(|e| stopped(&e), |()| 0),
+        None => start(args),
+    });
     let code = match worker.map(std::thread::JoinHandle::join) {
         Ok(Ok(code)) => code,
         Ok(Err(_)) => {
@@ -108,6 +116,12 @@ pub fn main() -> ExitCode {
 
 fn color() -> bool {
     std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
+}
+
+/// Prints the error of a command; returns the exit code.
+fn stopped(e: &Error) -> u8 {
+    report_line(&report::render_plain(e, color()));
+    if e.kind() == crate::Kind::Cancelled { INTERRUPTED } else { FAILED }
 }
 
 fn usage(e: &Error) -> u8 {

@@ -5,3 +5,4 @@ pub mod names;
 pub mod repl;
 pub mod report;
 pub mod session;
+pub mod tools;

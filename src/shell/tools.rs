@@ -1,0 +1,28 @@
+//! The commands beside running scripts, a row each: `ld3sh NAME ARGUMENTS…`.
+use crate::Result;
+
+/// A command.
+pub struct Tool {
+    /// The first word of the command line. A script of that name in the working folder comes first.
+    pub name: &'static str,
+    /// What follows the name, for the usage line.
+    pub usage: &'static str,
+    /// One line for `ld3sh --help`.
+    pub summary: &'static str,
+    /// Does the work with the words after the name, on a thread with [`crate::script::engine::STACK`] bytes of stack.
+    pub run: fn(&[String]) -> Result<()>,
+}
+
+/// All commands, in the order in which `--help` lists them.
+pub const TOOLS: &[Tool] = &[];
+
+/// The lines about the commands in `ld3sh --help`.
+pub fn help() -> String {
+    TOOLS.iter().map(|t| format!("  {:<34}{}\n", format!("ld3sh {} {}", t.name, t.usage), t.summary)).collect()
+}
+
+/// The command that a command line asks for.
+pub fn find(words: &[String]) -> Option<&'static Tool> {
+    let name = words.first()?;
+    TOOLS.iter().find(|t| t.name == name).filter(|_| !std::path::Path::new(name).is_file())
+}
