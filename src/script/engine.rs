@@ -2,7 +2,9 @@
 use super::context::SharedRun;
 use super::error::Caught;
 use super::modules::Resolver;
-use super::{bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor, zoo};
+use super::{
+    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor, zoo,
+};
 use rhai::packages::Package;
 use rhai::{Array, Dynamic, Engine, OptimizationLevel};
 use std::io::Write;

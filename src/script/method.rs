@@ -1,8 +1,8 @@
 //! Rhai functions that methods written as scripts are built from: defaults for options, progress, the cache folder.
 use super::error::RhaiResult;
 use super::host::ScriptHost;
-use crate::host::{Host, Progress};
 use crate::Error;
+use crate::host::{Host, Progress};
 use rhai::plugin::*;
 use rhai::{Engine, INT, ImmutableString, Map};
 use std::cell::RefCell;

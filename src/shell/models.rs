@@ -73,7 +73,9 @@ fn list(settings: &Settings) {
     let source = settings.mirror.as_deref().map_or_else(|| folders.join(", "), |m| format!("{m} (LD3SH_MIRROR)"));
     print_line(&format!("from    {source}"));
     print_line(&format!("folder  {}", settings.folder.display()));
-    print_line("Sizes that are not published are known once a file is here. Mind the licences: most of these networks are not");
+    print_line(
+        "Sizes that are not published are known once a file is here. Mind the licences: most of these networks are not",
+    );
     print_line("for commercial use.");
 }
 

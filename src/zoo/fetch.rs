@@ -222,7 +222,7 @@ impl Job<'_> {
                 return Err(e);
             }
         };
-        if at == 0 {
+        if at == 0 && have > 0 {
             file.set_len(0).map_err(|e| self.unwritten(e))?;
         }
         file.seek(SeekFrom::Start(at)).map_err(|e| self.unwritten(e))?;

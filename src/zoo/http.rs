@@ -150,11 +150,11 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 fn explain(e: &ureq::Error) -> Failure {
     use std::io::ErrorKind as K;
     use ureq::Error as U;
-    const TLS: &str = "look at the machine's clock and at what stands between it and the server (a proxy that opens TLS?)";
+    const TLS: &str = "look at this machine's clock, and for a proxy that opens secure connections";
+    let unknown =
+        || Failure::lasting("the server's name cannot be resolved").fix("connect this machine to the internet");
     match e {
-        U::HostNotFound => {
-            Failure::lasting("the server's name cannot be resolved").fix("is this machine connected to the internet?")
-        }
+        U::HostNotFound => unknown(),
         U::Timeout(t) => Failure::passing(format!("the server does not answer ({t})")),
         U::Rustls(e) => Failure::lasting(format!("the connection is not secure: {e}")).fix(TLS),
         U::Tls(e) => Failure::lasting(format!("the connection is not secure: {e}")).fix(TLS),
@@ -169,10 +169,12 @@ fn explain(e: &ureq::Error) -> Failure {
             K::TimedOut | K::WouldBlock => Failure::passing("the server does not answer"),
             K::ConnectionRefused => Failure::lasting("the connection was refused"),
             K::NetworkUnreachable | K::HostUnreachable => {
-                Failure::lasting("the network cannot be reached").fix("is this machine connected to the internet?")
+                Failure::lasting("the network cannot be reached").fix("connect this machine to the internet")
             }
             // rustls reports what is wrong with a handshake so
             K::InvalidData => Failure::lasting(format!("the connection is not secure: {e}")).fix(TLS),
+            // the standard library has no kind for it
+            _ if e.to_string().contains("lookup address") => unknown(),
             _ => Failure::lasting(e.to_string()),
         },
         U::Protocol(e) => Failure::lasting(format!("the answer is not HTTP as it should be: {e}")),

@@ -73,9 +73,9 @@ pub enum State {
 
 /// The file of that name: `edm-ffhq-64x64-uncond-vp`, with or without its extension, or the name of the file itself.
 pub fn find(name: &str) -> Option<&'static Entry> {
-    ENTRIES.iter().find(|e| {
-        e.name == name || e.file == name || e.file.rsplit_once('.').is_some_and(|(stem, _)| stem == name)
-    })
+    ENTRIES
+        .iter()
+        .find(|e| e.name == name || e.file == name || e.file.rsplit_once('.').is_some_and(|(stem, _)| stem == name))
 }
 
 /// As [`find`]; an unknown name is an error with the nearest known one.

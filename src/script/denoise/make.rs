@@ -1,9 +1,9 @@
 //! The functions of module `denoiser`.
 use super::args::{number, tensor_of};
-use crate::host::Host;
 use crate::denoise::{
     DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Preconditioned, Predicts, Reparam, TimeInput,
 };
+use crate::host::Host;
 use crate::nets::edm;
 use crate::noise::{self, Noise};
 use crate::real::host_values;
