@@ -11,6 +11,10 @@ use std::collections::{BTreeMap, HashMap};
 pub trait Weights {
     /// The tensor `name`, of exactly this shape, in the network's dtype on its device.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
+    /// Values that are computed and not trained: what the file holds, or `computed` where there is no file.
+    fn buffer(&mut self, name: &str, shape: &[usize], _computed: &[f64]) -> Result<Vec<f64>> {
+        Ok(self.take(name, shape)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    }
     /// Fails if anything is left that the architecture did not ask for.
     fn finish(&mut self) -> Result<()>;
 }
@@ -38,6 +42,10 @@ impl<'a> File<'a> {
     /// A metadata entry.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
+    }
+    /// Whether there is a tensor of this name, not taken yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
     pub fn hash(&self, also: &str) -> String {
@@ -124,20 +132,24 @@ impl Weights for Random {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let n: usize = shape.iter().product();
         self.total += n;
-        if self.total > 1 << 27 {
-            return Err(Error::new(Kind::Memory, "a random network may have at most 2²⁷ weights")
+        if self.total > 1 << 29 {
+            return Err(Error::new(Kind::Memory, "a random network may have at most 2²⁹ weights")
                 .hint("use fewer channels, levels or blocks"));
         }
         let fan_in = shape.iter().skip(1).product::<usize>().max(1);
         let norm_weight = name.contains("norm") && name.ends_with("weight");
-        let (scale, centre) = match (shape.len(), norm_weight, name.ends_with("resample_filter")) {
-            (_, _, true) => (0.0, 0.25),
+        let (scale, centre) = match (shape.len(), norm_weight, name.ends_with("freqs")) {
+            // Fourier features as they are drawn before training
+            (_, _, true) => (16.0, 0.0),
             (_, true, _) => (0.1, 1.0),
             (1, ..) => (0.1, 0.0),
             _ => ((1.0 / fan_in as f32).sqrt(), 0.0),
         };
         let data: Vec<f32> = (0..n).map(|_| centre + scale * self.normal()).collect();
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?.to_device(&self.device)?)
+    }
+    fn buffer(&mut self, _: &str, _: &[usize], computed: &[f64]) -> Result<Vec<f64>> {
+        Ok(computed.to_vec())
     }
     fn finish(&mut self) -> Result<()> {
         Ok(())

@@ -65,12 +65,7 @@ fn load_with(name: &str, options: Map) -> RhaiResult<DynDenoiser> {
     let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
     o.finish()?;
     let net = edm::load(&source(name)?, &device, dtype)?;
-    let meta = net.meta();
-    let own = noise::from_spec(
-        &serde_json::json!({ "name": "edm", "sigma_min": meta.sigma_min, "sigma_max": meta.sigma_max }),
-    )?;
-    let predicts = Predicts::EdmF { sigma_data: meta.sigma_data };
-    let net: DynDenoiser = Rc::new(Preconditioned::new(Rc::new(net), own, predicts)?.clamp_time(clamp));
+    let net: DynDenoiser = Rc::new(net.denoiser()?.clamp_time(clamp));
     Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
 }
 
