@@ -5,8 +5,8 @@ use ld3sh::denoise::{Cond, Network};
 use ld3sh::host::Quiet;
 use ld3sh::nets::edm::{self, Config, EdmNet, Source};
 use ld3sh::nets::kernels::{
-    AddScale, Attention, Concat, Conv3x3, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Silu, Up2, Waves,
-    apply,
+    AddScale, Attention, Concat, Conv3x3, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Silu, Up2,
+    Waves, apply,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;

@@ -113,7 +113,7 @@ impl Predicts {
 }
 
 /// The index of the entry of a falling table that is nearest to `s`; the first of two at the same distance.
-pub(crate) fn nearest(table: &[f64], s: f64) -> usize {
+pub fn nearest(table: &[f64], s: f64) -> usize {
     let after = table.partition_point(|u| *u > s);
     match after.checked_sub(1) {
         Some(before) if after == table.len() || table[before] - s <= s - table[after] => before,
@@ -305,6 +305,13 @@ impl Denoiser for Preconditioned {
     fn classes(&self) -> usize {
         self.net.classes()
     }
+    fn known_levels(&self) -> Option<&[f64]> {
+        match &self.time {
+            // the last one is 0, where there is nothing to denoise
+            TimeInput::Nearest(u) => u.split_last().map(|(_, levels)| levels),
+            _ => None,
+        }
+    }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = self.check(q)?;
         let c = self.coefs(q.t, want)?;
@@ -333,5 +340,29 @@ impl Denoiser for Preconditioned {
             Ok(InputGrad { x: (direct + c.scale(2, &x_in_bar)?)?, t })
         });
         Ok((m, pull))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn the_nearest_entry_is_found_everywhere() {
+        let table = [100.0, 10.0, 4.0, 1.0, 0.0];
+        let by_distance = |s: f64| {
+            let mut best = 0;
+            for (i, u) in table.iter().enumerate() {
+                if (u - s).abs() < (table[best] - s).abs() {
+                    best = i;
+                }
+            }
+            best
+        };
+        for s in [1e9, 100.0, 55.0, 54.9, 55.1, 10.0, 7.0, 6.9, 2.5, 1.0, 0.5, 0.49, 0.0] {
+            assert_eq!(nearest(&table, s), by_distance(s), "{s}");
+        }
+        assert_eq!(nearest(&[], 1.0), 0);
+        assert_eq!(nearest(&[3.0], 1.0), 0);
     }
 }

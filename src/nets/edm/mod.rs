@@ -11,7 +11,7 @@ pub use config::{Config, PRECONDS};
 pub use precond::Precond;
 
 use super::tape::{Candle, Tape, Value};
-use crate::denoise::{Cond, NetPullback, Network, Preconditioned};
+use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
 use crate::host::Host;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use unet::{Given, UNet};
-use weights::{File, Random, Weights};
+use weights::{File, Names, Random, Weights};
 
 /// Images that run together through the network on one thread: enough to use the weights more than once while they are
 /// in cache, few enough for the activations to stay there.
@@ -140,6 +140,14 @@ fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
     EdmNet::build(&config, &mut file, classes, hash, device, dtype)
 }
 
+/// The tensors that a checkpoint of this configuration holds, by name and shape, in the order of the architecture. It builds the
+/// network with zeros, so it takes the memory of one.
+pub fn tensors(config: &Config) -> Result<Vec<(String, Vec<usize>)>> {
+    let mut names = Names::default();
+    EdmNet::build(config, &mut names, vec![], String::new(), &Device::Cpu, DType::F32)?;
+    Ok(names.0)
+}
+
 fn class_names(json: Option<&str>, n: usize) -> Result<Vec<String>> {
     let Some(json) = json else { return Ok((0..n).map(|i| i.to_string()).collect()) };
     let names: Vec<String> = serde_json::from_str(json).map_err(|e| {
@@ -214,6 +222,25 @@ impl EdmNet {
     /// What a user needs to know.
     pub fn meta(&self) -> &Meta {
         &self.0.meta
+    }
+
+    /// What a user may want to know when it is loaded: where it does not do what might be expected.
+    pub fn notes(&self) -> Vec<String> {
+        let Inner { meta, dtype, device, .. } = &*self.0;
+        let mut notes = vec![];
+        if let TimeInput::Nearest(u) = &meta.precond.time {
+            notes.push(format!(
+                "it knows {} noise levels from {:.4} to {:.4}, and between them is told the nearest; `net.round_sigma(sigma)` rounds steps to them",
+                u.len() - 1, meta.precond.trained[0], meta.precond.trained[1],
+            ));
+        }
+        if meta.use_fp16 && *dtype == DType::F32 {
+            notes.push(match device.is_cpu() {
+                true => "its file asks for half precision on a GPU; on the CPU it runs in f32, as in EDM's code".into(),
+                false => "its file asks for half precision; it runs in f32 unless loaded with `dtype: \"f16\"`".into(),
+            });
+        }
+        notes
     }
 
     /// The same network with these augmentation labels for every sample: what training told it about how an image was

@@ -14,6 +14,7 @@ use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, ImmutableString, Map};
+use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -56,15 +57,33 @@ fn source(name: &str) -> Result<edm::Source> {
 
 fn load_with(name: &str, options: Map) -> RhaiResult<DynDenoiser> {
     let mut o = Options::new("denoiser::load", options);
-    let dtype = match o.one_of("dtype", &["f32", "f64"])? {
+    let dtype = match o.one_of("dtype", &["f32", "f64", "f16", "bf16"])? {
         Some("f64") => DType::F64,
+        Some("f16") => DType::F16,
+        Some("bf16") => DType::BF16,
         _ => DType::F32,
     };
+    let augment = o.take("augment").map(|a| host_values(&tensor_of("`augment`", a)?)).transpose()?;
     let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
     let clamp = o.bool("clamp_time")?.unwrap_or(false);
     let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
     o.finish()?;
-    let net = edm::load(&source(name)?, &device, dtype)?;
+    let mut notes = vec![];
+    let dtype = match dtype {
+        DType::F16 | DType::BF16 if device.is_cpu() => {
+            notes.push(format!("{} is for GPUs; on the CPU it runs in f32", dtype.as_str()));
+            DType::F32
+        }
+        dtype => dtype,
+    };
+    let mut net = edm::load(&source(name)?, &device, dtype)?;
+    if let Some(labels) = augment {
+        net = net.augmented(&labels)?;
+    }
+    for note in notes.into_iter().chain(net.notes()) {
+        // a closed stderr must not stop the computation
+        let _ = writeln!(std::io::stderr(), "note: {name}: {note}");
+    }
     let net: DynDenoiser = Rc::new(net.denoiser()?.clamp_time(clamp));
     Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
 }
@@ -115,8 +134,9 @@ pub mod denoiser_api {
     }
     /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file.
     ///
-    /// Options: `dtype` ("f32", or "f64"), `device` (the default one), `noise` (expresses it in another noise schedule),
-    /// `clamp_time` (false; true lets it run at noise levels that it was not trained at, telling it the nearest one).
+    /// Options: `dtype` ("f32", or "f64"; on a GPU also "f16" and "bf16"), `device` (the default one), `noise` (expresses it in another
+    /// noise schedule), `clamp_time` (false; true lets it run at noise levels that it was not trained at, telling it the nearest
+    /// one), `augment` (augmentation labels for all samples, where the network was trained with them; none).
     ///
     /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
     #[rhai_fn(name = "load", return_raw)]
