@@ -1,6 +1,8 @@
 //! All of EDM's architectures and preconditionings: parity with reference numbers, finite differences, options, bad files.
 #[path = "networks/helpers.rs"]
 mod helpers;
+#[path = "common/process.rs"]
+mod process;
 
 use candle_core::{DType, Device, Tensor};
 use helpers::*;
@@ -9,6 +11,7 @@ use ld3sh::denoise::{Cond, Denoiser, Network, Prediction, Query};
 use ld3sh::host::Quiet;
 use ld3sh::nets::edm::{self, Config, EdmNet, Source};
 use serde_json::json;
+use sha2::{Digest, Sha256};
 use std::rc::Rc;
 
 #[test]
@@ -22,7 +25,7 @@ fn fixtures_match_in_value_and_both_gradients() {
             let io = |key: &str| io[&format!("io.{key}")].to_dtype(dtype).unwrap();
             let got = denoise(net, &io("x"), &values(&io("sigma")), &cond, &io("cotangent"));
             let wanted = [io("denoised"), io("grad_x"), io("grad_sigma")];
-            let e: Vec<f64> = got.iter().zip(&wanted).map(|(a, b)| error(a, b)).collect();
+            let e: Vec<f64> = got.iter().zip(&wanted).map(|(a, b)| each_error(a, b)).collect();
             println!("{name} {}: value {:.1e}, gradients {:.1e} {:.1e}", dtype.as_str(), e[0], e[1], e[2]);
             // the reference is f32 itself
             let bound = if dtype == DType::F64 { 1e-4 } else { 2e-4 };
@@ -38,7 +41,7 @@ fn every_option_matches_an_independent_implementation() {
         let wanted = ["denoised", "grad_x", "grad_sigma"].map(|key| &reference[&format!("{}.{key}", case.name)]);
         for (dtype, bound) in [(DType::F64, 1e-9), (DType::F32, 2e-4)] {
             let got = case.denoise(case.load(dtype), dtype);
-            let e: Vec<f64> = got.iter().zip(wanted).map(|(a, b)| error(a, b)).collect();
+            let e: Vec<f64> = got.iter().zip(wanted).map(|(a, b)| each_error(a, b)).collect();
             println!("{} {}: value {:.1e}, gradients {:.1e} {:.1e}", case.name, dtype.as_str(), e[0], e[1], e[2]);
             assert!(e.iter().all(|e| *e < bound), "{}: {e:?}", case.name);
         }
@@ -82,7 +85,7 @@ fn half_precision_stays_near_full_precision() {
     for case in cases() {
         let full = case.denoise(case.load(DType::F32), DType::F32);
         let half = case.denoise(case.load(DType::F16), DType::F32);
-        let e: Vec<f64> = half.iter().zip(&full).map(|(a, b)| error(a, b)).collect();
+        let e: Vec<f64> = half.iter().zip(&full).map(|(a, b)| each_error(a, b)).collect();
         println!("{} in f16: value {:.1e}, gradients {:.1e} {:.1e}", case.name, e[0], e[1], e[2]);
         assert!(e[0] < 0.01 && e[1] < 0.05 && e[0] > 0.0, "{}: {e:?}", case.name);
         assert!(half.iter().all(|t| values(t).iter().all(|v| v.is_finite())));
@@ -255,4 +258,145 @@ fn inconsistent_checkpoints_are_refused_by_name() {
     let path = dir.path().join("net.safetensors");
     let e = edm::load(&Source::Path(path), &Device::Cpu, DType::F32).err().unwrap();
     assert!(e.to_string().contains("`u`"), "{e}");
+}
+
+#[test]
+fn scripts_load_every_kind() {
+    let run = |case: &Case, script: &str| {
+        let dir = case.write(|_| {});
+        let mut c = process::ld3sh(dir.path(), &dir.path().join("cache"));
+        c.args(["-e", script]).output().unwrap()
+    };
+    let text = |o: &std::process::Output| (process::out(o), process::err(o));
+    let (out, err) = text(&run(
+        &case("iddpm_song"),
+        "let net = denoiser::load(\"net.safetensors\"); print(net); print(net.round_sigma(4.0) == 4.0);
+        print(net.round_sigma(net.round_sigma(4.0)) == net.round_sigma(4.0)); print(net.round_sigma(tensor([1.0, 4.0])).shape);
+        print(sample(net, solver::ddim(), schedule::edm(net.noise, 2), 2, #{ seed: 1 }).shape);",
+    ));
+    assert!(out.contains("iDDPM DDPM++ 8×8×3") && out.contains("false\ntrue\n[2]\n[2, 3, 8, 8]"), "{out} {err}");
+    assert!(err.contains("note: net.safetensors: it knows 40 noise levels"), "{err}");
+    let (out, err) = text(&run(
+        &case("skips"),
+        "let x = noise([2, 3, 8, 8], #{ seed: 1 });
+        let net = denoiser::load(\"net.safetensors\", #{ dtype: \"f16\" });
+        let other = denoiser::load(\"net.safetensors\", #{ augment: [0.0, 0, 0, 0, 0, 0, 0, 0, 1] });
+        print((net.denoise(x, 1.0) - other.denoise(x, 1.0)).abs().max() > 1e-4); print(net.round_sigma(2));",
+    ));
+    assert_eq!(out, "true\n2\n", "{err}");
+    assert!(err.contains("note: net.safetensors: f16 is for GPUs; on the CPU it runs in f32"), "{err}");
+    let (_, err) = text(&run(&case("skips"), "denoiser::load(\"net.safetensors\", #{ augment: [1.0] });"));
+    assert!(err.contains("expected 9 finite augmentation labels"), "{err}");
+    let (_, err) = text(&run(
+        &case("iddpm_adm"),
+        "let net = denoiser::load(\"net.safetensors\"); net.denoise(noise([1, 3, 8, 8]), 1.0, [6]);",
+    ));
+    assert!(err.contains("error") && err.contains('6'), "{err}");
+}
+
+/// Architectures as published: number of tensors, of parameters, and hash of the sorted names and shapes, all from
+/// `networks.py --sizes`.
+const PUBLISHED: [(&str, usize, usize, &str, &str); 6] = [
+    (
+        "cifar10-uncond-ddpmpp",
+        425,
+        55733891,
+        "6062f651cb0795d8ec158a4c2e60909d5eb5351b7a2cc5a5daea77bccf584701",
+        r#"{"img_resolution": 32, "channel_mult": [2, 2, 2], "augment_dim": 9}"#,
+    ),
+    (
+        "cifar10-cond-ddpmpp",
+        427,
+        55735299,
+        "bedbebceefe0b84e08060178021acb15f81d47b2467506503c24b987ffcdb060",
+        r#"{"img_resolution": 32, "channel_mult": [2, 2, 2], "augment_dim": 9, "label_dim": 10}"#,
+    ),
+    (
+        "cifar10-uncond-ncsnpp",
+        432,
+        56397827,
+        "6e870eac25cb91f61ee695038c8aee378331fccdc6d134116c34f8aa27ffe7f1",
+        r#"{"img_resolution": 32, "channel_mult": [2, 2, 2], "augment_dim": 9, "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}"#,
+    ),
+    (
+        "ffhq-afhqv2-64-ddpmpp",
+        553,
+        61805571,
+        "04d2cd5976af1a87169a87482dfde27bbdf893ec1e2c881e2a4ee15114900289",
+        r#"{"img_resolution": 64, "channel_mult": [1, 2, 2, 2], "augment_dim": 9}"#,
+    ),
+    (
+        "ffhq-afhqv2-64-ncsnpp",
+        563,
+        62761091,
+        "b1fc7e05016df1a3b128ca4da98ede0f3870376858a6ebf656b280035ff31658",
+        r#"{"img_resolution": 64, "channel_mult": [1, 2, 2, 2], "augment_dim": 9, "embedding_type": "fourier", "encoder_type": "residual", "channel_mult_noise": 2, "resample_filter": [1, 3, 3, 1]}"#,
+    ),
+    (
+        "imagenet-64-adm",
+        553,
+        295899267,
+        "e22fc8a6327f2a606ee9c5fc5d5486beafbc568509ddeffb05fed2e0b7fa571a",
+        r#"{"img_resolution": 64, "label_dim": 1000, "model_type": "DhariwalUNet"}"#,
+    ),
+];
+
+/// The configuration of a published network and its tensors, checked against the reference's.
+fn published(name: &str) -> (String, Vec<(String, Vec<usize>)>) {
+    let (_, count, parameters, hash, json) = PUBLISHED.iter().find(|p| p.0 == name).unwrap();
+    let mut json: serde_json::Value = serde_json::from_str(json).unwrap();
+    json["img_channels"] = 3.into();
+    let json = json.to_string();
+    let mut tensors = edm::tensors(&Config::parse(&json).unwrap()).unwrap();
+    tensors.sort();
+    let buffer = |name: &str| name.ends_with("resample_filter") || name.ends_with("freqs");
+    let trained = tensors.iter().filter(|(n, _)| !buffer(n)).map(|(_, s)| s.iter().product::<usize>());
+    assert_eq!((tensors.len(), trained.sum::<usize>()), (*count, *parameters), "{name}");
+    let lines: String = tensors.iter().map(|(n, s)| format!("{n} {s:?}\n")).collect();
+    let got: String = Sha256::digest(lines).iter().map(|b| format!("{b:02x}")).collect();
+    assert_eq!(got, *hash, "{name}");
+    (json, tensors)
+}
+
+#[test]
+fn small_published_architectures_have_their_names_and_shapes() {
+    for name in ["cifar10-cond-ddpmpp", "cifar10-uncond-ncsnpp"] {
+        published(name);
+    }
+}
+
+#[test]
+#[ignore = "builds and runs the full-size networks: up to 296M parameters, minutes; LD3SH_NETWORK picks one by name"]
+fn full_size_networks_load_run_and_pull_back() {
+    let only = std::env::var("LD3SH_NETWORK").unwrap_or_default();
+    for (name, ..) in PUBLISHED.iter().filter(|p| p.0.contains(&only)) {
+        let (json, tensors) = published(name);
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("net.safetensors");
+        write_full(&path, &json, &tensors);
+        let _ = std::fs::write("/proc/self/clear_refs", "5"); // starts the peak anew
+        let (net, load) = timed(|| edm::load(&Source::Path(path), &Device::Cpu, DType::F32).unwrap());
+        let meta = net.meta();
+        let (r, n) = (meta.resolution, meta.label_dim);
+        let x = f32(&uniform("full", &[1, 3, r, r]));
+        let cond = if n > 0 { Cond::Rows(f32(&uniform("full.labels", &[1, n]))) } else { Cond::None };
+        let d = net.clone().denoiser().unwrap();
+        let q = Query { x: &x, t: &[1.5], cond: &cond };
+        let run = || d.eval(&Quiet, &q, Prediction::Data).unwrap();
+        let ((first, packed), (_, warm)) = (timed(run), timed(run));
+        let resident = peak();
+        let pull = || {
+            let (m, pull) = d.linearize(&Quiet, &q, Prediction::Data).unwrap();
+            (pull(&Quiet, &x).unwrap(), m)
+        };
+        let (((g, m), packed_both), (_, warm_both)) = (timed(pull), timed(pull));
+        println!(
+            "{name}: load {load:.1} s; evaluation {packed:.1} s, then {warm:.2} s, peak {resident}; with gradient {packed_both:.1} s, then {warm_both:.2} s, peak {}",
+            peak()
+        );
+        assert_eq!(values(&m), values(&first));
+        for v in [values(&m), values(&g.x), g.t] {
+            assert!(v.iter().all(|v| v.is_finite()) && v.iter().any(|v| *v != 0.0), "{name}");
+        }
+    }
 }

@@ -5,6 +5,7 @@ use ld3sh::host::Quiet;
 use ld3sh::nets::edm::{self, Config, EdmNet, Source};
 use serde_json::Value;
 use std::collections::HashMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
@@ -31,6 +32,15 @@ pub fn error(a: &Tensor, b: &Tensor) -> f64 {
     let largest =
         |v: &mut dyn Iterator<Item = f64>| v.fold(0.0, |m: f64, v| if v.abs() > m || v.is_nan() { v.abs() } else { m });
     largest(&mut a.iter().zip(&b).map(|(a, b)| a - b)) / largest(&mut b.iter().copied())
+}
+
+/// The largest such difference of any one sample of a batch of images; of anything else together.
+pub fn each_error(a: &Tensor, b: &Tensor) -> f64 {
+    if b.rank() < 4 {
+        return error(a, b);
+    }
+    let one = |t: &Tensor, i: usize| t.narrow(0, i, 1).unwrap();
+    (0..b.dim(0).unwrap()).map(|i| error(&one(a, i), &one(b, i))).fold(0.0, f64::max)
 }
 
 /// Numbers in [-1, 1) by name: SplitMix64 from the name's FNV-1a hash.
@@ -177,5 +187,61 @@ impl Case {
     pub fn denoise(&self, net: EdmNet, dtype: DType) -> [Tensor; 3] {
         let to = |t: Tensor| t.to_dtype(dtype).unwrap();
         denoise(net, &to(self.given("x")), &self.sigma, &self.cond(dtype), &to(self.given("cotangent")))
+    }
+}
+
+/// Writes random weights of these shapes, without holding them all.
+pub fn write_full(path: &Path, json: &str, tensors: &[(String, Vec<usize>)]) {
+    let metadata = serde_json::json!({ "precond": "EDMPrecond", "config": json });
+    let mut header = serde_json::Map::from_iter([("__metadata__".to_string(), metadata)]);
+    let mut at = 0;
+    for (name, shape) in tensors {
+        let end = at + 4 * shape.iter().product::<usize>();
+        header.insert(name.clone(), serde_json::json!({ "dtype": "F32", "shape": shape, "data_offsets": [at, end] }));
+        at = end;
+    }
+    let header = serde_json::to_vec(&header).unwrap();
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    file.write_all(&(header.len() as u64).to_le_bytes()).unwrap();
+    file.write_all(&header).unwrap();
+    // a prime number of them, used over and over
+    let random = values(&uniform("full", &[65537]));
+    for (name, shape) in tensors {
+        let n = shape.iter().product::<usize>();
+        let (scale, centre) = match shape.len() {
+            _ if name.ends_with("resample_filter") => {
+                let f = if n == 4 { vec![0.5; 2] } else { vec![0.125, 0.375, 0.375, 0.125] };
+                let f: Vec<u8> =
+                    f.iter().flat_map(|a| f.iter().flat_map(move |b| ((a * b) as f32).to_le_bytes())).collect();
+                file.write_all(&f).unwrap();
+                continue;
+            }
+            1 => (0.2, if name.contains("norm") && name.ends_with("weight") { 1.0 } else { 0.0 }),
+            _ => ((3.0 / shape.iter().skip(1).product::<usize>() as f64).sqrt(), 0.0),
+        };
+        let bytes: Vec<u8> = random.iter().flat_map(|u| ((centre + scale * u) as f32).to_le_bytes()).collect();
+        let mut left = 4 * n;
+        while left > 0 {
+            let part = left.min(bytes.len());
+            file.write_all(&bytes[..part]).unwrap();
+            left -= part;
+        }
+    }
+    file.flush().unwrap();
+}
+
+pub fn timed<T>(f: impl FnOnce() -> T) -> (T, f64) {
+    let start = std::time::Instant::now();
+    let out = f();
+    (out, start.elapsed().as_secs_f64())
+}
+
+/// The process's largest resident memory so far, where the system tells.
+pub fn peak() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:")).and_then(|l| l.trim().strip_suffix("kB"));
+    match line.and_then(|l| l.trim().parse::<f64>().ok()) {
+        Some(kib) => format!("{:.2} GiB", kib / (1 << 20) as f64),
+        None => "unknown".into(),
     }
 }
