@@ -376,6 +376,7 @@ fn full_size_networks_load_run_and_pull_back() {
         write_full(&path, &json, &tensors);
         let _ = std::fs::write("/proc/self/clear_refs", "5"); // starts the peak anew
         let (net, load) = timed(|| edm::load(&Source::Path(path), &Device::Cpu, DType::F32).unwrap());
+        println!("{name}: load {load:.1} s, peak {}", peak());
         let meta = net.meta();
         let (r, n) = (meta.resolution, meta.label_dim);
         let x = f32(&uniform("full", &[1, 3, r, r]));
@@ -390,10 +391,8 @@ fn full_size_networks_load_run_and_pull_back() {
             (pull(&Quiet, &x).unwrap(), m)
         };
         let (((g, m), packed_both), (_, warm_both)) = (timed(pull), timed(pull));
-        println!(
-            "{name}: load {load:.1} s; evaluation {packed:.1} s, then {warm:.2} s, peak {resident}; with gradient {packed_both:.1} s, then {warm_both:.2} s, peak {}",
-            peak()
-        );
+        println!("{name}: evaluation {packed:.1} s, then {warm:.2} s, peak {resident}");
+        println!("{name}: with gradient {packed_both:.1} s, then {warm_both:.2} s, peak {}", peak());
         assert_eq!(values(&m), values(&first));
         for v in [values(&m), values(&g.x), g.t] {
             assert!(v.iter().all(|v| v.is_finite()) && v.iter().any(|v| *v != 0.0), "{name}");

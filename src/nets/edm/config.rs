@@ -205,7 +205,8 @@ impl Config {
         }
         let (filter, sum) = (&self.resample_filter, self.resample_filter.iter().sum::<f64>());
         let even = filter.len().is_multiple_of(2) && (2..=16).contains(&filter.len());
-        if !even || sum.abs() < 1e-6 || filter.iter().any(|f| !(f.abs() <= 1e6)) {
+        let bounded = filter.iter().all(|f| f.abs() <= 1e6);
+        if !even || !bounded || sum.abs() < 1e-6 {
             let m = format!("`resample_filter` must be 2, 4, … 16 numbers whose sum is not 0, not {filter:?}");
             return Err(bad(m));
         }

@@ -136,7 +136,9 @@ fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
     let like = if file.has("model.out_norm.weight") { "DhariwalUNet" } else { "SongUNet" };
     let config = Config::parse_as(&json, like)?.with_precond(&precond)?;
     let classes = class_names(file.metadata("classes"), config.label_dim)?;
-    let hash = file.hash(&format!("{precond}\n{json}\n{}", dtype.as_str()));
+    // names the kind where it is not EDM's own: what was cached before there were others stays valid
+    let kind = if precond == "EDMPrecond" { "" } else { &*precond };
+    let hash = file.hash(&format!("{json}\n{}{kind}", dtype.as_str()));
     EdmNet::build(&config, &mut file, classes, hash, device, dtype)
 }
 
