@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use unet::{Given, UNet};
-use weights::{File, Names, Random, Weights};
+use weights::{File, Names, Random, Weights, wide};
 
 /// Images that run together through the network on one thread: enough to use the weights more than once while they are
 /// in cache, few enough for the activations to stay there.
@@ -89,11 +89,6 @@ struct Inner {
     augment: Option<Vec<f64>>,
 }
 
-/// The type of weights and embedding where the images have type `dtype`.
-fn wide(dtype: DType) -> DType {
-    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
-}
-
 /// Loads a network onto a device, in f32, f64, f16 or bf16 (bf16 on a GPU only; f16 on the CPU works, but slowly).
 ///
 /// Fails with [`Kind::Io`] where the file cannot be read, and with [`Kind::Format`], naming the file and the tensor or
@@ -125,7 +120,7 @@ fn named(e: Error, path: &Path) -> Error {
 }
 
 fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
-    let mut file = File::parse(bytes, device, wide(dtype))?;
+    let mut file = File::parse(bytes, device, dtype)?;
     let missing = |key: &str| {
         Error::new(Kind::Format, format!("the safetensors metadata has no `{key}`"))
             .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata")

@@ -7,9 +7,14 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 
+/// The type of weights and embedding in a network whose images have type `dtype`: half precision is for images only.
+pub fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
 /// Where an architecture takes its weights from: each name once, with the shape that it must have.
 pub trait Weights {
-    /// The tensor `name`, of exactly this shape, in the network's dtype on its device.
+    /// The tensor `name`, of exactly this shape, in f64 or f32 (see [`wide`]) on the network's device.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
     /// Values that are computed and not trained: what the file holds, or `computed` where there is no file.
     fn buffer(&mut self, name: &str, shape: &[usize], _computed: &[f64]) -> Result<Vec<f64>> {
@@ -84,7 +89,7 @@ impl Weights for File<'_> {
                 return Err(e.hint("save the weights in floating point"));
             }
         };
-        let tensor = Tensor::from_raw_buffer(t.data(), dtype, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
+        let tensor = Tensor::from_raw_buffer(t.data(), dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
         // NaN and ±Inf are the values whose product with zero is not zero
         let odd = tensor.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
         if odd != 0.0 {
