@@ -329,7 +329,7 @@ fn a_random_network_is_reproducible_and_bounded() {
     assert_eq!(run(&a), run(&b));
     assert_eq!(a.hash(), b.hash());
     assert_ne!(run(&a), run(&EdmNet::random(&config, 2, &Device::Cpu).unwrap()));
-    let huge = Config { model_channels: 1024, channel_mult: vec![16], ..config };
+    let huge = Config { model_channels: 2048, channel_mult: vec![16], channel_mult_emb: 1, ..config };
     assert_eq!(EdmNet::random(&huge, 1, &Device::Cpu).err().unwrap().kind(), Kind::Memory);
 }
 

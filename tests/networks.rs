@@ -245,6 +245,10 @@ fn inconsistent_checkpoints_are_refused_by_name() {
     assert!(error(adm(416)).contains("416 channels do not divide into 6 attention heads"), "{}", error(adm(416)));
     assert!(error(adm(50)).contains("50 channels do not divide into 12 groups"), "{}", error(adm(50)));
     assert!(error(adm(0)).contains("model_channels"));
+    let mut huge = adm(2048);
+    huge["channel_mult"] = json!([16]);
+    huge["channel_mult_emb"] = json!(1);
+    assert!(error(huge).contains("at most 2²⁹ weights"));
 
     // a table of noise levels that rises
     let dir = case("iddpm_song").write_with(

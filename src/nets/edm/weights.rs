@@ -113,6 +113,15 @@ impl Weights for File<'_> {
     }
 }
 
+/// Fails where a network that is made here, and not read from a file of its size, would be absurdly large.
+fn bounded(total: usize) -> Result<usize> {
+    match total <= 1 << 29 {
+        true => Ok(total),
+        false => Err(Error::new(Kind::Memory, "a network without a file may have at most 2²⁹ weights")
+            .hint("use fewer channels, levels or blocks")),
+    }
+}
+
 /// Gaussian weights with standard deviation 1/√fan_in, biases small: a network of the right cost with no file.
 pub struct Random {
     rng: ChaCha8Rng,
@@ -136,11 +145,7 @@ impl Random {
 impl Weights for Random {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let n: usize = shape.iter().product();
-        self.total += n;
-        if self.total > 1 << 29 {
-            return Err(Error::new(Kind::Memory, "a random network may have at most 2²⁹ weights")
-                .hint("use fewer channels, levels or blocks"));
-        }
+        self.total = bounded(self.total + n)?;
         let fan_in = shape.iter().skip(1).product::<usize>().max(1);
         let norm_weight = name.contains("norm") && name.ends_with("weight");
         let (scale, centre) = match (shape.len(), norm_weight, name.ends_with("freqs")) {
@@ -168,6 +173,7 @@ pub struct Names(pub Vec<(String, Vec<usize>)>);
 impl Weights for Names {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         self.0.push((name.to_string(), shape.to_vec()));
+        bounded(self.0.iter().map(|(_, s)| s.iter().product::<usize>()).sum())?;
         Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
     }
     fn buffer(&mut self, name: &str, shape: &[usize], computed: &[f64]) -> Result<Vec<f64>> {
