@@ -15,6 +15,7 @@ use crate::{Error, Kind, Result, zoo};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
+use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -72,21 +73,34 @@ fn source(name: &str, host: &dyn Host) -> Result<edm::Source> {
 
 fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<DynDenoiser> {
     let mut o = Options::new("denoiser::load", options);
-    let dtype = match o.one_of("dtype", &["f32", "f64"])? {
+    let dtype = match o.one_of("dtype", &["f32", "f64", "f16", "bf16"])? {
         Some("f64") => DType::F64,
+        Some("f16") => DType::F16,
+        Some("bf16") => DType::BF16,
         _ => DType::F32,
     };
+    let augment = o.take("augment").map(|a| host_values(&tensor_of("`augment`", a)?)).transpose()?;
     let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
     let clamp = o.bool("clamp_time")?.unwrap_or(false);
     let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
     o.finish()?;
-    let net = edm::load(&source(name, &ScriptHost::new(ctx))?, &device, dtype)?;
-    let meta = net.meta();
-    let own = noise::from_spec(
-        &serde_json::json!({ "name": "edm", "sigma_min": meta.sigma_min, "sigma_max": meta.sigma_max }),
-    )?;
-    let predicts = Predicts::EdmF { sigma_data: meta.sigma_data };
-    let net: DynDenoiser = Rc::new(Preconditioned::new(Rc::new(net), own, predicts)?.clamp_time(clamp));
+    let mut notes = vec![];
+    let dtype = match dtype {
+        DType::F16 | DType::BF16 if device.is_cpu() => {
+            notes.push(format!("{} is for GPUs; on the CPU it runs in f32", dtype.as_str()));
+            DType::F32
+        }
+        dtype => dtype,
+    };
+    let mut net = edm::load(&source(name, &ScriptHost::new(ctx))?, &device, dtype)?;
+    if let Some(labels) = augment {
+        net = net.augmented(&labels)?;
+    }
+    for note in notes.into_iter().chain(net.notes()) {
+        // a closed stderr must not stop the computation
+        let _ = writeln!(std::io::stderr(), "note: {name}: {note}");
+    }
+    let net: DynDenoiser = Rc::new(net.denoiser()?.clamp_time(clamp));
     Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
 }
 
@@ -137,8 +151,9 @@ pub mod denoiser_api {
     }
     /// A pretrained denoiser: built-in, from a file, or published, as with a name alone.
     ///
-    /// Options: `dtype` ("f32", or "f64"), `device` (the default one), `noise` (expresses it in another noise schedule),
-    /// `clamp_time` (false; true lets it run at noise levels that it was not trained at, telling it the nearest one).
+    /// Options: `dtype` ("f32", or "f64"; on a GPU also "f16" and "bf16"), `device` (the default one), `noise` (expresses it in another
+    /// noise schedule), `clamp_time` (false; true lets it run at noise levels that it was not trained at, telling it the nearest
+    /// one), `augment` (augmentation labels for all samples, where the network was trained with them; none).
     ///
     /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
     #[rhai_fn(name = "load", return_raw)]
