@@ -85,10 +85,10 @@ pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<EdmNet> {
             // SAFETY: the mapping is read-only and private to this call; a file that another process truncates meanwhile
             // is outside what a reader can guard against.
             let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "read", e))?;
-            parse(&map, device, dtype).map_err(|e| named(e, path))
+            File::parse(&map, device, dtype).and_then(network).map_err(|e| named(e, path))
         }
         Source::Builtin(name) => match BUILTIN.iter().find(|(n, _)| n == name) {
-            Some((_, bytes)) => parse(bytes, device, dtype),
+            Some((_, bytes)) => network(File::parse(bytes, device, dtype)?),
             None => Err(Error::unknown("built-in network", name, builtins())),
         },
     }
@@ -98,8 +98,8 @@ fn named(e: Error, path: &Path) -> Error {
     e.context(format!("`{}`", path.display()))
 }
 
-fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
-    let mut file = File::parse(bytes, device, dtype)?;
+/// The network that a file's metadata and tensors describe.
+fn network(mut file: File) -> Result<EdmNet> {
     let missing = |key: &str| {
         Error::new(Kind::Format, format!("the safetensors metadata has no `{key}`"))
             .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata")
@@ -112,8 +112,9 @@ fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
     let json = file.metadata("config").ok_or_else(|| missing("config"))?.to_string();
     let config = Config::parse(&json)?;
     let classes = class_names(file.metadata("classes"), config.label_dim)?;
+    let (device, dtype) = (file.device.clone(), file.dtype);
     let hash = file.hash(&format!("{json}\n{}", dtype.as_str()));
-    EdmNet::build(&config, &mut file, classes, hash, device, dtype)
+    EdmNet::build(&config, &mut file, classes, hash, &device, dtype)
 }
 
 fn class_names(json: Option<&str>, n: usize) -> Result<Vec<String>> {
