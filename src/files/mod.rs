@@ -1,9 +1,11 @@
 //! Files: atomic writes, hashes, images, plots, tables, learned schedules, and state to resume from.
 pub mod atomic;
 pub mod bulk;
+pub mod checkpoint;
 pub mod hash;
 pub mod image;
 pub mod npy;
+pub mod pickle;
 pub mod plot;
 mod plot_axis;
 pub mod result;
@@ -13,3 +15,4 @@ pub mod sheet;
 pub mod state;
 pub mod table;
 mod text;
+pub mod torch;

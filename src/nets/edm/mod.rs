@@ -1,12 +1,16 @@
 //! The networks of EDM (Karras et al. 2022): loading, checking, running; one file per architecture.
 mod config;
+mod pickle;
 mod songunet;
 mod weights;
 
 pub use config::Config;
+pub use pickle::{Described, describe};
 
 use super::tape::{Candle, Tape, Value};
 use crate::denoise::{Cond, NetPullback, Network};
+use crate::files::checkpoint::{self, Checkpoint};
+use crate::files::pickle::Shared;
 use crate::host::Host;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -26,7 +30,7 @@ const BUILTIN: [(&str, &[u8]); 1] = [("fashion28", include_bytes!("../../../mode
 /// Where a network comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// A safetensors file with `config` and `precond` in its metadata.
+    /// A safetensors file with `config` and `precond` in its metadata, or a pickle as NVIDIA publishes them.
     Path(PathBuf),
     /// A network compiled in, by name (see [`builtins`]).
     Builtin(&'static str),
@@ -81,14 +85,11 @@ pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<EdmNet> {
     }
     match source {
         Source::Path(path) => {
-            let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
-            // SAFETY: the mapping is read-only and private to this call; a file that another process truncates meanwhile
-            // is outside what a reader can guard against.
-            let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "read", e))?;
-            File::parse(&map, device, dtype).and_then(network).map_err(|e| named(e, path))
+            let checkpoint = checkpoint::open(path)?;
+            from(&checkpoint, device, dtype).map_err(|e| named(e, path))
         }
         Source::Builtin(name) => match BUILTIN.iter().find(|(n, _)| n == name) {
-            Some((_, bytes)) => network(File::parse(bytes, device, dtype)?),
+            Some((_, bytes)) => from(&checkpoint::from_bytes(&Shared::new(bytes), true)?, device, dtype),
             None => Err(Error::unknown("built-in network", name, builtins())),
         },
     }
@@ -96,6 +97,11 @@ pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<EdmNet> {
 
 fn named(e: Error, path: &Path) -> Error {
     e.context(format!("`{}`", path.display()))
+}
+
+fn from(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Result<EdmNet> {
+    let (tensors, metadata) = describe(checkpoint)?;
+    network(File::new(&tensors, &metadata, device, dtype))
 }
 
 /// The network that a file's metadata and tensors describe.

@@ -1,12 +1,11 @@
 //! Weights by name: from a safetensors file, checked against what the architecture asks for, or random.
+use crate::files::torch::View;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use safetensors::tensor::TensorView;
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use sha2::{Digest, Sha256};
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 /// Where an architecture takes its weights from: each name once, with the shape that it must have.
@@ -17,20 +16,10 @@ pub trait Weights {
     fn finish(&mut self) -> Result<()>;
 }
 
-/// A tensor as it lies in a file.
-pub struct Raw<'a> {
-    /// What its values are.
-    pub dtype: Dtype,
-    /// Its shape.
-    pub shape: Vec<usize>,
-    /// The values in row-major order, little-endian.
-    pub data: Cow<'a, [u8]>,
-}
-
 /// Tensors by name, with the metadata that describes the network: what every kind of checkpoint is turned into.
 pub struct File<'a> {
-    tensors: BTreeMap<String, Raw<'a>>,
-    metadata: BTreeMap<String, String>,
+    tensors: BTreeMap<&'a String, &'a View>,
+    metadata: &'a BTreeMap<String, String>,
     /// Where the network is to run.
     pub device: Device,
     /// What it is to run in.
@@ -38,26 +27,14 @@ pub struct File<'a> {
 }
 
 impl<'a> File<'a> {
-    /// From tensors of any source, and the metadata that a safetensors file of them would have.
+    /// Tensors and metadata of a checkpoint; the data are looked at when a tensor is taken.
     pub fn new(
-        tensors: BTreeMap<String, Raw<'a>>,
-        metadata: BTreeMap<String, String>,
+        tensors: &'a BTreeMap<String, View>,
+        metadata: &'a BTreeMap<String, String>,
         device: &Device,
         dtype: DType,
     ) -> File<'a> {
-        File { tensors, metadata, device: device.clone(), dtype }
-    }
-    /// Reads a safetensors header; the data is looked at tensor by tensor.
-    pub fn parse(bytes: &'a [u8], device: &Device, dtype: DType) -> Result<File<'a>> {
-        let broken = |e: safetensors::SafeTensorError| {
-            Error::new(Kind::Format, format!("not a readable safetensors file: {e}"))
-                .hint("the file may be truncated or of another format: download or convert it again")
-        };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
-        let metadata = header.metadata().clone().unwrap_or_default().into_iter().collect();
-        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?.tensors().into_iter();
-        let raw = |t: TensorView<'a>| Raw { dtype: t.dtype(), shape: t.shape().to_vec(), data: t.data().into() };
-        Ok(File::new(tensors.map(|(name, t)| (name, raw(t))).collect(), metadata, device, dtype))
+        File { tensors: tensors.iter().collect(), metadata, device: device.clone(), dtype }
     }
     /// A metadata entry.
     pub fn metadata(&self, key: &str) -> Option<&str> {
@@ -67,8 +44,8 @@ impl<'a> File<'a> {
     pub fn hash(&self, also: &str) -> String {
         let mut h = Sha256::new();
         for (name, t) in &self.tensors {
-            h.update(format!("{name} {:?} {:?}\n", t.dtype, t.shape));
-            h.update(&t.data);
+            h.update(format!("{name} {:?} {:?}\n", t.dtype(), t.shape()));
+            h.update(t.bytes());
         }
         h.update(also);
         h.finalize().iter().map(|b| format!("{b:02x}")).collect()
@@ -77,19 +54,19 @@ impl<'a> File<'a> {
 
 impl Weights for File<'_> {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some(t) = self.tensors.remove(name) else {
+        let Some(t) = self.tensors.remove(&name.to_string()) else {
             let e = Error::new(Kind::Format, format!("the tensor `{name}` is missing"));
-            let known = self.tensors.keys().map(String::as_str);
+            let known = self.tensors.keys().map(|k| k.as_str());
             return Err(match crate::error::nearest(name, known) {
                 Some(n) => e.hint(format!("the file has `{n}`; does its `config` describe this network?")),
                 None => e.hint("does the `config` in the file's metadata describe this network?"),
             });
         };
-        if t.shape != shape {
-            let e = Error::new(Kind::Format, format!("`{name}` has shape {:?}, expected {shape:?}", t.shape));
-            return Err(e.shapes(&[&t.shape, shape]).hint("the `config` in the file's metadata gives the shapes"));
+        if t.shape() != shape {
+            let e = Error::new(Kind::Format, format!("`{name}` has shape {:?}, expected {shape:?}", t.shape()));
+            return Err(e.shapes(&[t.shape(), shape]).hint("the `config` in the file's metadata gives the shapes"));
         }
-        let dtype = match t.dtype {
+        let dtype = match t.dtype() {
             Dtype::F16 => DType::F16,
             Dtype::BF16 => DType::BF16,
             Dtype::F32 => DType::F32,
@@ -100,7 +77,7 @@ impl Weights for File<'_> {
                 return Err(e.hint("save the weights in floating point"));
             }
         };
-        let tensor = Tensor::from_raw_buffer(&t.data, dtype, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
+        let tensor = Tensor::from_raw_buffer(&t.bytes(), dtype, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
         // NaN and ±Inf are the values whose product with zero is not zero
         let odd = tensor.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
         if odd != 0.0 {
