@@ -14,7 +14,12 @@ pub struct Tool {
 }
 
 /// All commands, in the order in which `--help` lists them.
-pub const TOOLS: &[Tool] = &[];
+pub const TOOLS: &[Tool] = &[Tool {
+    name: "convert",
+    usage: "IN OUT.safetensors",
+    summary: "turn a pickle or PyTorch checkpoint into safetensors",
+    run: super::convert::run,
+}];
 
 /// The lines about the commands in `ld3sh --help`.
 pub fn help() -> String {

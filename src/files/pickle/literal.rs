@@ -83,7 +83,7 @@ pub fn decimal(text: &str) -> Option<Vec<u8>> {
     let first = digits.len() % 18;
     let groups = [&digits[..first]]
         .into_iter()
-        .chain(digits[first..].as_bytes().chunks(18).filter_map(|c| str::from_utf8(c).ok()));
+        .chain(digits.as_bytes()[first..].chunks(18).filter_map(|c| str::from_utf8(c).ok()));
     for group in groups.filter(|g| !g.is_empty()) {
         let mut carry = group.parse::<u64>().ok()? as u128;
         for w in &mut words {

@@ -136,14 +136,14 @@ impl<'a> Machine<'a> {
             _ => Err(self.fault("an instruction needs a value, but the stack is empty")),
         }
     }
-    fn to_mark(&mut self) -> Outcome<Vec<Id>> {
+    fn since_mark(&mut self) -> Outcome<Vec<Id>> {
         match self.marks.pop() {
             Some(m) => Ok(self.stack.split_off(m.min(self.stack.len()))),
             None => Err(self.fault("an instruction needs a mark on the stack, but there is none")),
         }
     }
     fn pairs(&mut self) -> Outcome<Vec<(Id, Id)>> {
-        let flat = self.to_mark()?;
+        let flat = self.since_mark()?;
         match flat.len().is_multiple_of(2) {
             true => Ok(flat.chunks_exact(2).map(|p| (p[0], p[1])).collect()),
             false => Err(self.fault(format!("keys and values do not pair up: there are {} of them", flat.len()))),
@@ -263,7 +263,7 @@ impl<'a> Machine<'a> {
                 self.pop()?;
             }
             b'1' => {
-                self.to_mark()?;
+                self.since_mark()?;
             }
             b'2' => {
                 let id = self.top()?;
@@ -369,28 +369,28 @@ impl<'a> Machine<'a> {
             b')' => self.push(Value::Tuple([].into()))?,
             0x8f => self.push(Value::Set(vec![]))?,
             b'l' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::List(items))?;
             }
             b't' => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::Tuple(items.into()))?;
             }
             0x91 => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.push(Value::Set(items))?;
             }
             b'd' => {
                 let pairs = self.pairs()?;
                 self.push(Value::Dict(pairs))?;
             }
-            0x85 | 0x86 | 0x87 => self.tuple(code as usize - 0x84)?,
+            0x85..=0x87 => self.tuple(code as usize - 0x84)?,
             b'a' => {
                 let item = self.pop()?;
                 self.append(vec![item])?;
             }
             b'e' | 0x90 => {
-                let items = self.to_mark()?;
+                let items = self.since_mark()?;
                 self.append(items)?;
             }
             b's' => {
@@ -428,12 +428,12 @@ impl<'a> Machine<'a> {
             }
             b'i' => {
                 let class = self.global_lines()?;
-                let args = self.to_mark()?;
+                let args = self.since_mark()?;
                 let args = self.node(Value::Tuple(args.into()))?;
                 self.record(class, args, None)?;
             }
             b'o' => {
-                let mut args = self.to_mark()?;
+                let mut args = self.since_mark()?;
                 if args.is_empty() {
                     return Err(self.fault("an object without a class"));
                 }

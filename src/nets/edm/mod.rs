@@ -5,7 +5,7 @@ mod songunet;
 mod weights;
 
 pub use config::Config;
-pub use pickle::{Described, describe};
+pub use pickle::{Described, describe, find_network};
 
 use super::tape::{Candle, Tape, Value};
 use crate::denoise::{Cond, NetPullback, Network};

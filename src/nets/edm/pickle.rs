@@ -57,15 +57,24 @@ pub type Described<'a> = (Cow<'a, BTreeMap<String, View>>, Cow<'a, BTreeMap<Stri
 ///
 /// Fails with [`Kind::Format`] where a pickle holds no network of EDM's.
 pub fn describe(checkpoint: &Checkpoint) -> Result<Described<'_>> {
+    find_network(checkpoint)?.ok_or_else(|| match checkpoint.document() {
+        Some(doc) => nothing_known(doc, checkpoint),
+        None => Error::new(Kind::Internal, "a safetensors file describes itself"),
+    })
+}
+
+/// As [`describe`], with `None` for a pickle that holds no network of EDM's.
+///
+/// Fails with [`Kind::Format`] where it holds one that is not complete.
+pub fn find_network(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
     let Some(doc) = checkpoint.document() else {
-        return Ok((Cow::Borrowed(checkpoint.tensors()), Cow::Borrowed(checkpoint.metadata())));
+        return Ok(Some((Cow::Borrowed(checkpoint.tensors()), Cow::Borrowed(checkpoint.metadata()))));
     };
-    let network = find(doc).map_err(damaged)?;
-    let (id, object, (precond, names)) = network.ok_or_else(|| nothing_known(doc, checkpoint))?;
+    let Some((id, object, (precond, names))) = find(doc).map_err(damaged)? else { return Ok(None) };
     let config = config(doc, &object, precond, names)?;
     let tensors = doc.tensors(id).map_err(damaged)?;
     let metadata = [("config".to_string(), config), ("precond".to_string(), precond.to_string())].into();
-    Ok((Cow::Owned(tensors), Cow::Owned(metadata)))
+    Ok(Some((Cow::Owned(tensors), Cow::Owned(metadata))))
 }
 
 /// A class of [`PRECONDITIONED`].

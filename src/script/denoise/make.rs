@@ -109,7 +109,8 @@ fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> Rhai
 /// Denoisers: pretrained networks, exact ones, and functions of a script.
 #[export_module]
 pub mod denoiser_api {
-    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file.
+    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file
+    /// or from the pickle in which it is published (`.pkl`; nothing in it is executed).
     ///
     /// It runs in f32 on the default device, in EDM's noise schedule. Errors name the file and what is wrong with it.
     ///
@@ -118,7 +119,7 @@ pub mod denoiser_api {
     pub fn load(name_or_path: ImmutableString) -> RhaiResult<DynDenoiser> {
         load_with(&name_or_path, Map::new())
     }
-    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file.
+    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file or a pickle.
     ///
     /// Options: `dtype` ("f32", or "f64"), `device` (the default one), `noise` (expresses it in another noise schedule),
     /// `clamp_time` (false; true lets it run at noise levels that it was not trained at, telling it the nearest one).
