@@ -157,7 +157,11 @@ impl Document {
             match &item {
                 Item::Sequence(ids) => parts.extend(ids.iter().enumerate().map(|(i, id)| (i.to_string().into(), *id))),
                 Item::Map(pairs) => parts.extend(self.keyed(pairs)),
-                Item::Object(_) => parts.extend(self.parts(&item, &mut budget, self.tree().offset(id))?),
+                Item::Object(o) => {
+                    parts.extend(self.keyed(o.pairs));
+                    parts.extend(o.items.iter().enumerate().map(|(i, id)| (i.to_string().into(), *id)));
+                    parts.extend(self.parts(&item, &mut budget, self.tree().offset(id))?);
+                }
                 _ => {}
             }
             // the longest name that fits

@@ -35,6 +35,9 @@ impl Archive {
         let end = from + tail.windows(4).rposition(|w| w == b"PK\x05\x06").ok_or_else(cut)?;
         let broken = |at: usize| Fault::new(base + at, "the zip archive's directory is damaged");
         let field = |at: usize, n: usize| number(data, at, n).ok_or_else(|| broken(at));
+        if number(data, end + 20, 2).is_none_or(|comment| end + 22 + comment > data.len()) {
+            return Err(cut());
+        }
         let (mut count, mut pos) = (field(end + 10, 2)?, field(end + 16, 4)?);
         let wide = end.checked_sub(20).filter(|l| data.get(*l..*l + 4) == Some(b"PK\x06\x07"));
         if let Some(locator) = wide {
