@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(values(view(5, &[2, 3], &[0, 0]).unwrap()), [5; 6]);
         assert_eq!(values(view(11, &[], &[]).unwrap()), [11]);
         assert_eq!(values(view(1, &[3, 1], &[4, 99]).unwrap()), [1, 5, 9]);
-        assert_eq!(values(view(99, &[0, 7], &[1, 1]).unwrap()), []);
+        assert!(values(view(99, &[0, 7], &[1, 1]).unwrap()).is_empty());
     }
 
     #[test]
