@@ -83,6 +83,12 @@ fn edm_fixture_matches_in_value_and_both_gradients() {
 }
 
 #[test]
+fn edm_fixture_matches_from_its_pickle_too() {
+    let net = edm::load(&Source::Path(fixture("edm/ddpmpp_edm.pkl")), &Device::Cpu, DType::F32).unwrap();
+    parity(&net, &read("edm/ddpmpp_edm.io.safetensors"), 2e-4);
+}
+
+#[test]
 fn builtin_network_matches_in_value_and_both_gradients() {
     let io = read("fashion28-edm.io.safetensors");
     let net = edm::load(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();

@@ -2,9 +2,11 @@
 pub mod atomic;
 pub mod bulk;
 pub mod cache;
+pub mod checkpoint;
 pub mod hash;
 pub mod image;
 pub mod npy;
+pub mod pickle;
 pub mod plot;
 mod plot_axis;
 pub mod result;
@@ -14,3 +16,4 @@ pub mod sheet;
 pub mod state;
 pub mod table;
 mod text;
+pub mod torch;

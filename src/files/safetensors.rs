@@ -32,30 +32,32 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Contents> {
     metadata.sort();
     let mut tensors = vec![];
     for (name, view) in file.iter() {
-        let element = match view.dtype() {
-            Dtype::BOOL => Element::Bool,
-            Dtype::U8 => Element::Same(DType::U8),
-            Dtype::I8 => Element::I8,
-            Dtype::I16 => Element::Same(DType::I16),
-            Dtype::U16 => Element::U16,
-            Dtype::F16 => Element::Same(DType::F16),
-            Dtype::BF16 => Element::Same(DType::BF16),
-            Dtype::I32 => Element::Same(DType::I32),
-            Dtype::U32 => Element::Same(DType::U32),
-            Dtype::F32 => Element::Same(DType::F32),
-            Dtype::F64 => Element::Same(DType::F64),
-            Dtype::I64 => Element::Same(DType::I64),
-            Dtype::U64 => Element::U64,
-            other => {
-                let m = format!("tensor `{name}`: dtype {other:?} is not supported");
-                return Err(Error::new(Kind::Format, m));
-            }
-        };
+        let element = element(view.dtype()).map_err(|e| e.context(format!("tensor `{name}`")))?;
         let t = element.decode(view.data(), view.shape()).map_err(|e| e.context(format!("tensor `{name}`")))?;
         tensors.push((name.to_string(), t));
     }
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     Ok(Contents { tensors, metadata })
+}
+
+/// How values of a type in a file become a tensor's.
+pub(super) fn element(dtype: Dtype) -> Result<Element> {
+    Ok(match dtype {
+        Dtype::BOOL => Element::Bool,
+        Dtype::U8 => Element::Same(DType::U8),
+        Dtype::I8 => Element::I8,
+        Dtype::I16 => Element::Same(DType::I16),
+        Dtype::U16 => Element::U16,
+        Dtype::F16 => Element::Same(DType::F16),
+        Dtype::BF16 => Element::Same(DType::BF16),
+        Dtype::I32 => Element::Same(DType::I32),
+        Dtype::U32 => Element::Same(DType::U32),
+        Dtype::F32 => Element::Same(DType::F32),
+        Dtype::F64 => Element::Same(DType::F64),
+        Dtype::I64 => Element::Same(DType::I64),
+        Dtype::U64 => Element::U64,
+        other => return Err(Error::new(Kind::Format, format!("dtype {other:?} is not supported"))),
+    })
 }
 
 /// Writes tensors and metadata; the same contents give the same bytes (the reference writer orders metadata at random).

@@ -1,4 +1,5 @@
-//! Rhai functions for files: images, plots, tables, JSON, CSV, schedules, and state to resume from.
+//! Rhai functions for files: checkpoints, images, plots, tables, JSON, CSV, schedules, and state to resume from.
+mod checkpoint;
 mod convert;
 mod data;
 mod picture;
@@ -11,6 +12,7 @@ use rhai::Engine;
 
 /// Adds this area's types and functions to `engine`.
 pub fn register(engine: &mut Engine) {
+    checkpoint::register(engine);
     data::register(engine);
     picture::register(engine);
     schedule::register(engine);

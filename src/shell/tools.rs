@@ -14,12 +14,20 @@ pub struct Tool {
 }
 
 /// All commands, in the order in which `--help` lists them.
-pub const TOOLS: &[Tool] = &[Tool {
-    name: "models",
-    usage: "[get|path|check] [NAME…]",
-    summary: "list published networks, fetch them, check them",
-    run: super::models::run,
-}];
+pub const TOOLS: &[Tool] = &[
+    Tool {
+        name: "models",
+        usage: "[get|path|check] [NAME…]",
+        summary: "list published networks, fetch them, check them",
+        run: super::models::run,
+    },
+    Tool {
+        name: "convert",
+        usage: "IN OUT.safetensors",
+        summary: "turn a pickle or PyTorch checkpoint into safetensors",
+        run: super::convert::run,
+    },
+];
 
 /// The lines about the commands in `ld3sh --help`.
 pub fn help() -> String {

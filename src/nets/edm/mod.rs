@@ -2,16 +2,20 @@
 mod blocks;
 mod config;
 mod dhariwal;
+mod pickle;
 mod precond;
 mod songunet;
 mod unet;
 mod weights;
 
 pub use config::{Config, PRECONDS};
+pub use pickle::{Described, describe, find_network};
 pub use precond::Precond;
 
 use super::tape::{Candle, Tape, Value};
 use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
+use crate::files::checkpoint::{self, Checkpoint};
+use crate::files::pickle::Shared;
 use crate::host::Host;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -32,7 +36,7 @@ const BUILTIN: [(&str, &[u8]); 1] = [("fashion28", include_bytes!("../../../mode
 /// Where a network comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
-    /// A safetensors file with `config` and `precond` in its metadata.
+    /// A safetensors file with `config` and `precond` in its metadata, or a pickle as NVIDIA publishes them.
     Path(PathBuf),
     /// A network compiled in, by name (see [`builtins`]).
     Builtin(&'static str),
@@ -102,14 +106,11 @@ pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<EdmNet> {
     }
     match source {
         Source::Path(path) => {
-            let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
-            // SAFETY: the mapping is read-only and private to this call; a file that another process truncates meanwhile
-            // is outside what a reader can guard against.
-            let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "read", e))?;
-            parse(&map, device, dtype).map_err(|e| named(e, path))
+            let checkpoint = checkpoint::open(path)?;
+            from(&checkpoint, device, dtype).map_err(|e| named(e, path))
         }
         Source::Builtin(name) => match BUILTIN.iter().find(|(n, _)| n == name) {
-            Some((_, bytes)) => parse(bytes, device, dtype),
+            Some((_, bytes)) => from(&checkpoint::from_bytes(&Shared::new(bytes), true)?, device, dtype),
             None => Err(Error::unknown("built-in network", name, builtins())),
         },
     }
@@ -119,8 +120,13 @@ fn named(e: Error, path: &Path) -> Error {
     e.context(format!("`{}`", path.display()))
 }
 
-fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
-    let mut file = File::parse(bytes, device, dtype)?;
+fn from(checkpoint: &Checkpoint, device: &Device, dtype: DType) -> Result<EdmNet> {
+    let (tensors, metadata) = describe(checkpoint)?;
+    network(File::new(&tensors, &metadata, device, dtype))
+}
+
+/// The network that a file's metadata and tensors describe.
+fn network(mut file: File) -> Result<EdmNet> {
     let missing = |key: &str| {
         Error::new(Kind::Format, format!("the safetensors metadata has no `{key}`"))
             .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata")
@@ -131,10 +137,11 @@ fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
     let like = if file.has("model.out_norm.weight") { "DhariwalUNet" } else { "SongUNet" };
     let config = Config::parse_as(&json, like)?.with_precond(&precond)?;
     let classes = class_names(file.metadata("classes"), config.label_dim)?;
+    let (device, dtype) = (file.device.clone(), file.dtype);
     // names the kind where it is not EDM's own: what was cached before there were others stays valid
     let kind = if precond == "EDMPrecond" { "" } else { &*precond };
     let hash = file.hash(&format!("{json}\n{}{kind}", dtype.as_str()));
-    EdmNet::build(&config, &mut file, classes, hash, device, dtype)
+    EdmNet::build(&config, &mut file, classes, hash, &device, dtype)
 }
 
 /// The tensors that a checkpoint of this configuration holds, by name and shape, in the order of the architecture. It builds the

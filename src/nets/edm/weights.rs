@@ -1,11 +1,12 @@
 //! Weights by name: from a safetensors file, checked against what the architecture asks for, or random.
+use crate::files::torch::View;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
-use safetensors::{Dtype, SafeTensors};
+use safetensors::Dtype;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 /// The type of weights and embedding in a network whose images have type `dtype`: half precision is for images only.
 pub fn wide(dtype: DType) -> DType {
@@ -24,25 +25,25 @@ pub trait Weights {
     fn finish(&mut self) -> Result<()>;
 }
 
-/// A parsed safetensors file.
+/// Tensors by name, with the metadata that describes the network: what every kind of checkpoint is turned into.
 pub struct File<'a> {
-    tensors: BTreeMap<String, safetensors::tensor::TensorView<'a>>,
-    metadata: HashMap<String, String>,
-    device: Device,
-    dtype: DType,
+    tensors: BTreeMap<&'a String, &'a View>,
+    metadata: &'a BTreeMap<String, String>,
+    /// Where the network is to run.
+    pub device: Device,
+    /// What it is to run in.
+    pub dtype: DType,
 }
 
 impl<'a> File<'a> {
-    /// Reads the header; the data is looked at tensor by tensor.
-    pub fn parse(bytes: &'a [u8], device: &Device, dtype: DType) -> Result<File<'a>> {
-        let broken = |e: safetensors::SafeTensorError| {
-            Error::new(Kind::Format, format!("not a readable safetensors file: {e}"))
-                .hint("the file may be truncated or of another format: download or convert it again")
-        };
-        let (_, header) = SafeTensors::read_metadata(bytes).map_err(broken)?;
-        let metadata = header.metadata().clone().unwrap_or_default();
-        let tensors = SafeTensors::deserialize(bytes).map_err(broken)?.tensors().into_iter().collect();
-        Ok(File { tensors, metadata, device: device.clone(), dtype })
+    /// Tensors and metadata of a checkpoint; the data are looked at when a tensor is taken.
+    pub fn new(
+        tensors: &'a BTreeMap<String, View>,
+        metadata: &'a BTreeMap<String, String>,
+        device: &Device,
+        dtype: DType,
+    ) -> File<'a> {
+        File { tensors: tensors.iter().collect(), metadata, device: device.clone(), dtype }
     }
     /// A metadata entry.
     pub fn metadata(&self, key: &str) -> Option<&str> {
@@ -50,14 +51,14 @@ impl<'a> File<'a> {
     }
     /// Whether there is a tensor of this name, not taken yet.
     pub fn has(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.tensors.keys().any(|k| k.as_str() == name)
     }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
     pub fn hash(&self, also: &str) -> String {
         let mut h = Sha256::new();
         for (name, t) in &self.tensors {
             h.update(format!("{name} {:?} {:?}\n", t.dtype(), t.shape()));
-            h.update(t.data());
+            h.update(t.bytes());
         }
         h.update(also);
         h.finalize().iter().map(|b| format!("{b:02x}")).collect()
@@ -66,9 +67,9 @@ impl<'a> File<'a> {
 
 impl Weights for File<'_> {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some(t) = self.tensors.remove(name) else {
+        let Some(t) = self.tensors.remove(&name.to_string()) else {
             let e = Error::new(Kind::Format, format!("the tensor `{name}` is missing"));
-            let known = self.tensors.keys().map(String::as_str);
+            let known = self.tensors.keys().map(|k| k.as_str());
             return Err(match crate::error::nearest(name, known) {
                 Some(n) => e.hint(format!("the file has `{n}`; does its `config` describe this network?")),
                 None => e.hint("does the `config` in the file's metadata describe this network?"),
@@ -89,7 +90,7 @@ impl Weights for File<'_> {
                 return Err(e.hint("save the weights in floating point"));
             }
         };
-        let tensor = Tensor::from_raw_buffer(t.data(), dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
+        let tensor = Tensor::from_raw_buffer(&t.bytes(), dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
         // NaN and ±Inf are the values whose product with zero is not zero
         let odd = tensor.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
         if odd != 0.0 {

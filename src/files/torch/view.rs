@@ -1,0 +1,190 @@
+//! A tensor as a view of data in a file.
+use super::dtype::size;
+use crate::files::pickle::Shared;
+use safetensors::Dtype;
+use std::borrow::Cow;
+
+/// A view that is larger than its data (one value expanded to many) may have this many bytes.
+const EXPANDED: usize = 1 << 28;
+/// The most dimensions of a tensor, as in PyTorch.
+pub const DIMENSIONS: usize = 64;
+
+/// A tensor that lies in a file: which of its bytes, in which order. All of them are inside the storage.
+#[derive(Debug, Clone)]
+pub struct View {
+    dtype: Dtype,
+    shape: Vec<usize>,
+    /// In values, as many as there are dimensions.
+    strides: Vec<usize>,
+    /// Of the first value, in values.
+    offset: usize,
+    storage: Shared,
+    big_endian: bool,
+}
+
+/// The strides of a shape whose values lie in order, or in Fortran's order.
+pub fn strides(shape: &[usize], fortran: bool) -> Vec<usize> {
+    let mut out = vec![1usize; shape.len()];
+    let mut step = 1usize;
+    for i in 0..shape.len() {
+        let i = if fortran { i } else { shape.len() - 1 - i };
+        out[i] = step;
+        step = step.saturating_mul(shape[i].max(1));
+    }
+    out
+}
+
+impl View {
+    /// A view, if it stays inside its storage; otherwise what is wrong with it.
+    pub fn new(
+        storage: Shared,
+        dtype: Dtype,
+        big_endian: bool,
+        offset: usize,
+        shape: Vec<usize>,
+        strides: Vec<usize>,
+    ) -> Result<View, String> {
+        let width = size(dtype);
+        if shape.len() != strides.len() {
+            return Err(format!("a tensor with {} dimensions and {} strides", shape.len(), strides.len()));
+        }
+        if shape.len() > DIMENSIONS {
+            return Err(format!("a tensor with {} dimensions, more than {DIMENSIONS}", shape.len()));
+        }
+        if width == 0 {
+            return Err(format!("a tensor of type {dtype:?}, whose values are smaller than a byte"));
+        }
+        let empty = shape.contains(&0);
+        let bytes = shape.iter().filter(|_| !empty).try_fold(width, |n, d| n.checked_mul(*d));
+        let last = shape
+            .iter()
+            .zip(&strides)
+            .filter(|_| !empty)
+            .try_fold(offset, |at, (d, s)| (d - 1).checked_mul(*s)?.checked_add(at));
+        let end = last.and_then(|l| l.checked_add(!empty as usize)?.checked_mul(width));
+        match (bytes, end) {
+            (Some(bytes), Some(end)) if empty || end <= storage.len() => match bytes <= storage.len().max(EXPANDED) {
+                true => Ok(View { dtype, shape, strides, offset, storage, big_endian }),
+                false => Err(format!(
+                    "a tensor of shape {shape:?} that repeats {} bytes of data into {bytes}",
+                    storage.len()
+                )),
+            },
+            _ => Err(format!(
+                "a tensor of shape {shape:?}, strides {strides:?} and offset {offset} that reaches beyond its {} bytes of data",
+                storage.len()
+            )),
+        }
+    }
+    /// The strides of a tensor whose values lie in row-major order.
+    pub fn row_major(shape: &[usize]) -> Vec<usize> {
+        strides(shape, false)
+    }
+    /// The type of its values.
+    pub fn dtype(&self) -> Dtype {
+        self.dtype
+    }
+    /// Its shape.
+    pub fn shape(&self) -> &[usize] {
+        &self.shape
+    }
+    /// The number of its values.
+    pub fn count(&self) -> usize {
+        if self.shape.contains(&0) { 0 } else { self.shape.iter().product() }
+    }
+    /// The number of bytes of its values.
+    pub fn len(&self) -> usize {
+        self.count() * size(self.dtype)
+    }
+    /// Whether it has no values.
+    pub fn is_empty(&self) -> bool {
+        self.count() == 0
+    }
+    /// The values in row-major order, little-endian: where they lie so in the file, that part of it, otherwise a copy.
+    pub fn bytes(&self) -> Cow<'_, [u8]> {
+        let (width, data) = (size(self.dtype), &*self.storage);
+        let plain = strides(&self.shape, false);
+        let along = self.shape.iter().zip(self.strides.iter().zip(&plain)).all(|(d, (a, b))| *d < 2 || a == b);
+        // a complex number is two values, each with its own order of bytes
+        let word = if self.dtype == Dtype::C64 { 4 } else { width };
+        if self.is_empty() {
+            return Cow::Borrowed(&[]);
+        }
+        let mut out = match along {
+            true => {
+                let part = data.get(self.offset * width..self.offset * width + self.len()).unwrap_or_default();
+                if !self.big_endian || word == 1 {
+                    return Cow::Borrowed(part);
+                }
+                part.to_vec()
+            }
+            false => self.gather(data, width),
+        };
+        if self.big_endian {
+            out.chunks_exact_mut(word).for_each(<[u8]>::reverse);
+        }
+        Cow::Owned(out)
+    }
+    fn gather(&self, data: &[u8], width: usize) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.len());
+        let mut index = vec![0; self.shape.len()];
+        let mut at = self.offset;
+        loop {
+            out.extend_from_slice(data.get(at * width..(at + 1) * width).unwrap_or_default());
+            // the next index, the last dimension fastest
+            let mut dim = self.shape.len();
+            loop {
+                if dim == 0 {
+                    return out;
+                }
+                dim -= 1;
+                index[dim] += 1;
+                at += self.strides[dim];
+                if index[dim] < self.shape[dim] {
+                    break;
+                }
+                at -= index[dim] * self.strides[dim];
+                index[dim] = 0;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(offset: usize, shape: &[usize], strides: &[usize]) -> Result<View, String> {
+        let data: Vec<u8> = (0..24).collect();
+        View::new(Shared::new(data), Dtype::I16, false, offset, shape.to_vec(), strides.to_vec())
+    }
+
+    #[test]
+    fn values_come_in_the_order_of_their_indices() {
+        let values = |v: View| v.bytes().chunks_exact(2).map(|b| b[0] / 2).collect::<Vec<_>>();
+        assert_eq!(values(view(0, &[3, 4], &[4, 1]).unwrap()), (0..12).collect::<Vec<_>>());
+        assert!(matches!(view(2, &[2, 4], &[4, 1]).unwrap().bytes(), Cow::Borrowed(b) if b[0] == 4));
+        assert_eq!(values(view(0, &[4, 3], &[1, 4]).unwrap()), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
+        assert_eq!(values(view(5, &[2, 3], &[0, 0]).unwrap()), [5; 6]);
+        assert_eq!(values(view(11, &[], &[]).unwrap()), [11]);
+        assert_eq!(values(view(1, &[3, 1], &[4, 99]).unwrap()), [1, 5, 9]);
+        assert!(values(view(99, &[0, 7], &[1, 1]).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn no_view_reaches_beyond_its_data() {
+        for (offset, shape, strides) in [
+            (1, &[3usize, 4][..], &[4usize, 1][..]),
+            (12, &[], &[]),
+            (0, &[2], &[12]),
+            (usize::MAX, &[1], &[1]),
+            (0, &[usize::MAX, usize::MAX], &[0, 0]),
+            (0, &[2, 2], &[usize::MAX, usize::MAX]),
+            (0, &[1 << 40], &[0]),
+            (0, &[2, 2], &[1]),
+            (0, &[1; 65], &[1; 65]),
+        ] {
+            assert!(view(offset, shape, strides).is_err(), "{offset} {shape:?} {strides:?}");
+        }
+    }
+}
