@@ -19,7 +19,7 @@ pub fn register(engine: &mut Engine) {
 }
 
 /// The folder for values that are costly to make: `LD3SH_CACHE`, else the user's cache folder.
-fn cache_dir() -> Result<std::path::PathBuf, Error> {
+pub(super) fn cache_dir() -> Result<std::path::PathBuf, Error> {
     use etcetera::BaseStrategy;
     if let Some(dir) = std::env::var_os("LD3SH_CACHE").filter(|d| !d.is_empty()) {
         return Ok(dir.into());

@@ -4,17 +4,23 @@
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
 mod attention;
 mod conv;
+mod conv2d;
+mod maxpool;
 mod norm;
 mod pointwise;
 pub(crate) mod pool;
+mod relu;
 pub mod simd;
 mod winograd;
 
 pub use attention::Attention;
 pub use conv::{Conv3x3, Linear};
+pub use conv2d::Conv2d;
+pub use maxpool::MaxPool;
 pub use norm::{GroupNorm, Modulation};
 pub(crate) use pointwise::accumulate;
 pub use pointwise::{AddScale, Concat, Down2, Positional, Silu, Up2};
+pub use relu::{Channels, Relu};
 pub use winograd::Winograd;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor};

@@ -1,0 +1,115 @@
+//! Rhai functions for perceptual losses, and where their networks' weights are found.
+use super::of_two;
+use crate::files::safetensors;
+use crate::loss::Reduction;
+use crate::loss::perceptual::{Compare, Perceptual};
+use crate::nets::features::{Spec, State, spec};
+use crate::script::error::RhaiResult;
+use crate::script::method::cache_dir;
+use crate::script::options::Options;
+use crate::{Error, Kind, Result};
+use rhai::plugin::*;
+use rhai::{FnPtr, Map};
+use std::path::{Path, PathBuf};
+
+/// The tensors of a state dict.
+fn read_state(path: &Path) -> Result<State> {
+    let read = safetensors::read(path).map_err(|e| match e.kind() {
+        Kind::Format => e.hint(
+            "save torchvision's state dict as safetensors: `safetensors.torch.save_file(net.state_dict(), path)`",
+        ),
+        _ => e,
+    })?;
+    Ok(read.tensors.into_iter().collect())
+}
+
+/// The file of a trunk's published weights in the cache folder, as safetensors.
+fn locate(spec: &Spec, published: &str) -> Result<PathBuf> {
+    let path = cache_dir()?.join(Path::new(published).with_extension("safetensors"));
+    if path.is_file() {
+        return Ok(path);
+    }
+    let m = format!("the weights of {} are not there: `{}` is missing", spec.title, path.display());
+    Err(Error::new(Kind::Io, m).hint(format!(
+        "fetch https://download.pytorch.org/models/{published}, save its state dict as safetensors there, or name a file: `trunk: \"path.safetensors\"`"
+    )))
+}
+
+fn state(spec: &Spec, path: Option<String>) -> Result<State> {
+    match (path, spec.file) {
+        (Some(path), _) => read_state(Path::new(&path)),
+        (None, Some(published)) => read_state(&locate(spec, published)?),
+        (None, None) => Ok(spec.builtin()?.unwrap_or_default()),
+    }
+}
+
+fn layers(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
+    let Some(a) = o.array("layers")? else { return Ok(None) };
+    let index = |v: &rhai::Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok());
+    match a.iter().map(index).collect::<Option<Vec<_>>>() {
+        Some(v) => Ok(Some(v)),
+        None => Err(Error::value("loss::features: `layers` must be an array of integers from 0 on").into()),
+    }
+}
+
+fn make(name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
+    let mut o = Options::new(&format!("loss::{name}"), map);
+    let trunk = o.string("trunk")?;
+    let unit_range = o.bool("normalize")?.unwrap_or(false);
+    let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
+    let (compare, layers) = match name {
+        "lpips" if o.bool("lpips")?.unwrap_or(true) => (Compare::Lpips, None),
+        "lpips" => (Compare::Unit, None),
+        _ if o.bool("unit")?.unwrap_or(false) => (Compare::Unit, layers(&mut o)?),
+        _ => (Compare::Plain, layers(&mut o)?),
+    };
+    o.finish()?;
+    let spec = spec(net)?;
+    let named = |e: Error| e.context(format!("loss::{name}(\"{net}\")"));
+    let state = state(spec, trunk.clone()).map_err(named)?;
+    let loss = Perceptual::new(spec, state, compare, layers.as_deref(), unit_range).map_err(|e| match &trunk {
+        Some(path) => e.context(format!("`{path}`")),
+        None => e,
+    })?;
+    of_two(name, move |x, target| loss.eval(x, target, reduction))
+}
+
+/// Losses that look at images through a network.
+#[export_module]
+pub mod perceptual_api {
+    /// LPIPS over "vgg", "alex" or "squeeze" as a function value `|x, target|`: the mean over the batch, images in [−1, 1].
+    ///
+    /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors" }); f.call(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn lpips(net: &str) -> RhaiResult<FnPtr> {
+        make("lpips", net, Map::new())
+    }
+    /// LPIPS (version 0.1) over "vgg", "alex" or "squeeze" as a function value `|x, target|` of images [B, C, H, W].
+    ///
+    /// Options: `trunk` (a file with torchvision's weights), `lpips` (true; false: without the learned weights), `normalize`
+    /// (false; true: images are in [0, 1]), `reduction` ("mean", "sum", or "none": [B]). One channel counts as grey.
+    ///
+    /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors", reduction: "none" }); f.call(x, target)`
+    #[rhai_fn(name = "lpips", return_raw)]
+    pub fn lpips_with(net: &str, options: Map) -> RhaiResult<FnPtr> {
+        make("lpips", net, options)
+    }
+    /// The mean squared difference of a network's features ("fashion28", built in; "vgg", "alex", "squeeze"), as a function
+    /// value `|x, target|` of images [B, C, H, W] in [−1, 1].
+    ///
+    /// Example: `let f = loss::features("fashion28"); f.call(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn features(net: &str) -> RhaiResult<FnPtr> {
+        make("features", net, Map::new())
+    }
+    /// A distance of features as a function value `|x, target|`: the sum over layers of the mean squared difference.
+    ///
+    /// Options: `layers` (which, from 0; all), `unit` (false; true: features of unit length over channels, summed over
+    /// channels), `trunk`, `normalize`, `reduction` as for `lpips`.
+    ///
+    /// Example: `loss::features("fashion28", #{ layers: [1, 2], reduction: "none" })`
+    #[rhai_fn(name = "features", return_raw)]
+    pub fn features_with(net: &str, options: Map) -> RhaiResult<FnPtr> {
+        make("features", net, options)
+    }
+}
