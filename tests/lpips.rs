@@ -6,7 +6,7 @@ use caught::caught;
 use ld3sh::Kind;
 use ld3sh::host::Quiet;
 use ld3sh::loss::Reduction;
-use ld3sh::loss::perceptual::{Compare, Perceptual};
+use ld3sh::loss::perceptual::{Compare, Perceptual, Settings};
 use ld3sh::nets::features::{State, spec};
 use ld3sh::nets::kernels::{Channels, Conv2d, Frozen, MaxPool, Relu, apply};
 use ld3sh::tensor::grad::{grad, live_records, no_grad, variable};
@@ -85,7 +85,7 @@ fn state(net: &str) -> State {
 }
 
 fn lpips(net: &str) -> Perceptual {
-    Perceptual::new(spec(net).unwrap(), state(net), Compare::Lpips, None, false).unwrap()
+    Perceptual::new(spec(net).unwrap(), state(net), Compare::Lpips).unwrap()
 }
 
 fn reference() -> HashMap<String, Tensor> {
@@ -146,7 +146,8 @@ fn alex_matches_the_package() {
     let loss = lpips("alex");
     parity("alex.64", "alex.64", [2, 3, 64, 64], &loss);
     parity("alex.51", "alex.51", [1, 3, 51, 45], &loss);
-    let plain = Perceptual::new(spec("alex").unwrap(), state("alex"), Compare::Plain, Some(&[1, 3]), false).unwrap();
+    let some = Settings { layers: Some(vec![1, 3]), ..Compare::Plain.into() };
+    let plain = Perceptual::new(spec("alex").unwrap(), state("alex"), some).unwrap();
     parity("alex.plain", "alex.51", [1, 3, 51, 45], &plain);
 }
 
@@ -156,7 +157,8 @@ fn squeeze_matches_the_package_with_its_options() {
     parity("squeeze.64", "squeeze.64", [2, 3, 64, 64], &loss);
     parity("squeeze.51", "squeeze.51", [1, 3, 51, 45], &loss);
     let of = |compare, unit_range| {
-        Perceptual::new(spec("squeeze").unwrap(), state("squeeze"), compare, None, unit_range).unwrap()
+        let settings = Settings { unit_range, ..Settings::from(compare) };
+        Perceptual::new(spec("squeeze").unwrap(), state("squeeze"), settings).unwrap()
     };
     parity("squeeze.baseline", "squeeze.51", [1, 3, 51, 45], &of(Compare::Unit, false));
     parity("squeeze.normalize", "squeeze.51", [1, 3, 51, 45], &of(Compare::Lpips, true));
@@ -164,7 +166,7 @@ fn squeeze_matches_the_package_with_its_options() {
 
 #[test]
 fn built_in_features_match_their_description() {
-    let of = |compare| Perceptual::new(spec("fashion28").unwrap(), state("fashion28"), compare, None, false).unwrap();
+    let of = |compare| Perceptual::new(spec("fashion28").unwrap(), state("fashion28"), compare).unwrap();
     let (plain, unit) = (of(Compare::Plain), of(Compare::Unit));
     for size in [[3, 1, 28, 28], [1, 1, 20, 12]] {
         let key = format!("fashion28.{}", size[2]);
@@ -196,7 +198,7 @@ fn smallest_sizes_are_the_package_s() {
 
 /// The smaller built-in network, for what does not depend on the trunk.
 fn fashion(compare: Compare) -> Perceptual {
-    Perceptual::new(spec("fashion28").unwrap(), state("fashion28"), compare, None, false).unwrap()
+    Perceptual::new(spec("fashion28").unwrap(), state("fashion28"), compare).unwrap()
 }
 
 #[test]
@@ -290,10 +292,11 @@ fn bad_input_is_refused() {
     let ints = Tensor::zeros((1, 1, 28, 28), DType::U32, &Device::Cpu).unwrap();
     assert_eq!(loss.eval(&ints, &ints, Reduction::Mean).unwrap_err().kind(), Kind::Type);
 
-    let make = |net: &str, change: &dyn Fn(&mut State), compare, layers: Option<&[usize]>| {
+    let make = |net: &str, change: &dyn Fn(&mut State), compare: Compare, layers: Option<&[usize]>| {
         let mut weights = state(net);
         change(&mut weights);
-        Perceptual::new(spec(net).unwrap(), weights, compare, layers, false).map(|_| ()).unwrap_err()
+        let settings = Settings { layers: layers.map(<[usize]>::to_vec), ..compare.into() };
+        Perceptual::new(spec(net).unwrap(), weights, settings).map(|_| ()).unwrap_err()
     };
     let name = "features.9.squeeze.weight";
     let e = make("squeeze", &|s| drop(s.remove(name)), Compare::Lpips, None);
@@ -315,6 +318,19 @@ fn scripts_make_perceptual_losses() {
     let path = dir.path().join("squeeze.safetensors");
     let weights: HashMap<String, Tensor> = state("squeeze").into_iter().collect();
     candle_core::safetensors::save(&weights, &path).unwrap();
+    // heads as the package stores them: twice its own give twice the distance
+    let shipped = candle_core::safetensors::load(
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("models/lpips-heads.safetensors"),
+        &Device::Cpu,
+    );
+    let twice = |(k, w): (String, Tensor)| {
+        let w = (w.reshape((1, w.elem_count(), 1, 1)).unwrap() * 2.0).unwrap();
+        Some((format!("{}.model.1.weight", k.strip_prefix("squeeze.")?), w))
+    };
+    let heads: HashMap<String, Tensor> = shipped.unwrap().into_iter().filter_map(twice).collect();
+    assert_eq!(heads.len(), 7);
+    let heads_path = dir.path().join("heads.safetensors");
+    candle_core::safetensors::save(&heads, &heads_path).unwrap();
     let mut e = rhai::Engine::new();
     e.register_type_with_name::<Tensor>("Tensor");
     e.register_fn("item", |x: &mut Tensor| flat(x)[0]);
@@ -323,15 +339,19 @@ fn scripts_make_perceptual_losses() {
     scope.push("x", image("p", [2, 1, 20, 20]));
     scope.push("y", image("q", [2, 1, 20, 20]));
     scope.push("path", path.to_str().unwrap().to_string());
+    scope.push("heads", heads_path.to_str().unwrap().to_string());
     let script = r#"
         let f = loss::lpips("squeeze", #{ trunk: path });
         let g = loss::lpips("squeeze", #{ trunk: path, lpips: false, normalize: true, reduction: "sum" });
         let h = loss::features("fashion28");
         let i = loss::features("fashion28", #{ layers: [2], unit: true });
-        [f, g, h, i].map(|f| f.call(x, y).item())
+        let j = loss::lpips("squeeze", #{ trunk: path, heads: heads });
+        [f, g, h, i, j].map(|f| f.call(x, y).item())
     "#;
     let values = e.eval_with_scope::<rhai::Array>(&mut scope, script).unwrap();
-    assert!(values.iter().all(|v| v.as_float().unwrap() > 0.0), "{values:?}");
+    let values: Vec<f64> = values.iter().map(|v| v.as_float().unwrap()).collect();
+    assert!(values.iter().all(|v| *v > 0.0), "{values:?}");
+    assert!((values[4] / values[0] - 2.0).abs() < 1e-6, "{values:?}");
     let mut says = |script: &str, want: &str| {
         let error = caught(script, e.eval_with_scope::<rhai::Dynamic>(&mut scope, script));
         assert!(error.to_string().contains(want), "{script}: {error}");
@@ -339,6 +359,7 @@ fn scripts_make_perceptual_losses() {
     says("loss::lpips(\"vg\")", "`vgg`");
     says("loss::lpips(\"fashion28\")", "no heads");
     says("loss::lpips(\"alex\", #{ trunk: path })", "features.0.weight");
+    says("loss::lpips(\"squeeze\", #{ trunk: path, heads: path })", "lin0.model.1.weight");
     says("loss::lpips(\"alex\", #{ trunk: \"nowhere.safetensors\" })", "nowhere.safetensors");
     says("loss::features(\"fashion28\", #{ layers: [9] })", "no layer 9");
     says("loss::features(\"fashion28\", #{ layer: [1] })", "layers");

@@ -31,6 +31,52 @@ pub enum Compare {
     Plain,
 }
 
+/// What a perceptual loss is made of, beside its network.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// How features are compared.
+    pub compare: Compare,
+    /// Which taps count, from 0; all where absent.
+    pub layers: Option<Vec<usize>>,
+    /// Images are in [0, 1] instead of [−1, 1] (the package's `normalize`).
+    pub unit_range: bool,
+    /// Linear heads as the `lpips` package stores them (`lin0.model.1.weight`, …); its own version 0.1 where absent.
+    pub heads: Option<State>,
+}
+
+impl From<Compare> for Settings {
+    /// All layers, images in [−1, 1], the package's heads.
+    fn from(compare: Compare) -> Self {
+        Settings { compare, layers: None, unit_range: false, heads: None }
+    }
+}
+
+/// The linear head of tap `k`, [channels].
+fn head(what: &str, spec: &Spec, given: Option<&State>, k: usize, channels: usize) -> Result<Vec<f32>> {
+    let name = format!("lin{k}.model.1.weight");
+    let weights = match given {
+        Some(heads) => heads.get(&name).cloned(),
+        None => candle_core::safetensors::load_buffer(HEADS, &Device::Cpu)?.remove(&format!("{}.lin{k}", spec.name)),
+    };
+    match weights {
+        Some(w) if w.elem_count() == channels && w.dtype().is_float() => {
+            Ok(w.flatten_all()?.to_dtype(DType::F32)?.to_vec1()?)
+        }
+        Some(w) => {
+            let m = format!("{what}: `{name}` has shape {:?}, expected [1, {channels}, 1, 1]", w.dims());
+            Err(Error::new(Kind::Format, m).shapes(&[w.dims()]).hint("these heads are of another network"))
+        }
+        None if given.is_some() => {
+            let e = Error::new(Kind::Format, format!("{what}: the heads have no `{name}`"));
+            Err(e.hint("the file must hold the `lpips` package's heads for this network"))
+        }
+        None => {
+            let e = Error::new(Kind::Name, format!("{what}: LPIPS has no heads for {}", spec.title));
+            Err(e.hint("use `loss::features`, or one of \"vgg\", \"alex\", \"squeeze\""))
+        }
+    }
+}
+
 /// A perceptual loss; cheap to clone. It remembers the features of targets that it has seen (up to 256 MiB).
 #[derive(Clone)]
 pub struct Perceptual(Rc<Inner>);
@@ -57,22 +103,15 @@ struct Net {
 impl Perceptual {
     /// A loss over the trunk `spec` with weights `state`.
     ///
-    /// `layers`: which taps count, from 0 (all where absent). `unit_range`: images are in [0, 1] instead of [−1, 1] (the
-    /// package's `normalize`). Errors: weights that are missing or do not fit, no such layer, no heads for the trunk.
-    pub fn new(
-        spec: &'static Spec,
-        state: State,
-        compare: Compare,
-        layers: Option<&[usize]>,
-        unit_range: bool,
-    ) -> Result<Perceptual> {
+    /// Errors: weights or heads that are missing or do not fit, no such layer, no heads for the trunk.
+    pub fn new(spec: &'static Spec, state: State, settings: impl Into<Settings>) -> Result<Perceptual> {
+        let Settings { compare, layers, unit_range, heads } = settings.into();
         let what = match compare {
-            Compare::Lpips => format!("loss::lpips(\"{}\")", spec.name),
-            Compare::Unit | Compare::Plain => format!("loss::features(\"{}\")", spec.name),
+            Compare::Lpips => format!("LPIPS over {}", spec.title),
+            Compare::Unit | Compare::Plain => format!("features of {}", spec.title),
         };
         let channels = spec.taps();
-        let all: Vec<usize> = (0..channels.len()).collect();
-        let layers = layers.unwrap_or(&all);
+        let layers = layers.unwrap_or_else(|| (0..channels.len()).collect());
         if let Some(odd) = layers.iter().find(|k| **k >= channels.len()) {
             let m = format!("{what}: there is no layer {odd} among the {} of {}", channels.len(), spec.title);
             return Err(Error::value(m).hint(format!("layers count from 0 to {}", channels.len() - 1)));
@@ -80,19 +119,12 @@ impl Perceptual {
         let Some(last) = layers.iter().max() else {
             return Err(Error::value(format!("{what}: no layers to compare")).hint("leave `layers` out to take all"));
         };
-        let heads = candle_core::safetensors::load_buffer(HEADS, &Device::Cpu)?;
         let measure = |k: usize| -> Result<Option<Measure>> {
             Ok(match (layers.contains(&k), compare) {
                 (false, _) => None,
                 (true, Compare::Unit) => Some(Measure::Unit),
                 (true, Compare::Plain) => Some(Measure::Plain),
-                (true, Compare::Lpips) => match heads.get(&format!("{}.lin{k}", spec.name)) {
-                    Some(w) => Some(Measure::Weighted(w.to_vec1()?)),
-                    None => {
-                        let e = Error::new(Kind::Name, format!("{what}: LPIPS has no heads for {}", spec.title));
-                        return Err(e.hint("use `loss::features`, or one of \"vgg\", \"alex\", \"squeeze\""));
-                    }
-                },
+                (true, Compare::Lpips) => Some(Measure::Weighted(head(&what, spec, heads.as_ref(), k, channels[k])?)),
             })
         };
         let measures = (0..=*last).map(measure).collect::<Result<_>>()?;

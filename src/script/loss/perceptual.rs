@@ -2,7 +2,7 @@
 use super::of_two;
 use crate::files::safetensors;
 use crate::loss::Reduction;
-use crate::loss::perceptual::{Compare, Perceptual};
+use crate::loss::perceptual::{Compare, Perceptual, Settings};
 use crate::nets::features::{Spec, State, spec};
 use crate::script::error::RhaiResult;
 use crate::script::method::cache_dir;
@@ -25,7 +25,7 @@ fn read_state(path: &Path) -> Result<State> {
 
 /// The file of a trunk's published weights in the cache folder, as safetensors.
 fn locate(spec: &Spec, published: &str) -> Result<PathBuf> {
-    let path = cache_dir()?.join(Path::new(published).with_extension("safetensors"));
+    let path = cache_dir()?.join("models").join(Path::new(published).with_extension("safetensors"));
     if path.is_file() {
         return Ok(path);
     }
@@ -43,7 +43,7 @@ fn state(spec: &Spec, path: Option<String>) -> Result<State> {
     }
 }
 
-fn layers(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
+fn read_layers(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
     let Some(a) = o.array("layers")? else { return Ok(None) };
     let index = |v: &rhai::Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok());
     match a.iter().map(index).collect::<Option<Vec<_>>>() {
@@ -57,17 +57,19 @@ fn make(name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
     let trunk = o.string("trunk")?;
     let unit_range = o.bool("normalize")?.unwrap_or(false);
     let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
-    let (compare, layers) = match name {
-        "lpips" if o.bool("lpips")?.unwrap_or(true) => (Compare::Lpips, None),
-        "lpips" => (Compare::Unit, None),
-        _ if o.bool("unit")?.unwrap_or(false) => (Compare::Unit, layers(&mut o)?),
-        _ => (Compare::Plain, layers(&mut o)?),
+    let (mut layers, mut heads) = (None, None);
+    let compare = if name == "lpips" {
+        heads = o.string("heads")?.map(|path| read_state(Path::new(&path))).transpose()?;
+        if o.bool("lpips")?.unwrap_or(true) { Compare::Lpips } else { Compare::Unit }
+    } else {
+        layers = read_layers(&mut o)?;
+        if o.bool("unit")?.unwrap_or(false) { Compare::Unit } else { Compare::Plain }
     };
     o.finish()?;
     let spec = spec(net)?;
-    let named = |e: Error| e.context(format!("loss::{name}(\"{net}\")"));
-    let state = state(spec, trunk.clone()).map_err(named)?;
-    let loss = Perceptual::new(spec, state, compare, layers.as_deref(), unit_range).map_err(|e| match &trunk {
+    let state = state(spec, trunk.clone()).map_err(|e| e.context(format!("loss::{name}(\"{net}\")")))?;
+    let loss = Perceptual::new(spec, state, Settings { compare, layers, unit_range, heads });
+    let loss = loss.map_err(|e| match &trunk {
         Some(path) => e.context(format!("`{path}`")),
         None => e,
     })?;
@@ -86,8 +88,8 @@ pub mod perceptual_api {
     }
     /// LPIPS (version 0.1) over "vgg", "alex" or "squeeze" as a function value `|x, target|` of images [B, C, H, W].
     ///
-    /// Options: `trunk` (a file with torchvision's weights), `lpips` (true; false: without the learned weights), `normalize`
-    /// (false; true: images are in [0, 1]), `reduction` ("mean", "sum", or "none": [B]). One channel counts as grey.
+    /// Options: `trunk` (a file with torchvision's weights), `heads` (a file with other heads), `lpips` (true; false: no heads),
+    /// `normalize` (false; true: images are in [0, 1]), `reduction` ("mean", "sum", or "none": [B]). One channel is grey.
     ///
     /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors", reduction: "none" }); f.call(x, target)`
     #[rhai_fn(name = "lpips", return_raw)]
