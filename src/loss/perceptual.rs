@@ -71,7 +71,7 @@ fn head(what: &str, spec: &Spec, given: Option<&State>, k: usize, channels: usiz
             Err(e.hint("the file must hold the `lpips` package's heads for this network"))
         }
         None => {
-            let e = Error::new(Kind::Name, format!("{what}: LPIPS has no heads for {}", spec.title));
+            let e = Error::new(Kind::Name, format!("{what}: there are no heads for {}", spec.title));
             Err(e.hint("use `loss::features`, or one of \"vgg\", \"alex\", \"squeeze\""))
         }
     }
@@ -83,7 +83,7 @@ pub struct Perceptual(Rc<Inner>);
 
 struct Inner {
     spec: &'static Spec,
-    what: String,
+    what: &'static str,
     state: State,
     unit_range: bool,
     /// One for each tap up to the last that counts; none where a tap does not.
@@ -107,8 +107,8 @@ impl Perceptual {
     pub fn new(spec: &'static Spec, state: State, settings: impl Into<Settings>) -> Result<Perceptual> {
         let Settings { compare, layers, unit_range, heads } = settings.into();
         let what = match compare {
-            Compare::Lpips => format!("LPIPS over {}", spec.title),
-            Compare::Unit | Compare::Plain => format!("features of {}", spec.title),
+            Compare::Lpips => "LPIPS",
+            Compare::Unit | Compare::Plain => "features",
         };
         let channels = spec.taps();
         let layers = layers.unwrap_or_else(|| (0..channels.len()).collect());
@@ -124,7 +124,7 @@ impl Perceptual {
                 (false, _) => None,
                 (true, Compare::Unit) => Some(Measure::Unit),
                 (true, Compare::Plain) => Some(Measure::Plain),
-                (true, Compare::Lpips) => Some(Measure::Weighted(head(&what, spec, heads.as_ref(), k, channels[k])?)),
+                (true, Compare::Lpips) => Some(Measure::Weighted(head(what, spec, heads.as_ref(), k, channels[k])?)),
             })
         };
         let measures = (0..=*last).map(measure).collect::<Result<_>>()?;
