@@ -244,7 +244,7 @@ fn values_of_equal_images_are_zero_and_records_end() {
         let v = variable(&x).unwrap();
         let d = loss.eval(&v, &v, Reduction::Sum).unwrap();
         assert_eq!(flat(&d), [0.0]);
-        let g = grad(&Quiet, &d, &[v.clone()]).unwrap();
+        let g = grad(&Quiet, &d, std::slice::from_ref(&v)).unwrap();
         assert!(flat(&g[0]).iter().all(|g| *g == 0.0));
         assert!(!no_grad(|| loss.eval(&v, &x, Reduction::Mean)).unwrap().track_op());
         // black images: features without length have no gradient of their own, rather than NaN
@@ -252,7 +252,7 @@ fn values_of_equal_images_are_zero_and_records_end() {
         for dtype in [DType::F32, DType::F64] {
             let y = image("q", [1, 1, 8, 8]).to_dtype(dtype).unwrap();
             let d = loss.eval(&dark.to_dtype(dtype).unwrap(), &y, Reduction::Mean).unwrap();
-            let g = grad(&Quiet, &d, &[dark.clone()]).unwrap();
+            let g = grad(&Quiet, &d, std::slice::from_ref(&dark)).unwrap();
             assert!(flat(&g[0]).iter().all(|g| g.is_finite()));
         }
     }
