@@ -1,6 +1,8 @@
 //! Perceptual losses against the `lpips` package (fixtures by tests/fixtures/make_lpips.py), their kernels, and bad input.
 #[path = "common/caught.rs"]
 mod caught;
+#[path = "common/process.rs"]
+mod process;
 use candle_core::{DType, Device, Tensor, Var};
 use caught::caught;
 use ld3sh::Kind;
@@ -365,6 +367,20 @@ fn scripts_make_perceptual_losses() {
     says("loss::features(\"fashion28\", #{ layer: [1] })", "layers");
     says("loss::features(\"fashion28\", #{ layers: [-1] })", "integers");
     says("loss::features(\"fashion28\").call(x, 3)", "argument 2");
+}
+
+#[test]
+fn published_weights_are_found_by_name() {
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    for (net, file) in
+        [("vgg", "vgg16-397923af.pth"), ("alex", "alexnet-owt-7be5be79.pth"), ("squeeze", "squeezenet1_1-b8a52dc0.pth")]
+    {
+        let script = format!("loss::lpips(\"{net}\")");
+        let run =
+            process::ld3sh(dir.path(), cache.path()).env("LD3SH_OFFLINE", "1").args(["-e", &script]).output().unwrap();
+        let error = process::err(&run);
+        assert!(run.status.code() == Some(1) && error.contains(file) && error.contains("LD3SH_OFFLINE"), "{error}");
+    }
 }
 
 /// Max pooling by PyTorch's words: the first of the largest values in each window, row by row.

@@ -14,7 +14,12 @@ pub struct Tool {
 }
 
 /// All commands, in the order in which `--help` lists them.
-pub const TOOLS: &[Tool] = &[];
+pub const TOOLS: &[Tool] = &[Tool {
+    name: "models",
+    usage: "[get|path|check] [NAME…]",
+    summary: "list published networks, fetch them, check them",
+    run: super::models::run,
+}];
 
 /// The lines about the commands in `ld3sh --help`.
 pub fn help() -> String {

@@ -1,16 +1,17 @@
 //! Rhai functions for perceptual losses, and where their networks' weights are found.
 use super::of_two;
 use crate::files::safetensors;
+use crate::host::Host;
 use crate::loss::Reduction;
 use crate::loss::perceptual::{Compare, Perceptual, Settings};
 use crate::nets::features::{Spec, State, spec};
 use crate::script::error::RhaiResult;
-use crate::script::method::cache_dir;
+use crate::script::host::ScriptHost;
 use crate::script::options::Options;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, zoo};
 use rhai::plugin::*;
 use rhai::{FnPtr, Map};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The tensors of a state dict.
 fn read_state(path: &Path) -> Result<State> {
@@ -23,22 +24,11 @@ fn read_state(path: &Path) -> Result<State> {
     Ok(read.tensors.into_iter().collect())
 }
 
-/// The file of a trunk's published weights in the cache folder, as safetensors.
-fn locate(spec: &Spec, published: &str) -> Result<PathBuf> {
-    let path = cache_dir()?.join("models").join(Path::new(published).with_extension("safetensors"));
-    if path.is_file() {
-        return Ok(path);
-    }
-    let m = format!("the weights of {} are not there: `{}` is missing", spec.title, path.display());
-    Err(Error::new(Kind::Io, m).hint(format!(
-        "fetch https://download.pytorch.org/models/{published}, save its state dict as safetensors there, or name a file: `trunk: \"path.safetensors\"`"
-    )))
-}
-
-fn state(spec: &Spec, path: Option<String>) -> Result<State> {
+/// A trunk's weights: from `path`, the published file, or the binary.
+fn state(spec: &Spec, path: Option<&str>, host: &dyn Host) -> Result<State> {
     match (path, spec.file) {
-        (Some(path), _) => read_state(Path::new(&path)),
-        (None, Some(published)) => read_state(&locate(spec, published)?),
+        (Some(path), _) => read_state(Path::new(path)),
+        (None, Some(published)) => read_state(&zoo::locate(published, host)?),
         (None, None) => Ok(spec.builtin()?.unwrap_or_default()),
     }
 }
@@ -52,7 +42,7 @@ fn read_layers(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
     }
 }
 
-fn make(name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
+fn make(ctx: &NativeCallContext, name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
     let mut o = Options::new(&format!("loss::{name}"), map);
     let trunk = o.string("trunk")?;
     let unit_range = o.bool("normalize")?.unwrap_or(false);
@@ -67,7 +57,8 @@ fn make(name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
     };
     o.finish()?;
     let spec = spec(net)?;
-    let state = state(spec, trunk.clone()).map_err(|e| e.context(format!("loss::{name}(\"{net}\")")))?;
+    let state = state(spec, trunk.as_deref(), &ScriptHost::new(ctx))
+        .map_err(|e| e.context(format!("loss::{name}(\"{net}\")")))?;
     let loss = Perceptual::new(spec, state, Settings { compare, layers, unit_range, heads });
     let loss = loss.map_err(|e| match &trunk {
         Some(path) => e.context(format!("`{path}`")),
@@ -83,8 +74,8 @@ pub mod perceptual_api {
     ///
     /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors" }); f.call(x, target)`
     #[rhai_fn(return_raw)]
-    pub fn lpips(net: &str) -> RhaiResult<FnPtr> {
-        make("lpips", net, Map::new())
+    pub fn lpips(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
+        make(&ctx, "lpips", net, Map::new())
     }
     /// LPIPS (version 0.1) over "vgg", "alex" or "squeeze" as a function value `|x, target|` of images [B, C, H, W].
     ///
@@ -93,16 +84,16 @@ pub mod perceptual_api {
     ///
     /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors", reduction: "none" }); f.call(x, target)`
     #[rhai_fn(name = "lpips", return_raw)]
-    pub fn lpips_with(net: &str, options: Map) -> RhaiResult<FnPtr> {
-        make("lpips", net, options)
+    pub fn lpips_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
+        make(&ctx, "lpips", net, options)
     }
     /// The mean squared difference of a network's features ("fashion28", built in; "vgg", "alex", "squeeze"), as a function
     /// value `|x, target|` of images [B, C, H, W] in [−1, 1].
     ///
     /// Example: `let f = loss::features("fashion28"); f.call(x, target)`
     #[rhai_fn(return_raw)]
-    pub fn features(net: &str) -> RhaiResult<FnPtr> {
-        make("features", net, Map::new())
+    pub fn features(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
+        make(&ctx, "features", net, Map::new())
     }
     /// A distance of features as a function value `|x, target|`: the sum over layers of the mean squared difference.
     ///
@@ -111,7 +102,7 @@ pub mod perceptual_api {
     ///
     /// Example: `loss::features("fashion28", #{ layers: [1, 2], reduction: "none" })`
     #[rhai_fn(name = "features", return_raw)]
-    pub fn features_with(net: &str, options: Map) -> RhaiResult<FnPtr> {
-        make("features", net, options)
+    pub fn features_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
+        make(&ctx, "features", net, options)
     }
 }
