@@ -1,4 +1,8 @@
 //! Losses: differentiable, over tensors of one shape, with a choice of reduction.
+mod kept;
+mod measure;
+pub mod perceptual;
+
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 
@@ -101,16 +105,20 @@ impl Loss {
                 (s / root)?
             }
         };
-        match reduction {
-            Reduction::Mean => Ok(each.mean_all()?),
-            Reduction::Sum => Ok(each.sum_all()?),
-            Reduction::None => per_sample(self.name(), &each),
-        }
+        reduce(self.name(), &each, reduction)
     }
 }
 
-/// x − target after checking that both are floating-point tensors of one shape with at least one element.
-pub(crate) fn difference(what: &str, x: &Tensor, target: &Tensor) -> Result<Tensor> {
+fn reduce(what: &str, each: &Tensor, reduction: Reduction) -> Result<Tensor> {
+    match reduction {
+        Reduction::Mean => Ok(each.mean_all()?),
+        Reduction::Sum => Ok(each.sum_all()?),
+        Reduction::None => per_sample(what, each),
+    }
+}
+
+/// Fails unless both are floating-point tensors of one shape with at least one element.
+fn check_pair(what: &str, x: &Tensor, target: &Tensor) -> Result<()> {
     if x.dims() != target.dims() {
         let m = format!("{what}: the shapes differ: {:?} and {:?}", x.dims(), target.dims());
         return Err(Error::shape(m, &[x.dims(), target.dims()]).hint("losses do not broadcast"));
@@ -124,6 +132,12 @@ pub(crate) fn difference(what: &str, x: &Tensor, target: &Tensor) -> Result<Tens
     if x.elem_count() == 0 {
         return Err(Error::shape(format!("{what}: the tensors are empty ({:?})", x.dims()), &[x.dims()]));
     }
+    Ok(())
+}
+
+/// x − target after checking that both are floating-point tensors of one shape with at least one element.
+pub(crate) fn difference(what: &str, x: &Tensor, target: &Tensor) -> Result<Tensor> {
+    check_pair(what, x, target)?;
     let target = if target.dtype() == x.dtype() { target.clone() } else { target.to_dtype(x.dtype())? };
     Ok((x - target)?)
 }

@@ -93,10 +93,18 @@ impl Tape {
         Value { data: Buffer::of(data), dims, node: None }
     }
     /// The gradients of ⟨cot, out⟩ with respect to `wanted`; consumes the tape, freeing as it goes.
-    pub fn pull(mut self, out: &Value, cot: Vec<f32>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
+    pub fn pull(self, out: &Value, cot: Vec<f32>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
+        self.pull_all(vec![(out, cot)], wanted)
+    }
+    /// The gradients of Σ ⟨cot_k, out_k⟩ with respect to `wanted`; consumes the tape, freeing as it goes.
+    pub fn pull_all(mut self, outs: Vec<(&Value, Vec<f32>)>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
         let mut grads: Vec<Option<Vec<f32>>> = vec![None; self.nodes];
-        if let Some(n) = out.node {
-            grads[n] = Some(cot);
+        for (out, cot) in outs {
+            match out.node.map(|n| &mut grads[n]) {
+                Some(Some(sum)) => super::kernels::accumulate(sum, &cot),
+                Some(slot) => *slot = Some(cot),
+                None => {}
+            }
         }
         while let Some(step) = self.steps.pop() {
             let Some(cot) = grads[step.node].take() else { continue };

@@ -4,10 +4,13 @@
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
 mod attention;
 mod conv;
+mod conv2d;
 mod embedding;
+mod maxpool;
 mod norm;
 mod pointwise;
 pub(crate) mod pool;
+mod relu;
 mod resample;
 pub mod simd;
 mod winograd;
@@ -15,10 +18,13 @@ mod within;
 
 pub use attention::Attention;
 pub use conv::{Conv3x3, Linear};
+pub use conv2d::Conv2d;
 pub use embedding::Waves;
+pub use maxpool::MaxPool;
 pub use norm::{GroupNorm, Modulation};
 pub(crate) use pointwise::accumulate;
 pub use pointwise::{AddScale, Concat, Down2, Silu, Up2};
+pub use relu::{Channels, Relu};
 pub use resample::{Pad, Resample};
 pub use winograd::Winograd;
 pub use within::Within;

@@ -1,4 +1,6 @@
 //! Rhai functions for losses and metrics: modules `loss` and `metric`.
+mod perceptual;
+
 use super::error::RhaiResult;
 use super::options::Options;
 use crate::loss::{Loss, Reduction};
@@ -9,7 +11,9 @@ use rhai::{Dynamic, Engine, FLOAT, FnPtr, Map};
 
 /// Adds this area's functions to `engine`.
 pub fn register(engine: &mut Engine) {
-    engine.register_static_module("loss", rhai::exported_module!(loss_api).into());
+    let mut loss = rhai::exported_module!(loss_api);
+    loss.combine(rhai::exported_module!(perceptual::perceptual_api));
+    engine.register_static_module("loss", loss.into());
     engine.register_static_module("metric", rhai::exported_module!(metric_api).into());
 }
 
@@ -31,18 +35,23 @@ fn eval(name: &str, x: Tensor, target: Tensor, map: Map) -> RhaiResult<Tensor> {
 
 fn function(name: &str, map: Map) -> RhaiResult<FnPtr> {
     let (loss, reduction) = read(Loss::of(name, None)?.name(), map)?;
+    of_two(loss.name(), move |x, target| loss.eval(x, target, reduction))
+}
+
+/// A function value of two tensors.
+fn of_two(name: &'static str, f: impl Fn(&Tensor, &Tensor) -> crate::Result<Tensor> + 'static) -> RhaiResult<FnPtr> {
     // `from_fn` is marked deprecated by rhai only to say that its signature may change
     #[allow(deprecated)]
     FnPtr::from_fn(name, move |_, args| {
         let tensor = |i: usize| -> crate::Result<Tensor> {
             let wrong = |came: &str| {
-                let m = format!("{}: takes two tensors, (x, target), but argument {} is {came}", loss.name(), i + 1);
+                let m = format!("{name}: takes two tensors, (x, target), but argument {} is {came}", i + 1);
                 Error::new(Kind::Type, m)
             };
             let arg = args.get(i).ok_or_else(|| wrong("missing"))?;
             arg.read_lock::<Tensor>().map(|t| t.clone()).ok_or_else(|| wrong(arg.type_name()))
         };
-        Ok(Dynamic::from(loss.eval(&tensor(0)?, &tensor(1)?, reduction)?))
+        Ok(Dynamic::from(f(&tensor(0)?, &tensor(1)?)?))
     })
 }
 

@@ -1,0 +1,181 @@
+//! The trunks as data: what torchvision's `features` do up to the last layer that LPIPS looks at, and the small built-in one.
+use crate::nets::kernels::MaxPool;
+
+/// One step of a trunk. Every convolution is followed by a ReLU.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Layer {
+    /// Name, output channels, window, stride, padding.
+    Conv(&'static str, usize, usize, usize, usize),
+    /// Window, stride, and whether windows may reach over the edge.
+    MaxPool(usize, usize, bool),
+    /// The mean of 2×2 pixels.
+    MeanPool,
+    /// SqueezeNet's module: name, channels of the 1×1 convolution in front, channels of each of the two behind it.
+    Fire(&'static str, usize, usize),
+    /// The values here are features.
+    Tap,
+}
+use Layer::{Conv, Fire, MaxPool as Max, MeanPool, Tap};
+
+/// A feature network: its layers and what it expects.
+#[derive(Debug)]
+pub struct Spec {
+    /// The name that scripts use.
+    pub name: &'static str,
+    /// The name in errors.
+    pub title: &'static str,
+    /// The published file of its weights; none where they are compiled in.
+    pub file: Option<&'static str>,
+    /// Colour channels of its input.
+    pub channels: usize,
+    /// Height and width must be multiples of it.
+    pub multiple: usize,
+    /// LPIPS's ScalingLayer, (shift, scale) of each channel for inputs in [−1, 1]: (x − shift) / scale.
+    pub(super) scaling: &'static [(f32, f32)],
+    pub(super) layers: &'static [Layer],
+}
+
+/// In f32, as the reference keeps them.
+const IMAGENET: &[(f32, f32)] = &[(-0.030, 0.458), (-0.088, 0.448), (-0.188, 0.450)];
+
+/// Every trunk. The first three are LPIPS's.
+pub static SPECS: [Spec; 4] = [
+    Spec {
+        name: "vgg",
+        title: "VGG16",
+        file: Some("vgg16-397923af.pth"),
+        channels: 3,
+        multiple: 1,
+        scaling: IMAGENET,
+        layers: &[
+            Conv("features.0", 64, 3, 1, 1),
+            Conv("features.2", 64, 3, 1, 1),
+            Tap,
+            Max(2, 2, false),
+            Conv("features.5", 128, 3, 1, 1),
+            Conv("features.7", 128, 3, 1, 1),
+            Tap,
+            Max(2, 2, false),
+            Conv("features.10", 256, 3, 1, 1),
+            Conv("features.12", 256, 3, 1, 1),
+            Conv("features.14", 256, 3, 1, 1),
+            Tap,
+            Max(2, 2, false),
+            Conv("features.17", 512, 3, 1, 1),
+            Conv("features.19", 512, 3, 1, 1),
+            Conv("features.21", 512, 3, 1, 1),
+            Tap,
+            Max(2, 2, false),
+            Conv("features.24", 512, 3, 1, 1),
+            Conv("features.26", 512, 3, 1, 1),
+            Conv("features.28", 512, 3, 1, 1),
+            Tap,
+        ],
+    },
+    Spec {
+        name: "alex",
+        title: "AlexNet",
+        file: Some("alexnet-owt-7be5be79.pth"),
+        channels: 3,
+        multiple: 1,
+        scaling: IMAGENET,
+        layers: &[
+            Conv("features.0", 64, 11, 4, 2),
+            Tap,
+            Max(3, 2, false),
+            Conv("features.3", 192, 5, 1, 2),
+            Tap,
+            Max(3, 2, false),
+            Conv("features.6", 384, 3, 1, 1),
+            Tap,
+            Conv("features.8", 256, 3, 1, 1),
+            Tap,
+            Conv("features.10", 256, 3, 1, 1),
+            Tap,
+        ],
+    },
+    Spec {
+        name: "squeeze",
+        title: "SqueezeNet 1.1",
+        file: Some("squeezenet1_1-b8a52dc0.pth"),
+        channels: 3,
+        multiple: 1,
+        scaling: IMAGENET,
+        layers: &[
+            Conv("features.0", 64, 3, 2, 0),
+            Tap,
+            Max(3, 2, true),
+            Fire("features.3", 16, 64),
+            Fire("features.4", 16, 64),
+            Tap,
+            Max(3, 2, true),
+            Fire("features.6", 32, 128),
+            Fire("features.7", 32, 128),
+            Tap,
+            Max(3, 2, true),
+            Fire("features.9", 48, 192),
+            Tap,
+            Fire("features.10", 48, 192),
+            Tap,
+            Fire("features.11", 64, 256),
+            Tap,
+            Fire("features.12", 64, 256),
+            Tap,
+        ],
+    },
+    Spec {
+        name: "fashion28",
+        title: "the built-in feature network",
+        file: None,
+        channels: 1,
+        multiple: 4,
+        scaling: &[(0.0, 1.0)],
+        layers: &[
+            Conv("conv.0", 32, 3, 1, 1),
+            Conv("conv.1", 32, 3, 1, 1),
+            Tap,
+            MeanPool,
+            Conv("conv.2", 64, 3, 1, 1),
+            Conv("conv.3", 64, 3, 1, 1),
+            Tap,
+            MeanPool,
+            Conv("conv.4", 128, 3, 1, 1),
+            Conv("conv.5", 128, 3, 1, 1),
+            Tap,
+        ],
+    },
+];
+
+impl Layer {
+    /// The height (or width) of its result for `n` pixels; none where it cannot be applied.
+    fn size(&self, n: usize) -> Option<usize> {
+        let n = match *self {
+            Conv(_, _, window, stride, padding) => (n + 2 * padding).checked_sub(window)? / stride + 1,
+            Max(window, stride, ceil) => MaxPool { window, stride, ceil }.windows(n),
+            MeanPool => n / 2,
+            Fire(..) | Tap => n,
+        };
+        (n > 0).then_some(n)
+    }
+}
+
+impl Spec {
+    /// The smallest height and width that every layer can be applied to.
+    pub fn minimum(&self) -> usize {
+        let fits = |n: usize| self.layers.iter().try_fold(n, |n, layer| layer.size(n)).is_some();
+        (1..=64).map(|k| k * self.multiple).find(|n| fits(*n)).unwrap_or(64 * self.multiple)
+    }
+    /// Channels of each tap.
+    pub fn taps(&self) -> Vec<usize> {
+        let (mut now, mut taps) = (self.channels, vec![]);
+        for layer in self.layers {
+            match *layer {
+                Conv(_, cout, ..) => now = cout,
+                Fire(_, _, each) => now = 2 * each,
+                Tap => taps.push(now),
+                Max(..) | MeanPool => {}
+            }
+        }
+        taps
+    }
+}

@@ -1,0 +1,104 @@
+//! Rhai functions for perceptual losses, and where their networks' weights are found.
+use super::of_two;
+use crate::files::checkpoint;
+use crate::host::Host;
+use crate::loss::Reduction;
+use crate::loss::perceptual::{Compare, Perceptual, Settings};
+use crate::nets::features::{Spec, State, spec};
+use crate::script::error::RhaiResult;
+use crate::script::host::ScriptHost;
+use crate::script::options::Options;
+use crate::{Error, Result, zoo};
+use rhai::plugin::*;
+use rhai::{FnPtr, Map};
+use std::path::Path;
+
+/// The tensors of a state dict that `wanted` names; the others (a classifier's) stay on disk.
+fn read_state(path: &Path, wanted: impl Fn(&str) -> bool) -> Result<State> {
+    let file = checkpoint::open(path)?;
+    file.tensors().keys().filter(|name| wanted(name)).map(|name| Ok((name.clone(), file.tensor(name)?))).collect()
+}
+
+/// A trunk's weights: from `path`, the published file, or the binary.
+fn state(spec: &Spec, path: Option<&str>, host: &dyn Host) -> Result<State> {
+    let read = |path: &Path| read_state(path, |name| spec.uses(name));
+    match (path, spec.file) {
+        (Some(path), _) => read(Path::new(path)),
+        (None, Some(published)) => read(&zoo::locate(published, host)?),
+        (None, None) => Ok(spec.builtin()?.unwrap_or_default()),
+    }
+}
+
+fn read_layers(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
+    let Some(a) = o.array("layers")? else { return Ok(None) };
+    let index = |v: &rhai::Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok());
+    match a.iter().map(index).collect::<Option<Vec<_>>>() {
+        Some(v) => Ok(Some(v)),
+        None => Err(Error::value("loss::features: `layers` must be an array of integers from 0 on").into()),
+    }
+}
+
+fn make(ctx: &NativeCallContext, name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
+    let mut o = Options::new(&format!("loss::{name}"), map);
+    let trunk = o.string("trunk")?;
+    let unit_range = o.bool("normalize")?.unwrap_or(false);
+    let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
+    let (mut layers, mut heads) = (None, None);
+    let compare = if name == "lpips" {
+        heads = o.string("heads")?.map(|path| read_state(Path::new(&path), |_| true)).transpose()?;
+        if o.bool("lpips")?.unwrap_or(true) { Compare::Lpips } else { Compare::Unit }
+    } else {
+        layers = read_layers(&mut o)?;
+        if o.bool("unit")?.unwrap_or(false) { Compare::Unit } else { Compare::Plain }
+    };
+    o.finish()?;
+    let spec = spec(net)?;
+    let state = state(spec, trunk.as_deref(), &ScriptHost::new(ctx))
+        .map_err(|e| e.context(format!("loss::{name}(\"{net}\")")))?;
+    let loss = Perceptual::new(spec, state, Settings { compare, layers, unit_range, heads });
+    let loss = loss.map_err(|e| match &trunk {
+        Some(path) => e.context(format!("`{path}`")),
+        None => e,
+    })?;
+    of_two(name, move |x, target| loss.eval(x, target, reduction))
+}
+
+/// Losses that look at images through a network.
+#[export_module]
+pub mod perceptual_api {
+    /// LPIPS over "vgg", "alex" or "squeeze" as a function value `|x, target|`: the mean over the batch, images in [−1, 1].
+    ///
+    /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors" }); f.call(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn lpips(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
+        make(&ctx, "lpips", net, Map::new())
+    }
+    /// LPIPS (version 0.1) over "vgg", "alex" or "squeeze" as a function value `|x, target|` of images [B, C, H, W].
+    ///
+    /// Options: `trunk` (a file with torchvision's weights), `heads` (a file with other heads), `lpips` (true; false: no heads),
+    /// `normalize` (false; true: images are in [0, 1]), `reduction` ("mean", "sum", or "none": [B]). One channel is grey.
+    ///
+    /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors", reduction: "none" }); f.call(x, target)`
+    #[rhai_fn(name = "lpips", return_raw)]
+    pub fn lpips_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
+        make(&ctx, "lpips", net, options)
+    }
+    /// The mean squared difference of a network's features ("fashion28", built in; "vgg", "alex", "squeeze"), as a function
+    /// value `|x, target|` of images [B, C, H, W] in [−1, 1].
+    ///
+    /// Example: `let f = loss::features("fashion28"); f.call(x, target)`
+    #[rhai_fn(return_raw)]
+    pub fn features(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
+        make(&ctx, "features", net, Map::new())
+    }
+    /// A distance of features as a function value `|x, target|`: the sum over layers of the mean squared difference.
+    ///
+    /// Options: `layers` (which, from 0; all), `unit` (false; true: features of unit length over channels, summed over
+    /// channels), `trunk`, `normalize`, `reduction` as for `lpips`.
+    ///
+    /// Example: `loss::features("fashion28", #{ layers: [1, 2], reduction: "none" })`
+    #[rhai_fn(name = "features", return_raw)]
+    pub fn features_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
+        make(&ctx, "features", net, options)
+    }
+}
