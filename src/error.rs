@@ -106,6 +106,9 @@ impl Error {
         self.source.take()
     }
 
+    /// The message of [`Error::cancelled`].
+    pub const CANCELLED: &'static str = "stopped by Ctrl-C";
+
     /// Shapes that do not fit.
     pub fn shape(message: impl Into<String>, shapes: &[&[usize]]) -> Self {
         Error::new(Kind::Shape, message).shapes(shapes)
@@ -130,7 +133,7 @@ impl Error {
     }
     /// Stopped by Ctrl-C.
     pub fn cancelled() -> Self {
-        Error::new(Kind::Cancelled, "stopped by Ctrl-C")
+        Error::new(Kind::Cancelled, Error::CANCELLED)
     }
 }
 

@@ -2,7 +2,7 @@
 use super::context::SharedRun;
 use super::error::Caught;
 use super::modules::Resolver;
-use super::{bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor};
+use super::{bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, tensor};
 use rhai::packages::Package;
 use rhai::{Array, Dynamic, Engine, OptimizationLevel};
 use std::io::Write;
@@ -22,7 +22,7 @@ pub fn new(run: &SharedRun) -> Engine {
     engine.set_optimization_level(OptimizationLevel::None);
     engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
-    engine.on_progress(|_| crate::host::cancel_requested().then_some(Dynamic::UNIT));
+    engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::from(closures::Stopped::default())));
     engine.on_print(print_line);
     engine.on_debug(|text, source, at| {
         let text = match source {
@@ -34,6 +34,7 @@ pub fn new(run: &SharedRun) -> Engine {
     numbers::register(&mut engine);
     caught(&mut engine);
     closures::register(&mut engine);
+    profile::register(&mut engine);
     context::register(&mut engine, run);
     for area in [
         tensor::register,

@@ -15,6 +15,8 @@ pub mod noise;
 pub mod numbers;
 pub mod optim;
 pub mod options;
+pub mod panics;
 pub mod params;
 pub mod plan;
+pub mod profile;
 pub mod tensor;

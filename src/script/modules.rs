@@ -124,7 +124,7 @@ impl Resolver {
             let mut run = self.run.borrow_mut();
             run.sources.insert(origin.clone(), found.text.clone());
         }
-        let env = Environment::default();
+        let env = Environment::with_variables();
         let ast = compile(engine, origin, &found.text)
             .map_err(|e| EvalAltResult::ErrorInModule(origin.clone(), e.into(), Position::NONE))?;
         let ast = bind(engine, &ast, &env);

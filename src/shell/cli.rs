@@ -1,9 +1,9 @@
 //! The command line: what to run, with which settings, and the exit code.
-use super::session::{Failure, Outcome, Session, Settings, quiet_panics};
+use super::session::{Failure, Outcome, Session, Settings};
 use super::{check, repl, report, tools};
 use crate::files::bulk::Shard;
 use crate::script::engine::{STACK, print_line, report_line};
-use crate::script::{context, host, modules, params};
+use crate::script::{context, host, modules, panics, params};
 use crate::tensor::device;
 use crate::{Error, Result};
 use clap::Parser;
@@ -88,7 +88,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    quiet_panics();
+    panics::quiet();
     // without a handler Ctrl-C ends the process, which is no worse than failing here
     let _ = ctrlc::set_handler(|| {
         if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {
@@ -250,7 +250,8 @@ fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 
 
 /// Parses, then checks, explains or runs.
 fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only: bool) -> u8 {
-    let ast = match session.parse(name, text) {
+    let parsed = if check_only { session.parse_only(name, text) } else { session.parse(name, text) };
+    let ast = match parsed {
         Ok(a) => a,
         Err(f) => return failed(f, session),
     };

@@ -2,6 +2,7 @@
 use super::names::Names;
 use super::session::{Failure, Session};
 use crate::error::nearest;
+use crate::script::closures::Stopped;
 use crate::script::error::Caught;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use rhai::{EvalAltResult, ParseErrorType, Position};
@@ -26,8 +27,8 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
     loop {
         match *error {
             EvalAltResult::ErrorInFunctionCall(name, callee, inner, at) => {
-                let text = if name.contains('$') { "this closure".into() } else { format!("`{name}`") };
-                frames.push(Frame { source: source.clone(), at, text: format!("in {text}, called here") });
+                let text = format!("in {}, called here", function(&name));
+                frames.push(Frame { source: source.clone(), at, text });
                 if !callee.is_empty() {
                     source = callee;
                 }
@@ -41,12 +42,27 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
             _ => break,
         }
     }
-    let at = error.take_position();
+    let mut at = error.take_position();
+    if let EvalAltResult::ErrorTerminated(token, _) = &*error
+        && let Some(stopped) = token.read_lock::<Stopped>()
+    {
+        // Rhai keeps the place of the outermost call; the calls inside it say where they were
+        for p in stopped.places.iter().rev() {
+            let text = format!("in {}, called here", function(&p.function));
+            frames.push(Frame { source: std::mem::replace(&mut source, p.source.clone()), at, text });
+            at = p.at;
+        }
+    }
     let told = describe(&error, session, !frames.is_empty());
     frames.retain(|f| !f.at.is_none() && (f.at != at || f.source != source));
     frames.reverse();
     let run = session.run().borrow();
     draw(&told, &Frame { source, at, text: told.label.clone() }, &frames, &run.sources, color)
+}
+
+/// How a report names a function.
+fn function(name: &str) -> String {
+    if name.contains('$') { "this closure".into() } else { format!("`{name}`") }
 }
 
 /// Renders an error that has no place in a script (a bad `--set`).
@@ -99,7 +115,10 @@ fn describe(error: &EvalAltResult, session: &Session, in_function: bool) -> Told
         E::ErrorVariableNotFound(name, _) => unknown_variable(name, session, in_function),
         E::ErrorFunctionNotFound(signature, _) => unknown_function(signature, session),
         E::ErrorModuleNotFound(name, _) => unknown_module(name, session),
-        E::ErrorTerminated(..) => told("stopped by Ctrl-C").label("was running here"),
+        E::ErrorTerminated(token, _) => {
+            let what = token.read_lock::<Stopped>().map(|s| s.what.clone()).filter(|w| !w.is_empty());
+            told("stopped by Ctrl-C").label(what.map_or("was running here".into(), |w| format!("was in {w}")))
+        }
         E::ErrorStackOverflow(_) => told("calls are nested too deeply").help("does the recursion end?"),
         E::ErrorDataRace(what, _) => told(format!("{what} is in use by the call that runs this closure"))
             .help("copy it before the closure captures it: `let copy = x;`"),

@@ -1,23 +1,17 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
 use crate::host;
-use crate::script::closures::{Environment, bind};
+use crate::script::closures::{Environment, assigned, bind, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::params::{self, Param};
-use crate::script::{engine, modules};
+use crate::script::{engine, modules, panics};
 use crate::{Error, Result};
 use rhai::{
-    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ParseErrorType, Position,
-    Scope, StmtBlock,
+    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Position, Scope, StmtBlock,
 };
-use std::any::Any;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Mutex;
-
-/// The place of the latest panic, for the error that it becomes.
-static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// How a piece of code ended well.
 pub enum Outcome {
@@ -78,7 +72,7 @@ impl Session {
             scope: Scope::new(),
             global,
             functions: AST::empty(),
-            env: Environment::default(),
+            env: Environment::with_variables(),
             pieces: 0,
         }
     }
@@ -104,23 +98,33 @@ impl Session {
     /// # Errors
     /// Whatever the parser reports, with its place.
     pub fn parse(&mut self, name: &str, text: &str) -> std::result::Result<AST, Failure> {
+        let ast = self.parse_only(name, text)?;
+        match self.unknown_variables(&ast).into_iter().next() {
+            Some(f) => Err(f),
+            None => Ok(ast),
+        }
+    }
+
+    /// Parses a script, whatever variables it uses.
+    ///
+    /// # Errors
+    /// Whatever the parser reports, with its place.
+    pub fn parse_only(&mut self, name: &str, text: &str) -> std::result::Result<AST, Failure> {
         self.run.borrow_mut().sources.insert(name.to_string(), text.to_string());
-        self.engine.set_strict_variables(true);
-        let strict = modules::compile(&self.engine, name, text);
-        self.engine.set_strict_variables(false);
-        let ast = match strict {
-            // the parser does not know functions that are defined further down as values
-            Err(e) if matches!(*e.0, ParseErrorType::VariableUndefined(_)) => {
-                match (&*e.0, modules::compile(&self.engine, name, text)) {
-                    (ParseErrorType::VariableUndefined(v), Ok(ast)) if ast.iter_functions().any(|f| f.name == v) => {
-                        Ok(ast)
-                    }
-                    _ => Err(e),
-                }
-            }
-            other => other,
-        };
-        ast.map_err(|e| Failure { error: e.into(), source: name.to_string() })
+        modules::compile(&self.engine, name, text)
+            .map_err(|e| Failure { error: e.into(), source: name.to_string() })
+    }
+
+    /// An error for each variable that a script reads and nothing declares.
+    pub fn unknown_variables(&self, ast: &AST) -> Vec<Failure> {
+        let source = ast.source().unwrap_or_default();
+        unknown_variables(ast, |name| self.scope.contains(name))
+            .into_iter()
+            .map(|(name, at)| Failure {
+                error: EvalAltResult::ErrorVariableNotFound(name, at).into(),
+                source: source.into(),
+            })
+            .collect()
     }
 
     /// The parameters that a parsed script declares.
@@ -179,6 +183,7 @@ impl Session {
         self.env.set_functions(self.functions.shared_lib().clone());
         self.global.lib = std::iter::once(self.functions.shared_lib().clone()).collect();
         self.global.source = Some(source.as_str().into());
+        self.env.record_scope(&mut self.scope, &assigned(ast));
         let block = Expr::Stmt(Box::new(StmtBlock::new(statements, Position::NONE, Position::NONE)));
         let before = self.scope.len();
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -200,7 +205,7 @@ impl Session {
                 self.scope.rewind(before);
                 self.global.level = 0;
                 self.global.scope_level = 0;
-                panic_error(&*panic).into()
+                panics::error(&*panic).into()
             }
         };
         Err(Failure { error, source })
@@ -240,23 +245,4 @@ impl Session {
             }
         }
     }
-}
-
-/// Keeps panics of this process from printing: the error that each becomes tells what and where it was.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(|l| format!("{}:{}", l.file(), l.line()));
-        if let Ok(mut p) = PANIC.lock() {
-            *p = place;
-        }
-    }));
-}
-
-fn panic_error(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
-    let place = PANIC.lock().ok().and_then(|mut p| p.take()).unwrap_or_else(|| "unknown place".into());
-    let first = text.lines().next().unwrap_or_default();
-    Error::new(crate::Kind::Internal, format!("ld3sh itself failed: {first} ({place})"))
-        .hint("this is a bug in ld3sh: please report it with the script that led here")
 }
