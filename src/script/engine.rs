@@ -1,6 +1,7 @@
 //! The engine with everything registered.
 use super::context::SharedRun;
 use super::error::Caught;
+use super::host::above_bars;
 use super::modules::Resolver;
 use super::{bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, tensor};
 use rhai::packages::Package;
@@ -65,13 +66,13 @@ fn line(mut to: impl Write, text: &str) -> std::io::Result<()> {
 /// Writes a line to standard error.
 pub fn report_line(text: &str) {
     // nowhere is left to say that this failed
-    let _ = line(std::io::stderr(), text);
+    let _ = above_bars(|| line(std::io::stderr(), text));
 }
 
 /// Writes a line to standard output. A result that cannot be written (the disk is full) ends the process with an error:
 /// it must not look as if all went well.
 pub fn print_line(text: &str) {
-    if let Err(e) = line(std::io::stdout(), text) {
+    if let Err(e) = above_bars(|| line(std::io::stdout(), text)) {
         report_line(&format!("error: cannot write to standard output: {e}"));
         std::process::exit(1);
     }

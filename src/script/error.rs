@@ -68,3 +68,12 @@ fn innermost(mut e: &EvalAltResult) -> &EvalAltResult {
     }
     e
 }
+
+/// The byte of a text at a position in it.
+pub fn offset(text: &str, at: Position) -> Option<usize> {
+    let line = at.line()?;
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let rest = text.get(start..)?;
+    let column = at.position().unwrap_or(1).max(1) - 1;
+    Some(start + rest.char_indices().nth(column).map_or(rest.len(), |(i, _)| i))
+}

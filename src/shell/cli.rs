@@ -1,5 +1,6 @@
 //! The command line: what to run, with which settings, and the exit code.
 use super::session::{Failure, Outcome, Session, Settings};
+use super::commands::{self, State};
 use super::{check, repl, report, tools};
 use crate::files::bulk::Shard;
 use crate::script::engine::{STACK, print_line, report_line};
@@ -57,6 +58,12 @@ struct Args {
     /// The part of shared work that `generate` does, from 1/N to N/N
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
+    /// After the script, also after an error in it, open the REPL with its variables
+    #[arg(short = 'i', long)]
+    inspect: bool,
+    /// Do not run the startup file (ld3sh/startup.rhai in the folder for configuration) when the REPL opens
+    #[arg(long)]
+    no_startup: bool,
     /// No progress reports
     #[arg(long)]
     quiet: bool,
@@ -197,12 +204,26 @@ fn start(args: Args) -> u8 {
                 return usage(&e.hint("`ld3sh script.rhai --set name=value`"));
             }
             SECOND_ENDS.store(false, Ordering::SeqCst);
-            repl::run(&mut session)
+            let state = State::new(color());
+            if !args.no_startup {
+                commands::startup(&mut session, &state);
+            }
+            repl::run(&mut session, state)
         }
         Task::Code(code) => script(&mut session, "-e", &code, &args, false),
         Task::Run(path) | Task::Check(path) if !readable(&path) => {
             let e = Error::new(crate::Kind::Io, format!("there is no script `{path}`"));
             usage(&near_script(&path).into_iter().fold(e, |e, n| e.hint(format!("did you mean `{n}`?"))))
+        }
+        Task::Run(path) if args.inspect && !args.help => {
+            if path == "-" || !std::io::stdin().is_terminal() {
+                let e = Error::value("--inspect reads from the terminal, so the script must be a file");
+                return usage(&e);
+            }
+            SECOND_ENDS.store(false, Ordering::SeqCst);
+            // what went wrong has been told
+            file(&mut session, &path, &args, false);
+            repl::run(&mut session, State::new(color()))
         }
         Task::Run(path) => file(&mut session, &path, &args, false),
         Task::Check(path) => file(&mut session, &path, &args, true),

@@ -1,6 +1,7 @@
 //! The script runner and the REPL: one [`session::Session`] under both.
 pub mod check;
 pub mod cli;
+pub mod commands;
 pub mod names;
 pub mod repl;
 pub mod report;

@@ -3,7 +3,7 @@ use super::names::Names;
 use super::session::{Failure, Session};
 use crate::error::nearest;
 use crate::script::closures::Stopped;
-use crate::script::error::Caught;
+use crate::script::error::{Caught, offset};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use rhai::{EvalAltResult, ParseErrorType, Position};
 use std::collections::BTreeMap;
@@ -229,11 +229,7 @@ fn unknown_module(name: &str, session: &Session) -> Told {
 
 /// The bytes of the token at a position.
 fn token(text: &str, at: Position) -> Option<Range<usize>> {
-    let line = at.line()?;
-    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
-    let rest = text.get(start..)?;
-    let column = at.position().unwrap_or(1).max(1) - 1;
-    let begin = start + rest.char_indices().nth(column).map_or(rest.len(), |(i, _)| i);
+    let begin = offset(text, at)?;
     let rest = &text[begin..];
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let length = match rest.chars().next() {

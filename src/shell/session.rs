@@ -2,13 +2,16 @@
 use crate::host;
 use crate::script::closures::{Environment, assigned, bind, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
+use crate::script::error::offset;
 use crate::script::params::{self, Param};
+use crate::script::profile;
 use crate::script::{engine, modules, panics};
 use crate::{Error, Result};
 use rhai::{
     AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Position, Scope, StmtBlock,
 };
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -209,6 +212,112 @@ impl Session {
             }
         };
         Err(Failure { error, source })
+    }
+
+    /// Evaluates a line as [`Session::evaluate_line`] does, with a profile of it.
+    pub fn profile_line(&mut self, text: &str) -> (std::result::Result<Outcome, Failure>, Vec<(String, profile::Row)>) {
+        profile::start();
+        let outcome = self.evaluate_line(text);
+        (outcome, profile::stop())
+    }
+
+    /// Runs a script's text in the session, with settings of its parameters; its variables and functions stay. Returns the
+    /// outcome, or why the script failed; and its text with the parameters' values in place of their declarations.
+    ///
+    /// # Errors
+    /// Parse errors; parameters and settings that do not fit.
+    pub fn run_script(
+        &mut self,
+        name: &str,
+        text: &str,
+        settings: &[String],
+    ) -> std::result::Result<(std::result::Result<Outcome, Failure>, String), Failure> {
+        let text = modules::without_shebang(text);
+        let ast = self.parse(name, &text)?;
+        let params = self.params(&ast)?;
+        let before = {
+            let run = self.run.borrow();
+            (run.main.clone(), run.script.clone(), run.params.clone())
+        };
+        self.set_script(name, &text);
+        let result = match self.set_params(params, settings) {
+            Ok(()) => {
+                let values: BTreeMap<String, Dynamic> = {
+                    let run = self.run.borrow();
+                    let value = |(p, given): &(Param, Option<Dynamic>)| given.clone().unwrap_or(p.default.clone());
+                    run.params.iter().map(|(name, p)| (name.clone(), value(p))).collect()
+                };
+                let plain = params::inlined(&ast, &text, |name| values.get(name).map(|v| self.show(v)));
+                Ok((self.evaluate(&ast), plain))
+            }
+            Err(e) => Err(Failure { error: e.into(), source: name.into() }),
+        };
+        let mut run = self.run.borrow_mut();
+        (run.main, run.script, run.params) = before;
+        result
+    }
+
+    /// Reads every imported module again; returns where they came from.
+    ///
+    /// # Errors
+    /// A module that is no longer there, or fails; all modules stay as they were then.
+    pub fn reload_modules(&mut self) -> std::result::Result<Vec<String>, Failure> {
+        let imports = |global: &GlobalRuntimeState| -> Vec<(rhai::ImmutableString, rhai::Shared<rhai::Module>)> {
+            global.iter_imports_raw().map(|(alias, module)| (alias.clone(), module.clone())).collect()
+        };
+        let mut before = imports(&self.global);
+        before.reverse();
+        let mut names: Vec<(String, String)> = Vec::new();
+        for (alias, module) in &before {
+            // a later import of the same name hides earlier ones
+            names.retain(|(a, _)| a != alias.as_str());
+            names.extend(module.id().map(|origin| (alias.to_string(), origin.to_string())));
+        }
+        let kept = std::mem::take(&mut self.run.borrow_mut().loaded);
+        let code: Vec<String> = names.iter().map(|(alias, origin)| format!("import {origin:?} as {alias};")).collect();
+        let count = self.global.num_imports();
+        if let Err(f) = self.evaluate_line(&code.join("\n")) {
+            self.global.truncate_imports(count);
+            self.run.borrow_mut().loaded = kept;
+            return Err(f);
+        }
+        let mut new = imports(&self.global);
+        new.truncate(self.global.num_imports() - count);
+        self.global.truncate_imports(0);
+        for (alias, module) in new.into_iter().rev() {
+            self.global.push_import(alias, module);
+        }
+        Ok(names.into_iter().map(|(_, origin)| origin).collect())
+    }
+
+    /// Forgets all variables, functions and imports.
+    pub fn clear(&mut self) {
+        self.scope = Scope::new();
+        self.global = self.engine.new_global_runtime_state();
+        self.functions = AST::empty();
+        self.env = Environment::with_variables();
+        self.run.borrow_mut().loaded.clear();
+    }
+
+    /// The functions that a text defines: name, number of parameters, and the bytes of the definition.
+    pub fn definitions(&self, text: &str) -> Vec<(String, usize, std::ops::Range<usize>)> {
+        let Ok(ast) = self.engine.compile(text) else { return vec![] };
+        let mut found: Vec<_> = ast
+            .iter_fn_def()
+            .filter(|f| !f.name.contains('$'))
+            .filter_map(|f| {
+                let body = offset(text, f.body.start_position())?;
+                let end = offset(text, f.body.end_position())?;
+                let mut start = text.get(..body)?.rfind("fn ")?;
+                let before = text[..start].trim_end();
+                if before.ends_with("private") {
+                    start = before.len() - "private".len();
+                }
+                Some((f.name.to_string(), f.params.len(), start..(end + 1).min(text.len())))
+            })
+            .collect();
+        found.sort_by_key(|(_, _, range)| range.start);
+        found
     }
 
     /// Evaluates a line of a REPL or of `-e`.
