@@ -2,6 +2,7 @@
 pub mod check;
 pub mod cli;
 pub mod commands;
+pub mod hints;
 pub mod names;
 pub mod repl;
 pub mod report;
