@@ -109,6 +109,8 @@ thread_local! {
         MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
     /// How many there are.
     static SHOWN: Cell<usize> = const { Cell::new(0) };
+    /// Whether the echo of Ctrl-C below them has been taken away.
+    static ECHO_GONE: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Does what writes to the terminal, with the bars out of the way.
@@ -150,6 +152,10 @@ impl Bar {
 }
 impl Progress for Bar {
     fn advance(&mut self, n: u64) {
+        // the cursor is no longer where the bar left it
+        if crate::host::cancel_requested() {
+            return;
+        }
         self.bar.inc(n);
         if self.told.elapsed() > Duration::from_millis(100) {
             self.told = Instant::now();
@@ -162,9 +168,20 @@ impl Progress for Bar {
 }
 impl Drop for Bar {
     fn drop(&mut self) {
+        if crate::host::cancel_requested() && !ECHO_GONE.replace(true) {
+            // the cursor waits at the end of the bar, so the terminal's `^C` stands in a line of its own below it
+            let _ = write!(std::io::stderr(), "\r\x1b[2K\x1b[A");
+        }
         self.bar.finish_and_clear();
-        BARS.with(|bars| bars.remove(&self.bar));
         SHOWN.set(SHOWN.get().saturating_sub(1));
+        BARS.with(|bars| {
+            bars.remove(&self.bar);
+            if SHOWN.get() == 0 {
+                ECHO_GONE.set(false);
+                // a terminal that does not take it shows nothing anyway
+                let _ = bars.clear();
+            }
+        });
     }
 }
 

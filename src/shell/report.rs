@@ -253,7 +253,7 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
         // those for the given object first
         let object = list.first().copied().unwrap_or_default();
         let takes = |s: &str| s.contains(&format!(": {object}")) || s.contains(&format!("mut {object}"));
-        fitting.sort_by_key(|s| (super::names::arity(s) != list.len(), !takes(s), s.len()));
+        fitting.sort_by_key(|s| (super::names::arity(s) != list.len(), !takes(s), s.len(), s.as_str()));
         let mut list: Vec<String> = fitting.iter().take(4).map(|s| format!("  {}", short(s))).collect();
         if known.len() > 4 {
             list.push(format!("  … and {} more", known.len() - 4));

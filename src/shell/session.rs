@@ -1,6 +1,7 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
 use crate::host;
-use crate::script::closures::{Environment, assigned, bind, unknown_variables};
+use super::names::Names;
+use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::error::offset;
 use crate::script::params::{self, Param};
@@ -96,19 +97,27 @@ impl Session {
         &self.run
     }
 
-    /// Parses a script. Unknown variables are errors here already.
+    /// Parses a script. Unknown variables and modules are errors here already.
     ///
     /// # Errors
     /// Whatever the parser reports, with its place.
     pub fn parse(&mut self, name: &str, text: &str) -> std::result::Result<AST, Failure> {
+        // the parser knows only what is declared further up, and lets functions see nothing else: what it refuses is
+        // looked at again
+        self.engine.set_strict_variables(true);
+        let strict = self.parse_only(name, text);
+        self.engine.set_strict_variables(false);
+        if strict.is_ok() {
+            return strict;
+        }
         let ast = self.parse_only(name, text)?;
-        match self.unknown_variables(&ast).into_iter().next() {
+        match self.unknown_names(&ast).into_iter().next() {
             Some(f) => Err(f),
             None => Ok(ast),
         }
     }
 
-    /// Parses a script, whatever variables it uses.
+    /// Parses a script, whatever names it uses.
     ///
     /// # Errors
     /// Whatever the parser reports, with its place.
@@ -118,16 +127,20 @@ impl Session {
             .map_err(|e| Failure { error: e.into(), source: name.to_string() })
     }
 
-    /// An error for each variable that a script reads and nothing declares.
-    pub fn unknown_variables(&self, ast: &AST) -> Vec<Failure> {
+    /// An error for each variable that a script reads and nothing declares, and for each module that it uses and does not
+    /// import, in the order of the text.
+    pub fn unknown_names(&self, ast: &AST) -> Vec<Failure> {
         let source = ast.source().unwrap_or_default();
-        unknown_variables(ast, |name| self.scope.contains(name))
-            .into_iter()
-            .map(|(name, at)| Failure {
-                error: EvalAltResult::ErrorVariableNotFound(name, at).into(),
-                source: source.into(),
-            })
-            .collect()
+        let variables = unknown_variables(ast, |name| self.scope.contains(name));
+        let variables = variables.into_iter().map(|(name, at)| EvalAltResult::ErrorVariableNotFound(name, at));
+        let names = Names::of(&self.engine);
+        let namespaces = names.namespaces();
+        let imported: Vec<&str> = self.global.iter_imports_raw().map(|(alias, _)| alias.as_str()).collect();
+        let modules = unknown_modules(ast, |name| namespaces.contains(name) || imported.contains(&name));
+        let modules = modules.into_iter().map(|(name, at)| EvalAltResult::ErrorModuleNotFound(name, at));
+        let mut all: Vec<EvalAltResult> = variables.chain(modules).collect();
+        all.sort_by_key(|e| (e.position().line(), e.position().position()));
+        all.into_iter().map(|e| Failure { error: e.into(), source: source.into() }).collect()
     }
 
     /// The parameters that a parsed script declares.

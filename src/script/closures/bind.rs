@@ -135,6 +135,27 @@ pub fn unknown_variables(ast: &AST, known: impl Fn(&str) -> bool) -> Vec<(String
     found
 }
 
+/// The modules whose functions a script calls without importing them, with the places of the calls; `known` are names from
+/// outside.
+pub fn unknown_modules(ast: &AST, known: impl Fn(&str) -> bool) -> Vec<(String, Position)> {
+    let mut imported: BTreeSet<String> = BTreeSet::from(["global".into()]);
+    let mut used: Vec<(String, Position)> = Vec::new();
+    ast.walk(&mut |path| {
+        match path.last() {
+            Some(ASTNode::Stmt(Stmt::Import(x, _))) => {
+                imported.insert(x.1.name.to_string());
+            }
+            Some(ASTNode::Expr(Expr::FnCall(f, _)) | ASTNode::Stmt(Stmt::FnCall(f, _))) if f.is_qualified() => {
+                used.push((f.namespace.root().to_string(), f.namespace.position()));
+            }
+            _ => {}
+        }
+        true
+    });
+    used.retain(|(name, _)| !imported.contains(name.as_str()) && !known(name));
+    used
+}
+
 /// The name at a node that reads a variable which the function itself does not declare.
 fn free_variable<'a>(node: Option<&ASTNode<'a>>) -> Option<&'a rhai::ImmutableString> {
     match node {

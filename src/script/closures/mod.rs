@@ -21,7 +21,7 @@ mod bind;
 mod body;
 mod record;
 
-pub use bind::{assigned, bind, unknown_variables};
+pub use bind::{assigned, bind, unknown_modules, unknown_variables};
 pub use body::{Place, Stopped};
 
 /// Marks a captured variable in a `Share` statement that [`on_variable`] decides about. No script can write this name.
