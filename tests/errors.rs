@@ -90,10 +90,15 @@ fn hints_name_functions_that_exist() {
         for hint in ld3sh::shell::hints::all() {
             for code in hint.split('`').skip(1).step_by(2) {
                 let calls = code.match_indices('(').filter_map(|(i, _)| {
-                    let start = code[..i].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |j| j + c_len(code, j));
+                    let start =
+                        code[..i].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |j| j + c_len(code, j));
                     (start < i).then(|| &code[start..i])
                 });
-                missing.extend(calls.filter(|f| !["f", "fn", "param", "catch", "type_of"].contains(f) && !known(f)).map(String::from));
+                missing.extend(
+                    calls
+                        .filter(|f| !["f", "fn", "param", "catch", "type_of"].contains(f) && !known(f))
+                        .map(String::from),
+                );
             }
         }
         missing
@@ -179,7 +184,8 @@ fn check_tells_all_errors_at_once() {
 fn help_of_a_script_leaves_out_what_is_for_the_tests() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("s.rhai"), "// Adds.\n// small: --set n=1\n\nlet n = param(\"n\", 3);\n").unwrap();
-    let o = Command::new(env!("CARGO_BIN_EXE_ld3sh")).current_dir(dir.path()).args(["s.rhai", "--help"]).output().unwrap();
+    let o =
+        Command::new(env!("CARGO_BIN_EXE_ld3sh")).current_dir(dir.path()).args(["s.rhai", "--help"]).output().unwrap();
     let text = String::from_utf8(o.stdout).unwrap();
     assert!(text.contains("Adds.") && text.contains("n=3") && !text.contains("small"), "{text}");
 }

@@ -308,8 +308,10 @@ fn closures_in_maps_and_without_parameters() {
         ("fn make(k) { #{ f: |x| x * k } } make(4).f(5)", "20"),
         ("let k = 3; [1, 2].map(|| this * k)", "[3, 6]"),
         ("let k = 3; [[1, 2].filter(|x, i| i + k == 4), [1, 2].filter(|x| x + k == 4)]", "[[2], [1]]"),
-        ("let m = #{ a: 1, b: 2 }; [m.filter(|k, v| v > 1), m.filter(|k| k == \"a\"), m.filter(|k| this > 1)]",
-         "[#{\"b\": 2}, #{\"a\": 1}, #{\"b\": 2}]"),
+        (
+            "let m = #{ a: 1, b: 2 }; [m.filter(|k, v| v > 1), m.filter(|k| k == \"a\"), m.filter(|k| this > 1)]",
+            "[#{\"b\": 2}, #{\"a\": 1}, #{\"b\": 2}]",
+        ),
         // a wrong number of arguments is still an error
         ("try { [1, 2].reduce(|x| x); } catch { return \"error\"; }", "\"error\""),
         ("let f = |x| x; try { f.call(1, 2); } catch { return \"error\"; }", "\"error\""),

@@ -3,7 +3,9 @@ use super::context::SharedRun;
 use super::error::Caught;
 use super::host::above_bars;
 use super::modules::Resolver;
-use super::{bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, tensor};
+use super::{
+    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, tensor,
+};
 use rhai::packages::Package;
 use rhai::{Array, Dynamic, Engine, OptimizationLevel};
 use std::io::Write;

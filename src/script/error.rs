@@ -25,7 +25,8 @@ impl std::error::Error for Carried {}
 impl From<Error> for Box<EvalAltResult> {
     fn from(mut e: Error) -> Self {
         if e.kind() == Kind::Cancelled {
-            let what = e.message().strip_suffix(Error::CANCELLED).unwrap_or_default().trim_end_matches([' ', ':']).to_string();
+            let what =
+                e.message().strip_suffix(Error::CANCELLED).unwrap_or_default().trim_end_matches([' ', ':']).to_string();
             let mut inner = match e.take_source().map(|s| s.downcast::<Carried>()) {
                 Some(Ok(carried)) => carried.0,
                 _ => EvalAltResult::ErrorTerminated(Dynamic::from(Stopped::default()), Position::NONE).into(),

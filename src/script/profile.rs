@@ -97,9 +97,8 @@ pub fn enter(what: Called) -> Running {
     };
     let counts = STATE.with_borrow_mut(|s| {
         // `lib::f(x)` and the body of the `f` that it calls are one call
-        let same = |c: &&mut Call| {
-            c.written && (c.name == name || c.name.rsplit("::").next() == name.rsplit("::").next())
-        };
+        let same =
+            |c: &&mut Call| c.written && (c.name == name || c.name.rsplit("::").next() == name.rsplit("::").next());
         let (name, counts) = match s.running.last_mut().filter(same) {
             Some(c) if !written => {
                 c.written = false;

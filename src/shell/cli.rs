@@ -1,6 +1,6 @@
 //! The command line: what to run, with which settings, and the exit code.
-use super::session::{Failure, Outcome, Session, Settings};
 use super::commands::{self, State};
+use super::session::{Failure, Outcome, Session, Settings};
 use super::{check, repl, report, tools};
 use crate::files::bulk::Shard;
 use crate::script::engine::{STACK, print_line, report_line};

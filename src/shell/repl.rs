@@ -29,7 +29,11 @@ impl Completer for Lines {
 impl Validator for Lines {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
         let command = context.input().trim_start().starts_with([':', '!']);
-        Ok(if !command && is_open(context.input()) { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
+        Ok(if !command && is_open(context.input()) {
+            ValidationResult::Incomplete
+        } else {
+            ValidationResult::Valid(None)
+        })
     }
 }
 

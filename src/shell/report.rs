@@ -281,7 +281,13 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
 /// A signature without the paths and the wrappers of its types.
 fn short(signature: &str) -> String {
     let head = signature.split(" -> ").next().unwrap_or(signature);
-    let names = [("&mut ", ""), ("mut ", ""), ("ImmutableString", "string"), ("DynDenoiser", "Denoiser"), ("ScriptSolver", "Solver")];
+    let names = [
+        ("&mut ", ""),
+        ("mut ", ""),
+        ("ImmutableString", "string"),
+        ("DynDenoiser", "Denoiser"),
+        ("ScriptSolver", "Solver"),
+    ];
     names.iter().fold(head.to_string(), |s, (from, to)| s.replace(from, to))
 }
 

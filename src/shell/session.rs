@@ -1,6 +1,6 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
-use crate::host;
 use super::names::Names;
+use crate::host;
 use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::error::offset;
@@ -123,8 +123,7 @@ impl Session {
     /// Whatever the parser reports, with its place.
     pub fn parse_only(&mut self, name: &str, text: &str) -> std::result::Result<AST, Failure> {
         self.run.borrow_mut().sources.insert(name.to_string(), text.to_string());
-        modules::compile(&self.engine, name, text)
-            .map_err(|e| Failure { error: e.into(), source: name.to_string() })
+        modules::compile(&self.engine, name, text).map_err(|e| Failure { error: e.into(), source: name.to_string() })
     }
 
     /// An error for each variable that a script reads and nothing declares, and for each module that it uses and does not

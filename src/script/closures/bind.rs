@@ -2,8 +2,8 @@
 use super::body::{self, Body, NEXT_BODY};
 use super::{BODY, CAPTURE, Environment, PLACED, RECORD, record};
 use rhai::{
-    AST, ASTNode, CustomExpr, Dynamic, Engine, Expr, FnCallExpr, FnPtr, Module, Position, ScriptFuncDef,
-    Shared, Stmt, StmtBlock,
+    AST, ASTNode, CustomExpr, Dynamic, Engine, Expr, FnCallExpr, FnPtr, Module, Position, ScriptFuncDef, Shared, Stmt,
+    StmtBlock,
 };
 use std::collections::{BTreeMap, BTreeSet};
 

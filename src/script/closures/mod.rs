@@ -257,4 +257,3 @@ fn function_pointer(name: &str, context: &EvalContext) -> Option<Dynamic> {
     env.record(global);
     env.pointer(&name.into(), None, 0).map(Dynamic::from)
 }
-

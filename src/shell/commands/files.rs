@@ -8,7 +8,7 @@ pub(super) fn path(text: &str) -> PathBuf {
     let text = text.trim();
     let bare = text.strip_prefix('"').and_then(|t| t.strip_suffix('"')).unwrap_or(text);
     match (bare.strip_prefix('~'), etcetera::home_dir()) {
-        (Some(rest), Ok(home)) if rest.is_empty() => home,
+        (Some(""), Ok(home)) => home,
         (Some(rest), Ok(home)) if rest.starts_with('/') => home.join(rest.trim_start_matches('/')),
         _ => PathBuf::from(bare),
     }

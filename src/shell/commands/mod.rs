@@ -222,7 +222,8 @@ fn needed<'a>(command: &Command, rest: &'a str) -> Result<&'a str> {
     match rest {
         "" => {
             let name = command.names.first().copied().unwrap_or_default();
-            Err(Error::value(format!("`:{name}` needs something after it")).hint(format!("`:{name} {}`", command.usage)))
+            Err(Error::value(format!("`:{name}` needs something after it"))
+                .hint(format!("`:{name} {}`", command.usage)))
         }
         _ => Ok(rest),
     }
@@ -264,7 +265,9 @@ mod tests {
 
     #[test]
     fn times_have_three_digits() {
-        for (s, want) in [(0.0, "0.00 µs"), (1.5e-6, "1.50 µs"), (0.0123, "12.3 ms"), (0.999, "999 ms"), (75.0, "75.0 s")] {
+        for (s, want) in
+            [(0.0, "0.00 µs"), (1.5e-6, "1.50 µs"), (0.0123, "12.3 ms"), (0.999, "999 ms"), (75.0, "75.0 s")]
+        {
             assert_eq!(seconds(s), want);
         }
     }
