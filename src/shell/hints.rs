@@ -171,7 +171,7 @@ pub fn syntax(message: &str, place: &Place) -> Option<String> {
         return look(STATEMENTS, "lambda").map(String::from);
     }
     if token == "for" && line.contains('[') {
-        return Some("a list is made from another by `(0..3).collect()`, `list.map(|x| x * 2)`".into());
+        return Some("a list is made from another by `list.map(|x| x * 2)`, or in a loop with `push`".into());
     }
     if token == ":" && matches!(first, "for" | "while" | "if" | "else") {
         return Some(format!("a block stands in braces: `{first} … {{ … }}`"));
