@@ -101,10 +101,46 @@ impl Error {
     pub fn shapes_involved(&self) -> &[Vec<usize>] {
         &self.shapes
     }
+    /// Two shapes that were to agree, one above the other, aligned from the last dimension as broadcasting does, with a mark
+    /// under each dimension that differs; `None` where there are not two, or where nothing would be marked.
+    pub fn compared_shapes(&self) -> Option<String> {
+        let [a, b] = self.shapes.as_slice() else { return None };
+        let n = a.len().max(b.len());
+        let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(n).and_then(|i| s.get(i).copied());
+        let broadcast = self.message.contains("broadcast");
+        // in a product the last dimension of one meets the last but one of the other
+        let product = self.message.starts_with("matmul");
+        let differ = |i: usize| match (at(a, i), at(b, i)) {
+            _ if product => i + 1 == n || i + 2 == n,
+            (Some(x), Some(y)) if broadcast => x != y && x != 1 && y != 1,
+            (Some(x), Some(y)) => x != y,
+            _ => false,
+        };
+        let width = |i: usize| [a, b].iter().filter_map(|s| at(s, i)).map(|d| d.to_string().len()).max().unwrap_or(0);
+        // each column is a bracket or a space, the number, and a comma or a bracket
+        let row = |s: &[usize]| -> String {
+            let column = |i: usize| match at(s, i) {
+                None => " ".repeat(width(i) + 2),
+                Some(d) => {
+                    let open = if i + s.len() == n { '[' } else { ' ' };
+                    let close = if i + 1 == n { ']' } else { ',' };
+                    format!("{open}{d:>w$}{close}", w = width(i))
+                }
+            };
+            (0..n).map(column).collect()
+        };
+        let mark = |i: usize| format!(" {} ", if differ(i) { "^" } else { " " }.repeat(width(i)));
+        let marks: String = (0..n).map(mark).collect();
+        let marks = marks.trim_end();
+        (!marks.is_empty()).then(|| format!("{}\n{}\n{marks}", row(a), row(b)))
+    }
     /// The error underneath, taken out (the script layer finds its own errors again this way).
     pub fn take_source(&mut self) -> Option<Box<dyn std::error::Error + 'static>> {
         self.source.take()
     }
+
+    /// The message of [`Error::cancelled`].
+    pub const CANCELLED: &'static str = "stopped by Ctrl-C";
 
     /// Shapes that do not fit.
     pub fn shape(message: impl Into<String>, shapes: &[&[usize]]) -> Self {
@@ -130,7 +166,7 @@ impl Error {
     }
     /// Stopped by Ctrl-C.
     pub fn cancelled() -> Self {
-        Error::new(Kind::Cancelled, "stopped by Ctrl-C")
+        Error::new(Kind::Cancelled, Error::CANCELLED)
     }
 }
 
@@ -139,7 +175,8 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
     known
         .into_iter()
         .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
-        .filter(|(d, k)| *d <= 1 + k.len().max(name.len()) / 4)
+        // of short names hardly a letter may differ: `x` is no slip of `y`
+        .filter(|(d, k)| *d <= 1 + k.len().max(name.len()) / 4 && 2 * d <= k.len().max(name.len()))
         .min()
         .map(|(_, k)| k)
 }
@@ -177,8 +214,13 @@ impl From<candle_core::Error> for Error {
             _ => Kind::Internal,
         };
         // candle appends a backtrace after the first line when RUST_BACKTRACE is set; users never see one
+        let shapes: Vec<Vec<usize>> = match &e {
+            C::ShapeMismatchBinaryOp { lhs, rhs, .. } => vec![lhs.dims().to_vec(), rhs.dims().to_vec()],
+            C::UnexpectedShape { expected, got, .. } => vec![expected.dims().to_vec(), got.dims().to_vec()],
+            _ => vec![],
+        };
         let text = e.to_string();
-        Error::new(kind, text.lines().next().unwrap_or_default())
+        Error { shapes, ..Error::new(kind, text.lines().next().unwrap_or_default()) }
     }
 }
 

@@ -2,6 +2,7 @@
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use std::any::Any;
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,6 +24,19 @@ pub fn cancel_requested() -> bool {
 /// Fails with [`Kind::Cancelled`] if a stop was requested.
 pub fn check_cancelled() -> Result<()> {
     if cancel_requested() { Err(Error::cancelled()) } else { Ok(()) }
+}
+
+thread_local! {
+    static EVALUATIONS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Counts an evaluation of a network (or of a closed form in its place), for `:time` and `:profile`.
+pub fn count_evaluation() {
+    EVALUATIONS.set(EVALUATIONS.get() + 1);
+}
+/// The evaluations that this thread has made.
+pub fn evaluations() -> u64 {
+    EVALUATIONS.get()
 }
 
 /// A function defined in a script, as native objects store it: opaque here, an `FnPtr` to the script layer.

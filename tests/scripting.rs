@@ -260,6 +260,79 @@ fn versions_seed_and_folders() {
 }
 
 #[test]
+fn functions_see_the_top_level_as_it_is() {
+    for (code, want) in [
+        ("let k = 3; fn f(x) { x + k } f(2)", "5"),
+        ("fn f(x) { x + k } let k = 3; f(2)", "5"),
+        ("const K = 3; fn f() { [1, 2].map(|x| x * K) } f()", "[3, 6]"),
+        // each change is seen, in loops, in place, from other functions
+        ("let k = 1; fn f() { k } let a = []; for i in 0..3 { k += i; a.push(f()); } a", "[1, 2, 4]"),
+        ("let a = [1]; fn f() { a.len() } a.push(1); [f(), a.push(3), f()]", "[2, (), 3]"),
+        ("let m = #{ x: 1 }; fn f() { m.x } m.x = 5; f()", "5"),
+        ("let n = 0; fn count() { n += 1; } count(); count(); n", "2"),
+        ("let n = 0; [1, 2, 3].for_each(|x| add(x)); fn add(x) { n += x; } n", "6"),
+        ("let k = 1; let k = 2; fn f() { k } f()", "2"),
+        // what is nearer comes first
+        ("let k = 1; fn f(k) { k } f(7)", "7"),
+        ("let k = 1; fn f() { let k = 8; k } [f(), k]", "[8, 1]"),
+        ("let k = 1; fn f() { k } { let k = 9; f() }", "1"),
+        ("let f = 5; fn f() { 6 } [f, f()]", "[5, 6]"),
+        // object handles stay as they are, whoever holds them
+        (
+            "let net = denoiser::gaussian(#{ mean: [0.5], std: 0.3 }); fn f(x) { net.denoise(x, 1.0) }
+             let other = denoiser::from_fn(#{ noise: net.noise, predicts: \"data\" }, |x, s, c| f(x) + net.denoise(x, 1.0));
+             other.denoise(ones([1, 1]), 1.0).shape",
+            "[1, 1]",
+        ),
+        ("let t = ones([2]); fn f() { t.sum().item() } t = t * 3.0; f()", "6.0"),
+        ("let t = ones([2]); fn f() { t += 1.0; } f(); t.sum().item()", "4.0"),
+        ("let d = 0; fn depth(n) { if n == 0 { return d; } d += 1; depth(n - 1) } depth(50)", "50"),
+        ("let k = 2; fn f(v) { grad((v * v).sum() * k, [v])[0].sum().item() } f(variable(ones([2])))", "8.0"),
+    ] {
+        assert_eq!(value(code), want, "{code}");
+    }
+    assert!(value("const K = 1; fn f() { K = 2; } f()").contains("`K` is a constant"));
+    assert!(value("const A = [1]; fn f() { A.push(2); } f()").contains("constant"));
+}
+
+#[test]
+fn closures_in_maps_and_without_parameters() {
+    for (code, want) in [
+        ("[1, 2].map(|| 7)", "[7, 7]"),
+        ("let k = 3; [1, 2].map(|| k)", "[3, 3]"),
+        ("let m = #{ f: |x| x + 1 }; m.f(2)", "3"),
+        ("let k = 3; let m = #{ f: |x| x + k }; [m.f(2), m.f(3)]", "[5, 6]"),
+        ("let k = 3; let m = #{ f: || k }; m.f()", "3"),
+        ("let m = #{ n: 3, f: |x| this.n + x }; m.f(2)", "5"),
+        ("let m = #{ inner: #{ f: |x, y| x * y } }; m.inner.f(2, 4)", "8"),
+        ("fn make(k) { #{ f: |x| x * k } } make(4).f(5)", "20"),
+        ("let k = 3; [1, 2].map(|| this * k)", "[3, 6]"),
+        ("let k = 3; [[1, 2].filter(|x, i| i + k == 4), [1, 2].filter(|x| x + k == 4)]", "[[2], [1]]"),
+        (
+            "let m = #{ a: 1, b: 2 }; [m.filter(|k, v| v > 1), m.filter(|k| k == \"a\"), m.filter(|k| this > 1)]",
+            "[#{\"b\": 2}, #{\"a\": 1}, #{\"b\": 2}]",
+        ),
+        // a wrong number of arguments is still an error
+        ("try { [1, 2].reduce(|x| x); } catch { return \"error\"; }", "\"error\""),
+        ("let f = |x| x; try { f.call(1, 2); } catch { return \"error\"; }", "\"error\""),
+    ] {
+        assert_eq!(value(code), want, "{code}");
+    }
+}
+
+#[test]
+fn try_blocks_keep_their_flow() {
+    for (code, want) in [
+        ("fn f(n) { if n == 0 { return 0; } try { return f(n - 1) + 1; } catch { return -1; } } f(5)", "5"),
+        ("let t = 0; for i in 0..5 { try { if i == 2 { continue; } if i == 4 { break; } t += i; } catch { } } t", "4"),
+        ("let x = 1; try { let x = 2; throw 3; } catch (e) { x += e; } x", "4"),
+        ("let l = []; try { try { throw 1; } catch (e) { l.push(e); throw 2; } } catch (e) { l.push(e); } l", "[1, 2]"),
+    ] {
+        assert_eq!(value(code), want, "{code}");
+    }
+}
+
+#[test]
 fn unknown_names_get_suggestions() {
     for (code, want) in [
         ("let schedule_a = 1; schedul_a", "did you mean `schedule_a`?"),
@@ -267,7 +340,8 @@ fn unknown_names_get_suggestions() {
         ("prnt(1)", "did you mean `print`?"),
         ("cache::get(\"a\", #{}, || 1)", "import \"cache\" as cache;"),
         ("import \"cashe\" as c;", "did you mean `cache`?"),
-        ("let k = 1; fn f() { k } f()", "functions do not see the script's variables"),
+        ("fn f() { k } f(); let k = 1;", "declare `k` at the top level"),
+        ("{ let k = 1; } fn f() { k } f()", "a variable ends with its block"),
         ("seed(1)", "it takes one of"),
         ("fn mine(x) { x } mine(1, 2)", "there is no `mine` that takes 2 arguments"),
     ] {

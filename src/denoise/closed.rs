@@ -336,9 +336,11 @@ macro_rules! closed_form {
                 Some(self.0.shape.clone())
             }
             fn eval(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+                crate::host::count_evaluation();
                 self.0.eval(q, want)
             }
             fn linearize(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+                crate::host::count_evaluation();
                 self.0.linearize(q, want)
             }
         }

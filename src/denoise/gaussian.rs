@@ -92,6 +92,7 @@ impl Parts {
         Ok((x_bar, [alpha_bar, sigma_bar]))
     }
     fn levels(&self, q: &Query) -> Result<(Tensor, Coefs<2>)> {
+        crate::host::count_evaluation();
         let x = query::check(q, Some(&self.shape), Some(0))?;
         if !x.device().same_device(self.mean.device()) {
             let e = Error::new(Kind::Device, "the states are on another device than the denoiser's mean");

@@ -258,6 +258,7 @@ impl Preconditioned {
     }
     fn check(&self, q: &Query) -> Result<Tensor> {
         check_cancelled()?;
+        crate::host::count_evaluation();
         let classes = match self.net.classes() {
             // a network without classes may still take rows of its own kind (embeddings); it judges them itself
             0 => None,

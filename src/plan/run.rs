@@ -181,7 +181,8 @@ pub fn run(
     let mut nfe = 0;
     let mut progress = Patience { host, start: Instant::now(), total: plan.nfe() as u64, done: 0, shown: None };
     for (k, state) in plan.states.iter().enumerate() {
-        check_cancelled()?;
+        let at = |e| stopped_at(e, plan, k, state.t.v());
+        check_cancelled().map_err(at)?;
         let x = match k {
             0 => x_t.clone(),
             _ => {
@@ -211,15 +212,15 @@ pub fn run(
         }
         states[k] = Some(x.clone());
         for (s, eval) in plan.evals.iter().enumerate().filter(|(_, e)| e.state == k) {
-            check_cancelled()?;
+            check_cancelled().map_err(at)?;
             let q = Query { x: &x, t: &[eval.t.v()], cond: opts.cond };
             let m = match opts.keep {
                 Keep::Pullbacks => {
-                    let (m, pull) = net.linearize(host, &q, eval.want)?;
+                    let (m, pull) = net.linearize(host, &q, eval.want).map_err(at)?;
                     pullbacks[s] = Some(pull);
                     m
                 }
-                _ => net.eval(host, &q, eval.want)?,
+                _ => net.eval(host, &q, eval.want).map_err(at)?,
             };
             nfe += 1;
             progress.advance();
@@ -289,6 +290,19 @@ fn check_input(net: &dyn Denoiser, x: &Tensor) -> Result<()> {
         return Err(e.hint(format!("x_T must be [batch, {}]", list(&shape))));
     }
     Ok(())
+}
+
+/// Says where Ctrl-C stopped a solve; other errors stay as they are.
+fn stopped_at(e: Error, plan: &Plan, k: usize, t: f64) -> Error {
+    match e.kind() {
+        crate::Kind::Cancelled => {
+            let steps = plan.trajectory.len().saturating_sub(1);
+            // what is evaluated at the end of a step belongs to the next
+            let step = plan.step_of(k) + usize::from(plan.trajectory.contains(&k));
+            e.context(format!("{}, step {} of {steps}, t = {t:.4}", plan.name, step.min(steps)))
+        }
+        _ => e,
+    }
 }
 
 fn not_finite(plan: &Plan, k: usize, what: &str, t: f64) -> Error {

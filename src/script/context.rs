@@ -4,7 +4,7 @@ use super::params::{self, Param};
 use crate::files::bulk::Shard;
 use crate::tensor::device::{default_device, device_name};
 use crate::{Error, Kind};
-use rhai::{Array, Dynamic, Engine, INT, Map, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, INT, Map, Module, NativeCallContext, Shared};
 use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -63,6 +63,8 @@ pub struct Run {
     pub main: String,
     /// The main script's parameters, with the values that `--set` gave them.
     pub params: BTreeMap<String, (Param, Option<Dynamic>)>,
+    /// Modules by origin: each is loaded once.
+    pub loaded: BTreeMap<String, Shared<Module>>,
     /// The text of everything that was parsed, by source name: for error messages.
     pub sources: BTreeMap<String, String>,
 }
@@ -79,6 +81,7 @@ impl Default for Run {
             modules: vec![],
             main: String::new(),
             params: BTreeMap::new(),
+            loaded: BTreeMap::new(),
             sources: BTreeMap::new(),
         }
     }

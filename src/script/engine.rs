@@ -1,9 +1,11 @@
 //! The engine with everything registered.
 use super::context::SharedRun;
 use super::error::Caught;
+use super::host::above_bars;
 use super::modules::Resolver;
 use super::{
-    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor, zoo,
+    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, tensor,
+    zoo,
 };
 use rhai::packages::Package;
 use rhai::{Array, Dynamic, Engine, OptimizationLevel};
@@ -24,7 +26,7 @@ pub fn new(run: &SharedRun) -> Engine {
     engine.set_optimization_level(OptimizationLevel::None);
     engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
-    engine.on_progress(|_| crate::host::cancel_requested().then_some(Dynamic::UNIT));
+    engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::from(closures::Stopped::default())));
     engine.on_print(print_line);
     engine.on_debug(|text, source, at| {
         let text = match source {
@@ -36,6 +38,7 @@ pub fn new(run: &SharedRun) -> Engine {
     numbers::register(&mut engine);
     caught(&mut engine);
     closures::register(&mut engine);
+    profile::register(&mut engine);
     context::register(&mut engine, run);
     for area in [
         tensor::register,
@@ -67,13 +70,13 @@ fn line(mut to: impl Write, text: &str) -> std::io::Result<()> {
 /// Writes a line to standard error.
 pub fn report_line(text: &str) {
     // nowhere is left to say that this failed
-    let _ = line(std::io::stderr(), text);
+    let _ = above_bars(|| line(std::io::stderr(), text));
 }
 
 /// Writes a line to standard output. A result that cannot be written (the disk is full) ends the process with an error:
 /// it must not look as if all went well.
 pub fn print_line(text: &str) {
-    if let Err(e) = line(std::io::stdout(), text) {
+    if let Err(e) = above_bars(|| line(std::io::stdout(), text)) {
         report_line(&format!("error: cannot write to standard output: {e}"));
         std::process::exit(1);
     }

@@ -1,4 +1,5 @@
 //! Errors between native code and Rhai: a native [`crate::Error`] becomes a catchable value with its kind and shapes.
+use super::closures::Stopped;
 use crate::{Error, Kind};
 use rhai::{Dynamic, EvalAltResult, Position};
 use std::rc::Rc;
@@ -24,7 +25,19 @@ impl std::error::Error for Carried {}
 impl From<Error> for Box<EvalAltResult> {
     fn from(mut e: Error) -> Self {
         if e.kind() == Kind::Cancelled {
-            return EvalAltResult::ErrorTerminated(Dynamic::UNIT, Position::NONE).into();
+            let what =
+                e.message().strip_suffix(Error::CANCELLED).unwrap_or_default().trim_end_matches([' ', ':']).to_string();
+            let mut inner = match e.take_source().map(|s| s.downcast::<Carried>()) {
+                Some(Ok(carried)) => carried.0,
+                _ => EvalAltResult::ErrorTerminated(Dynamic::from(Stopped::default()), Position::NONE).into(),
+            };
+            if let EvalAltResult::ErrorTerminated(token, _) = &mut *inner
+                && let Some(mut s) = token.write_lock::<Stopped>()
+                && s.what.is_empty()
+            {
+                s.what = what;
+            }
+            return inner;
         }
         // an error of the script's own that only passed through native code comes out as it was
         if e.kind() == Kind::Script {
@@ -43,7 +56,7 @@ impl From<Error> for Box<EvalAltResult> {
 /// Wraps an error of a script's function for its way through native code.
 pub fn carry(e: Box<EvalAltResult>) -> Error {
     match innermost(&e) {
-        EvalAltResult::ErrorTerminated(..) => Error::cancelled(),
+        EvalAltResult::ErrorTerminated(..) => Error::cancelled().source(Carried(e)),
         _ => Error::new(Kind::Script, innermost(&e).to_string()).source(Carried(e)),
     }
 }
@@ -55,4 +68,13 @@ fn innermost(mut e: &EvalAltResult) -> &EvalAltResult {
         e = inner;
     }
     e
+}
+
+/// The byte of a text at a position in it.
+pub fn offset(text: &str, at: Position) -> Option<usize> {
+    let line = at.line()?;
+    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
+    let rest = text.get(start..)?;
+    let column = at.position().unwrap_or(1).max(1) - 1;
+    Some(start + rest.char_indices().nth(column).map_or(rest.len(), |(i, _)| i))
 }

@@ -3,8 +3,9 @@ use super::error::carry;
 use crate::host::{Callback, Host, Progress, Value};
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rhai::{Dynamic, FLOAT, FnPtr, INT, NativeCallContext};
+use std::cell::Cell;
 use std::io::{IsTerminal, Write};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,9 @@ use std::time::{Duration, Instant};
 
 /// Set by `--quiet`: no progress at all.
 static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// The characters of a label that a bar shows.
+const LABEL: usize = 16;
 
 /// Switches progress reports off (or on again).
 pub fn set_quiet(quiet: bool) {
@@ -110,31 +114,85 @@ impl Progress for Hidden {
     fn note(&mut self, _: &str) {}
 }
 
-/// A bar with rate and time left, drawn on the terminal and removed at the end.
-struct Bar(ProgressBar);
+thread_local! {
+    /// The bars on the terminal. Lines that are printed meanwhile go above them.
+    static BARS: MultiProgress =
+        MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+    /// How many there are.
+    static SHOWN: Cell<usize> = const { Cell::new(0) };
+    /// Whether the echo of Ctrl-C below them has been taken away.
+    static ECHO_GONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Does what writes to the terminal, with the bars out of the way.
+pub fn above_bars<R>(write: impl FnOnce() -> R) -> R {
+    match SHOWN.get() {
+        0 => write(),
+        _ => BARS.with(|bars| bars.suspend(write)),
+    }
+}
+
+/// A bar with rate and time left, drawn on the terminal and removed at the end, however it comes: by success, by an error,
+/// by Ctrl-C, or by a panic.
+struct Bar {
+    bar: ProgressBar,
+    note: String,
+    told: Instant,
+}
 
 impl Bar {
     fn new(label: &str, total: u64) -> Self {
-        let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-        let style = "{prefix} {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}";
-        if let Ok(style) = ProgressStyle::with_template(style) {
+        let bar = BARS.with(|bars| bars.add(ProgressBar::new(total)));
+        SHOWN.set(SHOWN.get() + 1);
+        // the message is cut to what is left of the line, however narrow the terminal
+        if let Ok(style) = ProgressStyle::with_template("{prefix} {bar:10} {pos}/{len} {wide_msg}") {
             bar.set_style(style);
         }
-        bar.set_prefix(label.to_string());
-        Bar(bar)
+        bar.set_prefix(label.chars().take(LABEL).collect::<String>());
+        Bar { bar, note: String::new(), told: Instant::now() }
+    }
+    fn tell(&mut self) {
+        let (rate, left) = (self.bar.per_sec(), self.bar.eta().as_secs());
+        let left = match left {
+            0..120 => format!("{left} s"),
+            120..7200 => format!("{} min", left / 60),
+            _ => format!("{} h", left / 3600),
+        };
+        self.bar.set_message(format!("{rate:.1}/s, {left} left {}", self.note));
     }
 }
 impl Progress for Bar {
     fn advance(&mut self, n: u64) {
-        self.0.inc(n);
+        // the cursor is no longer where the bar left it
+        if crate::host::cancel_requested() {
+            return;
+        }
+        self.bar.inc(n);
+        if self.told.elapsed() > Duration::from_millis(100) {
+            self.told = Instant::now();
+            self.tell();
+        }
     }
     fn note(&mut self, text: &str) {
-        self.0.set_message(text.to_string());
+        self.note = text.to_string();
     }
 }
 impl Drop for Bar {
     fn drop(&mut self) {
-        self.0.finish_and_clear();
+        if crate::host::cancel_requested() && !ECHO_GONE.replace(true) {
+            // the cursor waits at the end of the bar, so the terminal's `^C` stands in a line of its own below it
+            let _ = write!(std::io::stderr(), "\r\x1b[2K\x1b[A");
+        }
+        self.bar.finish_and_clear();
+        SHOWN.set(SHOWN.get().saturating_sub(1));
+        BARS.with(|bars| {
+            bars.remove(&self.bar);
+            if SHOWN.get() == 0 {
+                ECHO_GONE.set(false);
+                // a terminal that does not take it shows nothing anyway
+                let _ = bars.clear();
+            }
+        });
     }
 }
 

@@ -4,7 +4,6 @@ use super::context::{Origin, SharedRun};
 use crate::{Error, Kind, Result};
 use rhai::{AST, Engine, EvalAltResult, GlobalRuntimeState, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The modules compiled in: name, text.
@@ -110,7 +109,6 @@ pub fn find(name: &str, importer: Option<&str>, script: Option<&str>) -> Result<
 /// Resolves `import` in a run.
 pub struct Resolver {
     run: SharedRun,
-    loaded: RefCell<BTreeMap<String, Shared<Module>>>,
     /// Modules that are being loaded, outermost first.
     loading: RefCell<Vec<String>>,
 }
@@ -118,7 +116,7 @@ pub struct Resolver {
 impl Resolver {
     /// A resolver that records what it loads in `run`.
     pub fn new(run: SharedRun) -> Self {
-        Resolver { run, loaded: Default::default(), loading: Default::default() }
+        Resolver { run, loading: Default::default() }
     }
 
     fn load(&self, engine: &Engine, name: &str, found: &Found) -> Located<Shared<Module>> {
@@ -127,7 +125,7 @@ impl Resolver {
             let mut run = self.run.borrow_mut();
             run.sources.insert(origin.clone(), found.text.clone());
         }
-        let env = Environment::default();
+        let env = Environment::with_variables();
         let ast = compile(engine, origin, &found.text)
             .map_err(|e| EvalAltResult::ErrorInModule(origin.clone(), e.into(), Position::NONE))?;
         let ast = bind(engine, &ast, &env);
@@ -154,7 +152,7 @@ impl ModuleResolver for Resolver {
         };
         let script = self.run.borrow().script.as_ref().map(|s| s.origin.clone());
         let found = find(path, source, script.as_deref()).map_err(located)?;
-        if let Some(m) = self.loaded.borrow().get(&found.origin) {
+        if let Some(m) = self.run.borrow().loaded.get(&found.origin) {
             return Ok(m.clone());
         }
         if let Some(start) = self.loading.borrow().iter().position(|l| *l == found.origin) {
@@ -170,7 +168,7 @@ impl ModuleResolver for Resolver {
             e.set_position(pos);
             e
         })?;
-        self.loaded.borrow_mut().insert(found.origin, module.clone());
+        self.run.borrow_mut().loaded.insert(found.origin, module.clone());
         Ok(module)
     }
 

@@ -50,6 +50,50 @@ pub fn declared(ast: &AST) -> std::result::Result<Vec<Param>, Located> {
     }
 }
 
+/// The text of a script with each declaration of a parameter replaced by what `value` gives for its name.
+pub fn inlined(ast: &AST, text: &str, value: impl Fn(&str) -> Option<String>) -> String {
+    let mut found: Vec<(std::ops::Range<usize>, String)> = Vec::new();
+    ast.walk(&mut |path| {
+        if let Some((f, at)) = param_call(path)
+            && let Some(Expr::StringConstant(name, _)) = f.args.first()
+            && let Some(value) = value(name)
+            && let Some(start) = crate::script::error::offset(text, at)
+            && let Some(length) = call_length(&text[start..])
+        {
+            found.push((start..start + length, value));
+        }
+        true
+    });
+    found.sort_by_key(|(range, _)| std::cmp::Reverse(range.start));
+    let mut text = text.to_string();
+    for (range, value) in found {
+        text.replace_range(range, &value);
+    }
+    text
+}
+
+/// The length of the call with which a text begins.
+fn call_length(text: &str) -> Option<usize> {
+    let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
+    for (i, c) in text.char_indices() {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' if quoted => escaped = true,
+            '"' => quoted = !quoted,
+            _ if quoted => {}
+            '(' | '[' => depth += 1,
+            ')' | ']' => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(i + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
 fn param_call<'a>(path: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
     let (f, at) = match path.last()? {
         ASTNode::Expr(Expr::FnCall(f, at)) | ASTNode::Stmt(Stmt::FnCall(f, at)) => (f, *at),
@@ -215,6 +259,10 @@ pub fn help(path: &str, text: &str, params: &[Param]) -> String {
         match line.trim_start().strip_prefix("//") {
             Some(c) => {
                 let c = c.trim_start_matches(['/', '!']);
+                // settings with which tests run the script quickly
+                if c.trim_start().starts_with("small:") {
+                    continue;
+                }
                 out += c.strip_prefix(' ').unwrap_or(c);
                 out.push('\n');
             }

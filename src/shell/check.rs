@@ -50,6 +50,9 @@ pub fn check(session: &Session, ast: &AST) -> Vec<Failure> {
         }
         true
     });
+    failures.extend(session.unknown_names(ast));
+    // in the order of the text; those in modules come with their import
+    failures.sort_by_key(|f| (f.error.position().line(), f.error.position().position()));
     failures
 }
 

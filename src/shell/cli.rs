@@ -1,9 +1,10 @@
 //! The command line: what to run, with which settings, and the exit code.
-use super::session::{Failure, Outcome, Session, Settings, quiet_panics};
+use super::commands::{self, State};
+use super::session::{Failure, Outcome, Session, Settings};
 use super::{check, repl, report, tools};
 use crate::files::bulk::Shard;
 use crate::script::engine::{STACK, print_line, report_line};
-use crate::script::{context, host, modules, params};
+use crate::script::{context, host, modules, panics, params};
 use crate::tensor::device;
 use crate::{Error, Result};
 use clap::Parser;
@@ -57,6 +58,12 @@ struct Args {
     /// The part of shared work that `generate` does, from 1/N to N/N
     #[arg(long, value_name = "I/N")]
     shard: Option<String>,
+    /// After the script, also after an error in it, open the REPL with its variables
+    #[arg(short = 'i', long)]
+    inspect: bool,
+    /// Do not run the startup file (ld3sh/startup.rhai in the folder for configuration) when the REPL opens
+    #[arg(long)]
+    no_startup: bool,
     /// No progress reports
     #[arg(long)]
     quiet: bool,
@@ -88,7 +95,7 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
-    quiet_panics();
+    panics::quiet();
     // without a handler Ctrl-C ends the process, which is no worse than failing here
     let _ = ctrlc::set_handler(|| {
         if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {
@@ -197,12 +204,26 @@ fn start(args: Args) -> u8 {
                 return usage(&e.hint("`ld3sh script.rhai --set name=value`"));
             }
             SECOND_ENDS.store(false, Ordering::SeqCst);
-            repl::run(&mut session)
+            let state = State::new(color());
+            if !args.no_startup {
+                commands::startup(&mut session, &state);
+            }
+            repl::run(&mut session, state)
         }
         Task::Code(code) => script(&mut session, "-e", &code, &args, false),
         Task::Run(path) | Task::Check(path) if !readable(&path) => {
             let e = Error::new(crate::Kind::Io, format!("there is no script `{path}`"));
             usage(&near_script(&path).into_iter().fold(e, |e, n| e.hint(format!("did you mean `{n}`?"))))
+        }
+        Task::Run(path) if args.inspect && !args.help => {
+            if path == "-" || !std::io::stdin().is_terminal() {
+                let e = Error::value("--inspect reads from the terminal, so the script must be a file");
+                return usage(&e);
+            }
+            SECOND_ENDS.store(false, Ordering::SeqCst);
+            // what went wrong has been told
+            file(&mut session, &path, &args, false);
+            repl::run(&mut session, State::new(color()))
         }
         Task::Run(path) => file(&mut session, &path, &args, false),
         Task::Check(path) => file(&mut session, &path, &args, true),
@@ -250,7 +271,8 @@ fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 
 
 /// Parses, then checks, explains or runs.
 fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only: bool) -> u8 {
-    let ast = match session.parse(name, text) {
+    let parsed = if check_only { session.parse_only(name, text) } else { session.parse(name, text) };
+    let ast = match parsed {
         Ok(a) => a,
         Err(f) => return failed(f, session),
     };

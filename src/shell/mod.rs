@@ -1,7 +1,9 @@
 //! The script runner and the REPL: one [`session::Session`] under both.
 pub mod check;
 pub mod cli;
+pub mod commands;
 mod convert;
+pub mod hints;
 pub mod models;
 pub mod names;
 pub mod repl;

@@ -3,10 +3,13 @@ use rhai::Engine;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A function's signatures, by its name with namespace (`solver::unipc`).
-pub struct Names(BTreeMap<String, Vec<String>>);
+pub struct Names {
+    functions: BTreeMap<String, Vec<String>>,
+    properties: BTreeSet<String>,
+}
 
 /// A signature's number of parameters, from its text `f(x: Tensor, y: i64) -> Tensor`.
-fn arity(signature: &str) -> usize {
+pub(super) fn arity(signature: &str) -> usize {
     let Some(start) = signature.find('(') else { return 0 };
     let (mut depth, mut commas, mut any) = (0, 0, false);
     for c in signature[start..].chars() {
@@ -27,23 +30,31 @@ impl Names {
     /// Collects the names from an engine.
     pub fn of(engine: &Engine) -> Self {
         let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut properties = BTreeSet::new();
         for s in engine.gen_fn_signatures(true) {
             let Some(name) = s.split('(').next() else { continue };
-            // accessors are written without a call
+            // accessors (`get$shape`) are written without a call
             let name = name.trim();
-            if !name.starts_with("get ") && !name.starts_with("set ") && !name.starts_with("__") {
+            if let Some(property) = name.strip_prefix("get$") {
+                properties.insert(property.to_string());
+            }
+            if !name.contains('$') && !name.starts_with("__") {
                 names.entry(name.to_string()).or_default().push(s);
             }
         }
-        Names(names)
+        Names { functions: names, properties }
     }
     /// The names.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        self.0.keys().map(String::as_str)
+        self.functions.keys().map(String::as_str)
     }
     /// The signatures of a function; empty if there is none of that name.
     pub fn signatures(&self, name: &str) -> &[String] {
-        self.0.get(name).map_or(&[], Vec::as_slice)
+        self.functions.get(name).map_or(&[], Vec::as_slice)
+    }
+    /// Whether some type has a property of that name.
+    pub fn has_property(&self, name: &str) -> bool {
+        self.properties.contains(name)
     }
     /// How many arguments a function can take.
     pub fn arities(&self, name: &str) -> BTreeSet<usize> {

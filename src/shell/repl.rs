@@ -1,5 +1,6 @@
 //! The REPL: line editing, history, input over several lines, Ctrl-C that stops a computation and keeps the session.
 use super::cli::exit_code;
+use super::commands::{self, Answer, State};
 use super::report;
 use super::session::{Outcome, Session};
 use crate::script::engine::{print_line, report_line};
@@ -27,7 +28,12 @@ impl Completer for Lines {
 
 impl Validator for Lines {
     fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
-        Ok(if is_open(context.input()) { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
+        let command = context.input().trim_start().starts_with([':', '!']);
+        Ok(if !command && is_open(context.input()) {
+            ValidationResult::Incomplete
+        } else {
+            ValidationResult::Valid(None)
+        })
     }
 }
 
@@ -118,7 +124,7 @@ fn history_file() -> Option<PathBuf> {
 }
 
 /// Reads and evaluates until Ctrl-D or `exit`; returns the exit code.
-pub fn run(session: &mut Session) -> u8 {
+pub fn run(session: &mut Session, mut state: State) -> u8 {
     let config = Config::builder().max_history_size(HISTORY).map(|b| b.auto_add_history(true).build());
     let editor = config.and_then(Editor::<Lines, FileHistory>::with_config);
     let mut editor = match editor {
@@ -145,7 +151,7 @@ pub fn run(session: &mut Session) -> u8 {
                 if matches!(line.trim(), "exit" | "quit" | "exit;" | "quit;") {
                     break 0;
                 }
-                if let Some(code) = evaluate(session, &line) {
+                if let Some(code) = evaluate(session, &mut state, &line) {
                     break code;
                 }
             }
@@ -160,11 +166,19 @@ pub fn run(session: &mut Session) -> u8 {
 }
 
 /// Evaluates a line and echoes its value; the exit code if the line asked to leave.
-fn evaluate(session: &mut Session, line: &str) -> Option<u8> {
+fn evaluate(session: &mut Session, state: &mut State, line: &str) -> Option<u8> {
     if line.trim().is_empty() {
         return None;
     }
-    match session.evaluate_line(line) {
+    match commands::dispatch(session, state, line) {
+        Answer::Code => {}
+        Answer::Done => return None,
+        Answer::Leave(code) => return Some(code),
+    }
+    let watch = state.begin();
+    let result = session.evaluate_line(line);
+    let succeeded = result.is_ok();
+    match result {
         Ok(Outcome::Exit(v)) => return Some(exit_code(&v)),
         Ok(Outcome::Value(v)) => {
             if !v.is_unit() && !line.trim_end().ends_with(';') {
@@ -172,10 +186,10 @@ fn evaluate(session: &mut Session, line: &str) -> Option<u8> {
             }
         }
         Err(f) => {
-            let color = std::env::var_os("NO_COLOR").is_none();
-            report_line(&report::render(f, session, color));
+            report_line(&report::render(f, session, state.color));
         }
     }
+    state.end(session, &watch, line, succeeded);
     None
 }
 

@@ -1,8 +1,10 @@
 //! Uncaught errors as rustc prints them: place, line, what is wrong, what would help, and the calls that led there.
+use super::hints::{self, Place};
 use super::names::Names;
 use super::session::{Failure, Session};
 use crate::error::nearest;
-use crate::script::error::Caught;
+use crate::script::closures::Stopped;
+use crate::script::error::{Caught, offset};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use rhai::{EvalAltResult, ParseErrorType, Position};
 use std::collections::BTreeMap;
@@ -26,8 +28,8 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
     loop {
         match *error {
             EvalAltResult::ErrorInFunctionCall(name, callee, inner, at) => {
-                let text = if name.contains('$') { "this closure".into() } else { format!("`{name}`") };
-                frames.push(Frame { source: source.clone(), at, text: format!("in {text}, called here") });
+                let text = format!("in {}, called here", function(&name));
+                frames.push(Frame { source: source.clone(), at, text });
                 if !callee.is_empty() {
                     source = callee;
                 }
@@ -41,12 +43,29 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
             _ => break,
         }
     }
-    let at = error.take_position();
-    let told = describe(&error, session, !frames.is_empty());
+    let mut at = error.take_position();
+    if let EvalAltResult::ErrorTerminated(token, _) = &*error
+        && let Some(stopped) = token.read_lock::<Stopped>()
+    {
+        // Rhai keeps the place of the outermost call; the calls inside it say where they were
+        for p in stopped.places.iter().rev() {
+            let text = format!("in {}, called here", function(&p.function));
+            frames.push(Frame { source: std::mem::replace(&mut source, p.source.clone()), at, text });
+            at = p.at;
+        }
+    }
+    let text = session.run().borrow().sources.get(&source).cloned();
+    let place = text.as_deref().and_then(|t| place(t, at));
+    let told = describe(&error, session, !frames.is_empty(), place.as_ref());
     frames.retain(|f| !f.at.is_none() && (f.at != at || f.source != source));
     frames.reverse();
     let run = session.run().borrow();
     draw(&told, &Frame { source, at, text: told.label.clone() }, &frames, &run.sources, color)
+}
+
+/// How a report names a function.
+fn function(name: &str) -> String {
+    if name.contains('$') { "this closure".into() } else { format!("`{name}`") }
 }
 
 /// Renders an error that has no place in a script (a bad `--set`).
@@ -54,6 +73,7 @@ pub fn render_plain(error: &crate::Error, color: bool) -> String {
     let told = Told {
         message: error.message().into(),
         label: String::new(),
+        notes: error.compared_shapes().into_iter().collect(),
         helps: error.fix().map(String::from).into_iter().collect(),
     };
     let nowhere = Frame { source: String::new(), at: Position::NONE, text: String::new() };
@@ -64,16 +84,21 @@ pub fn render_plain(error: &crate::Error, color: bool) -> String {
 struct Told {
     message: String,
     label: String,
+    notes: Vec<String>,
     helps: Vec<String>,
 }
 
 fn told(message: impl Into<String>) -> Told {
-    Told { message: message.into(), label: String::new(), helps: vec![] }
+    Told { message: message.into(), label: String::new(), notes: vec![], helps: vec![] }
 }
 
 impl Told {
     fn label(mut self, label: impl Into<String>) -> Self {
         self.label = label.into();
+        self
+    }
+    fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
         self
     }
     fn help(mut self, help: impl Into<String>) -> Self {
@@ -82,12 +107,12 @@ impl Told {
     }
 }
 
-fn describe(error: &EvalAltResult, session: &Session, in_function: bool) -> Told {
+fn describe(error: &EvalAltResult, session: &Session, in_function: bool, place: Option<&Place>) -> Told {
     use EvalAltResult as E;
     match error {
         E::ErrorRuntime(v, _) => match v.read_lock::<Caught>() {
             Some(c) => {
-                let t = told(c.0.message());
+                let t = c.0.compared_shapes().into_iter().fold(told(c.0.message()), Told::note);
                 c.0.fix().into_iter().fold(t, Told::help)
             }
             None => told(match v.is_unit() {
@@ -95,11 +120,14 @@ fn describe(error: &EvalAltResult, session: &Session, in_function: bool) -> Told
                 false => session.print_form(v),
             }),
         },
-        E::ErrorParsing(p, _) => describe_parse(p, session),
-        E::ErrorVariableNotFound(name, _) => unknown_variable(name, session, in_function),
+        E::ErrorParsing(p, _) => describe_parse(p, session, place),
+        E::ErrorVariableNotFound(name, _) => unknown_variable(name, session, in_function, place),
         E::ErrorFunctionNotFound(signature, _) => unknown_function(signature, session),
         E::ErrorModuleNotFound(name, _) => unknown_module(name, session),
-        E::ErrorTerminated(..) => told("stopped by Ctrl-C").label("was running here"),
+        E::ErrorTerminated(token, _) => {
+            let what = token.read_lock::<Stopped>().map(|s| s.what.clone()).filter(|w| !w.is_empty());
+            told("stopped by Ctrl-C").label(what.map_or("was running here".into(), |w| format!("was in {w}")))
+        }
         E::ErrorStackOverflow(_) => told("calls are nested too deeply").help("does the recursion end?"),
         E::ErrorDataRace(what, _) => told(format!("{what} is in use by the call that runs this closure"))
             .help("copy it before the closure captures it: `let copy = x;`"),
@@ -107,17 +135,19 @@ fn describe(error: &EvalAltResult, session: &Session, in_function: bool) -> Told
             told(format!("`{name}` is a constant")).help("declare it with `let` to change it")
         }
         E::ErrorMismatchOutputType(want, got, _) | E::ErrorMismatchDataType(want, got, _) => {
-            told(format!("expected {want}, found {got}"))
+            let plain = |t: &str| t.rsplit("::").next().unwrap_or(t).trim_end_matches('>').to_string();
+            told(format!("expected {}, found {}", plain(want), plain(got)))
         }
+        E::ErrorDotExpr(what, _) => unknown_property(what).unwrap_or_else(|| told(what.as_str())),
         E::ErrorSystem(what, e) if what.is_empty() => told(e.to_string()),
         E::ErrorSystem(what, _) => told(what.as_str()),
         other => told(other.to_string()),
     }
 }
 
-fn describe_parse(p: &ParseErrorType, session: &Session) -> Told {
+fn describe_parse(p: &ParseErrorType, session: &Session, place: Option<&Place>) -> Told {
     match p {
-        ParseErrorType::VariableUndefined(name) => unknown_variable(name, session, false),
+        ParseErrorType::VariableUndefined(name) => unknown_variable(name, session, false, place),
         ParseErrorType::ModuleUndefined(name) => unknown_module(name, session),
         ParseErrorType::ExprTooDeep => {
             told("this expression is nested too deeply").help("split it: give parts of it names with `let`")
@@ -125,27 +155,54 @@ fn describe_parse(p: &ParseErrorType, session: &Session) -> Told {
         ParseErrorType::UnexpectedEOF => {
             told("the script ends in the middle of something").help("is a bracket or a quote left open?")
         }
-        other => told(format!("syntax error: {other}")),
+        other => {
+            let message = other.to_string();
+            let t = told(format!("syntax error: {message}"));
+            place.and_then(|p| hints::syntax(&message, p)).into_iter().fold(t, Told::help)
+        }
     }
 }
 
-fn unknown_variable(name: &str, session: &Session, in_function: bool) -> Told {
-    let t = told(format!("unknown variable `{name}`"));
-    if in_function && session.scope().contains(name) {
-        return t
-            .label("functions do not see the script's variables")
-            .help(format!("pass `{name}` as an argument, or make it a `const` and write `global::{name}`"));
-    }
+fn unknown_variable(name: &str, session: &Session, in_function: bool, place: Option<&Place>) -> Told {
     let names = Names::of(session.engine());
+    if !names.signatures(name).is_empty() && name.contains("::") {
+        return told(format!("`{name}` is a function")).help(format!("call it: `{name}()`"));
+    }
+    let t = told(format!("unknown variable `{name}`"));
+    if let Some(hint) = hints::variable(name, place) {
+        return t.help(hint);
+    }
+    if let Some((method, rest)) = place.and_then(|p| p.after.strip_prefix('.')).map(leading_word)
+        && names.namespaces().contains(name)
+    {
+        let open = if rest.starts_with('(') { "(…)" } else { "" };
+        return t.label("a module of functions").help(format!("write `{name}::{method}{open}`"));
+    }
     let variables: Vec<&str> = session.scope().iter_raw().map(|(n, ..)| n).collect();
     let words = words(session);
+    if words.iter().any(|w| w == name) {
+        // it is declared somewhere, but not for here
+        return match in_function && variables.contains(&name) {
+            true => t
+                .label("not declared yet when this function was called")
+                .help(format!("declare `{name}` before the call, or pass it as an argument")),
+            false => t
+                .label("not declared here")
+                .help(format!("a variable ends with its block `{{ }}` or function: declare `{name}` at the top level, or pass it as an argument")),
+        };
+    }
     let near = nearest(name, variables.iter().copied())
-        .or_else(|| nearest(name, words.iter().map(String::as_str).filter(|w| *w != name)))
-        .or_else(|| nearest(name, names.all()));
+        .or_else(|| nearest(name, words.iter().map(String::as_str)))
+        .or_else(|| nearest(name, names.all().filter(|n| n.starts_with(char::is_alphabetic))));
     match near {
         Some(n) => t.help(format!("did you mean `{n}`?")),
         None => t.help(format!("declare it first: `let {name} = …;`")),
     }
+}
+
+/// The word with which a text begins, and the rest.
+fn leading_word(text: &str) -> (&str, &str) {
+    text.split_at(text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len()))
 }
 
 /// The variables and functions that the session's sources define, as far as their text shows.
@@ -170,28 +227,78 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
         Some((n, t)) => (n.trim(), t.trim_end().trim_end_matches(')')),
         None => (signature.trim(), ""),
     };
-    let types = types.replace("&str | ImmutableString | String", "string");
+    let types = types.replace("&str | ImmutableString | String", "string").replace("ImmutableString", "string");
+    let list: Vec<&str> = types.split(", ").filter(|t| !t.is_empty()).collect();
     let names = Names::of(session.engine());
     let known = names.signatures(name);
+    let words = words(session);
+    let own = words.iter().any(|w| w == name);
+    let t = match (known.is_empty(), own) {
+        (false, _) => told(format!("`{name}` does not take ({types})")).label("no version of it fits these arguments"),
+        (true, true) => {
+            let s = if list.len() == 1 { "" } else { "s" };
+            told(format!("there is no `{name}` that takes {} argument{s}", list.len()))
+                .label(format!("called with ({types})"))
+        }
+        (true, false) => told(format!("unknown function `{name}`")).label(format!("called with ({types})")),
+    };
+    if own && known.is_empty() {
+        return t;
+    }
+    if let Some(hint) = hints::function(name, &list) {
+        return t.help(hint);
+    }
     if !known.is_empty() {
-        let t = told(format!("`{name}` does not take ({types})")).label("no version of it fits these arguments");
-        let mut list: Vec<String> = known.iter().take(6).map(|s| format!("  {s}")).collect();
-        if known.len() > 6 {
-            list.push(format!("  … and {} more", known.len() - 6));
+        let mut fitting: Vec<&String> = known.iter().collect();
+        // those for the given object first
+        let object = list.first().copied().unwrap_or_default();
+        let takes = |s: &str| s.contains(&format!(": {object}")) || s.contains(&format!("mut {object}"));
+        fitting.sort_by_key(|s| (super::names::arity(s) != list.len(), !takes(s), s.len(), s.as_str()));
+        let mut list: Vec<String> = fitting.iter().take(4).map(|s| format!("  {}", short(s))).collect();
+        if known.len() > 4 {
+            list.push(format!("  … and {} more", known.len() - 4));
         }
         return t.help(format!("it takes one of\n{}", list.join("\n")));
     }
-    let words = words(session);
-    if words.iter().any(|w| w == name) {
-        let n = if types.is_empty() { 0 } else { types.split(", ").count() };
-        return told(format!("there is no `{name}` that takes {n} argument{}", if n == 1 { "" } else { "s" }))
-            .label(format!("called with ({types})"));
+    if list.len() == 1 && names.has_property(name) {
+        return t.help(format!("it is a property, without brackets: `x.{name}`"));
     }
-    let t = told(format!("unknown function `{name}`")).label(format!("called with ({types})"));
-    match nearest(name, words.iter().map(String::as_str)).or_else(|| nearest(name, names.all())) {
+    let mut inside: Vec<&str> = names.all().filter(|n| n.rsplit_once("::").is_some_and(|(_, f)| f == name)).collect();
+    // `schedule.edm(…)`: the module that makes such objects first
+    let module = format!("{}::", list.first().copied().unwrap_or_default().to_lowercase());
+    inside.sort_by_key(|n| !n.starts_with(&module));
+    if let Some(full) = inside.first() {
+        return t.help(format!("it is a function of a module: `{full}(…)`"));
+    }
+    let near = nearest(name, words.iter().map(String::as_str))
+        .or_else(|| nearest(name, names.all().filter(|n| n.starts_with(char::is_alphabetic))));
+    match near {
         Some(n) => t.help(format!("did you mean `{n}`?")),
         None => t,
     }
+}
+
+/// A signature without the paths and the wrappers of its types.
+fn short(signature: &str) -> String {
+    let head = signature.split(" -> ").next().unwrap_or(signature);
+    let names = [
+        ("&mut ", ""),
+        ("mut ", ""),
+        ("ImmutableString", "string"),
+        ("DynDenoiser", "Denoiser"),
+        ("ScriptSolver", "Solver"),
+    ];
+    names.iter().fold(head.to_string(), |s, (from, to)| s.replace(from, to))
+}
+
+/// Rhai's `Unknown property 'c' - a getter is not registered for type '()'`.
+fn unknown_property(what: &str) -> Option<Told> {
+    let mut quoted = what.strip_prefix("Unknown property ")?.split('\'').skip(1).step_by(2);
+    let (name, of) = (quoted.next()?, quoted.next()?);
+    Some(match of {
+        "()" => told(format!("`()` has no property `{name}`")).label("what stands before the dot is `()`, nothing"),
+        _ => told(format!("a value of type {of} has no property `{name}`")),
+    })
 }
 
 fn unknown_module(name: &str, session: &Session) -> Told {
@@ -199,6 +306,9 @@ fn unknown_module(name: &str, session: &Session) -> Told {
     let root = name.split("::").next().unwrap_or(name);
     let built_in = crate::script::modules::STDLIB.iter().map(|(n, _)| *n);
     let t = told(format!("unknown module `{root}`"));
+    if session.scope().contains(root) || words(session).iter().any(|w| w == root) {
+        return t.label("a variable").help(format!("methods of a value are called with a dot: `{root}.f(…)`"));
+    }
     if built_in.clone().any(|n| n == root) {
         return t.help(format!("import it first: `import \"{root}\" as {root};`"));
     }
@@ -208,13 +318,17 @@ fn unknown_module(name: &str, session: &Session) -> Told {
     }
 }
 
+/// What stands at a position, and around it in its line.
+fn place(text: &str, at: Position) -> Option<Place<'_>> {
+    let range = token(text, at)?;
+    let start = text[..range.start].rfind('\n').map_or(0, |i| i + 1);
+    let end = text[range.end..].find('\n').map_or(text.len(), |i| range.end + i);
+    Some(Place { before: &text[start..range.start], token: &text[range.clone()], after: &text[range.end..end] })
+}
+
 /// The bytes of the token at a position.
 fn token(text: &str, at: Position) -> Option<Range<usize>> {
-    let line = at.line()?;
-    let start: usize = text.split_inclusive('\n').take(line.saturating_sub(1)).map(str::len).sum();
-    let rest = text.get(start..)?;
-    let column = at.position().unwrap_or(1).max(1) - 1;
-    let begin = start + rest.char_indices().nth(column).map_or(rest.len(), |(i, _)| i);
+    let begin = offset(text, at)?;
     let rest = &text[begin..];
     let word = |c: char| c.is_alphanumeric() || c == '_';
     let length = match rest.chars().next() {
@@ -234,6 +348,9 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         Some(Snippet::source(text.clone()).path(f.source.clone()).annotation(mark))
     };
     let mut main = Level::ERROR.primary_title(told.message.clone()).elements(snippet(place, AnnotationKind::Primary));
+    for n in &told.notes {
+        main = main.element(Level::NOTE.message(n.clone()));
+    }
     for h in &told.helps {
         main = main.element(Level::HELP.message(h.clone()));
     }

@@ -1,23 +1,21 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
+use super::names::Names;
 use crate::host;
-use crate::script::closures::{Environment, bind};
+use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
+use crate::script::error::offset;
 use crate::script::params::{self, Param};
-use crate::script::{engine, modules};
+use crate::script::profile;
+use crate::script::{engine, modules, panics};
 use crate::{Error, Result};
 use rhai::{
-    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ParseErrorType, Position,
-    Scope, StmtBlock,
+    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Position, Scope, StmtBlock,
 };
-use std::any::Any;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
-use std::sync::Mutex;
-
-/// The place of the latest panic, for the error that it becomes.
-static PANIC: Mutex<Option<String>> = Mutex::new(None);
 
 /// How a piece of code ended well.
 pub enum Outcome {
@@ -78,7 +76,7 @@ impl Session {
             scope: Scope::new(),
             global,
             functions: AST::empty(),
-            env: Environment::default(),
+            env: Environment::with_variables(),
             pieces: 0,
         }
     }
@@ -99,28 +97,49 @@ impl Session {
         &self.run
     }
 
-    /// Parses a script. Unknown variables are errors here already.
+    /// Parses a script. Unknown variables and modules are errors here already.
     ///
     /// # Errors
     /// Whatever the parser reports, with its place.
     pub fn parse(&mut self, name: &str, text: &str) -> std::result::Result<AST, Failure> {
-        self.run.borrow_mut().sources.insert(name.to_string(), text.to_string());
+        // the parser knows only what is declared further up, and lets functions see nothing else: what it refuses is
+        // looked at again
         self.engine.set_strict_variables(true);
-        let strict = modules::compile(&self.engine, name, text);
+        let strict = self.parse_only(name, text);
         self.engine.set_strict_variables(false);
-        let ast = match strict {
-            // the parser does not know functions that are defined further down as values
-            Err(e) if matches!(*e.0, ParseErrorType::VariableUndefined(_)) => {
-                match (&*e.0, modules::compile(&self.engine, name, text)) {
-                    (ParseErrorType::VariableUndefined(v), Ok(ast)) if ast.iter_functions().any(|f| f.name == v) => {
-                        Ok(ast)
-                    }
-                    _ => Err(e),
-                }
-            }
-            other => other,
-        };
-        ast.map_err(|e| Failure { error: e.into(), source: name.to_string() })
+        if strict.is_ok() {
+            return strict;
+        }
+        let ast = self.parse_only(name, text)?;
+        match self.unknown_names(&ast).into_iter().next() {
+            Some(f) => Err(f),
+            None => Ok(ast),
+        }
+    }
+
+    /// Parses a script, whatever names it uses.
+    ///
+    /// # Errors
+    /// Whatever the parser reports, with its place.
+    pub fn parse_only(&mut self, name: &str, text: &str) -> std::result::Result<AST, Failure> {
+        self.run.borrow_mut().sources.insert(name.to_string(), text.to_string());
+        modules::compile(&self.engine, name, text).map_err(|e| Failure { error: e.into(), source: name.to_string() })
+    }
+
+    /// An error for each variable that a script reads and nothing declares, and for each module that it uses and does not
+    /// import, in the order of the text.
+    pub fn unknown_names(&self, ast: &AST) -> Vec<Failure> {
+        let source = ast.source().unwrap_or_default();
+        let variables = unknown_variables(ast, |name| self.scope.contains(name));
+        let variables = variables.into_iter().map(|(name, at)| EvalAltResult::ErrorVariableNotFound(name, at));
+        let names = Names::of(&self.engine);
+        let namespaces = names.namespaces();
+        let imported: Vec<&str> = self.global.iter_imports_raw().map(|(alias, _)| alias.as_str()).collect();
+        let modules = unknown_modules(ast, |name| namespaces.contains(name) || imported.contains(&name));
+        let modules = modules.into_iter().map(|(name, at)| EvalAltResult::ErrorModuleNotFound(name, at));
+        let mut all: Vec<EvalAltResult> = variables.chain(modules).collect();
+        all.sort_by_key(|e| (e.position().line(), e.position().position()));
+        all.into_iter().map(|e| Failure { error: e.into(), source: source.into() }).collect()
     }
 
     /// The parameters that a parsed script declares.
@@ -179,6 +198,7 @@ impl Session {
         self.env.set_functions(self.functions.shared_lib().clone());
         self.global.lib = std::iter::once(self.functions.shared_lib().clone()).collect();
         self.global.source = Some(source.as_str().into());
+        self.env.record_scope(&mut self.scope, &assigned(ast));
         let block = Expr::Stmt(Box::new(StmtBlock::new(statements, Position::NONE, Position::NONE)));
         let before = self.scope.len();
         let result = catch_unwind(AssertUnwindSafe(|| {
@@ -200,10 +220,116 @@ impl Session {
                 self.scope.rewind(before);
                 self.global.level = 0;
                 self.global.scope_level = 0;
-                panic_error(&*panic).into()
+                panics::error(&*panic).into()
             }
         };
         Err(Failure { error, source })
+    }
+
+    /// Evaluates a line as [`Session::evaluate_line`] does, with a profile of it.
+    pub fn profile_line(&mut self, text: &str) -> (std::result::Result<Outcome, Failure>, Vec<(String, profile::Row)>) {
+        profile::start();
+        let outcome = self.evaluate_line(text);
+        (outcome, profile::stop())
+    }
+
+    /// Runs a script's text in the session, with settings of its parameters; its variables and functions stay. Returns the
+    /// outcome, or why the script failed; and its text with the parameters' values in place of their declarations.
+    ///
+    /// # Errors
+    /// Parse errors; parameters and settings that do not fit.
+    pub fn run_script(
+        &mut self,
+        name: &str,
+        text: &str,
+        settings: &[String],
+    ) -> std::result::Result<(std::result::Result<Outcome, Failure>, String), Failure> {
+        let text = modules::without_shebang(text);
+        let ast = self.parse(name, &text)?;
+        let params = self.params(&ast)?;
+        let before = {
+            let run = self.run.borrow();
+            (run.main.clone(), run.script.clone(), run.params.clone())
+        };
+        self.set_script(name, &text);
+        let result = match self.set_params(params, settings) {
+            Ok(()) => {
+                let values: BTreeMap<String, Dynamic> = {
+                    let run = self.run.borrow();
+                    let value = |(p, given): &(Param, Option<Dynamic>)| given.clone().unwrap_or(p.default.clone());
+                    run.params.iter().map(|(name, p)| (name.clone(), value(p))).collect()
+                };
+                let plain = params::inlined(&ast, &text, |name| values.get(name).map(|v| self.show(v)));
+                Ok((self.evaluate(&ast), plain))
+            }
+            Err(e) => Err(Failure { error: e.into(), source: name.into() }),
+        };
+        let mut run = self.run.borrow_mut();
+        (run.main, run.script, run.params) = before;
+        result
+    }
+
+    /// Reads every imported module again; returns where they came from.
+    ///
+    /// # Errors
+    /// A module that is no longer there, or fails; all modules stay as they were then.
+    pub fn reload_modules(&mut self) -> std::result::Result<Vec<String>, Failure> {
+        let imports = |global: &GlobalRuntimeState| -> Vec<(rhai::ImmutableString, rhai::Shared<rhai::Module>)> {
+            global.iter_imports_raw().map(|(alias, module)| (alias.clone(), module.clone())).collect()
+        };
+        let mut before = imports(&self.global);
+        before.reverse();
+        let mut names: Vec<(String, String)> = Vec::new();
+        for (alias, module) in &before {
+            // a later import of the same name hides earlier ones
+            names.retain(|(a, _)| a != alias.as_str());
+            names.extend(module.id().map(|origin| (alias.to_string(), origin.to_string())));
+        }
+        let kept = std::mem::take(&mut self.run.borrow_mut().loaded);
+        let code: Vec<String> = names.iter().map(|(alias, origin)| format!("import {origin:?} as {alias};")).collect();
+        let count = self.global.num_imports();
+        if let Err(f) = self.evaluate_line(&code.join("\n")) {
+            self.global.truncate_imports(count);
+            self.run.borrow_mut().loaded = kept;
+            return Err(f);
+        }
+        let mut new = imports(&self.global);
+        new.truncate(self.global.num_imports() - count);
+        self.global.truncate_imports(0);
+        for (alias, module) in new.into_iter().rev() {
+            self.global.push_import(alias, module);
+        }
+        Ok(names.into_iter().map(|(_, origin)| origin).collect())
+    }
+
+    /// Forgets all variables, functions and imports.
+    pub fn clear(&mut self) {
+        self.scope = Scope::new();
+        self.global = self.engine.new_global_runtime_state();
+        self.functions = AST::empty();
+        self.env = Environment::with_variables();
+        self.run.borrow_mut().loaded.clear();
+    }
+
+    /// The functions that a text defines: name, number of parameters, and the bytes of the definition.
+    pub fn definitions(&self, text: &str) -> Vec<(String, usize, std::ops::Range<usize>)> {
+        let Ok(ast) = self.engine.compile(text) else { return vec![] };
+        let mut found: Vec<_> = ast
+            .iter_fn_def()
+            .filter(|f| !f.name.contains('$'))
+            .filter_map(|f| {
+                let body = offset(text, f.body.start_position())?;
+                let end = offset(text, f.body.end_position())?;
+                let mut start = text.get(..body)?.rfind("fn ")?;
+                let before = text[..start].trim_end();
+                if before.ends_with("private") {
+                    start = before.len() - "private".len();
+                }
+                Some((f.name.to_string(), f.params.len(), start..(end + 1).min(text.len())))
+            })
+            .collect();
+        found.sort_by_key(|(_, _, range)| range.start);
+        found
     }
 
     /// Evaluates a line of a REPL or of `-e`.
@@ -240,23 +366,4 @@ impl Session {
             }
         }
     }
-}
-
-/// Keeps panics of this process from printing: the error that each becomes tells what and where it was.
-pub fn quiet_panics() {
-    std::panic::set_hook(Box::new(|info| {
-        let place = info.location().map(|l| format!("{}:{}", l.file(), l.line()));
-        if let Ok(mut p) = PANIC.lock() {
-            *p = place;
-        }
-    }));
-}
-
-fn panic_error(panic: &(dyn Any + Send)) -> Error {
-    let text = panic.downcast_ref::<&str>().map(|s| s.to_string());
-    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into());
-    let place = PANIC.lock().ok().and_then(|mut p| p.take()).unwrap_or_else(|| "unknown place".into());
-    let first = text.lines().next().unwrap_or_default();
-    Error::new(crate::Kind::Internal, format!("ld3sh itself failed: {first} ({place})"))
-        .hint("this is a bug in ld3sh: please report it with the script that led here")
 }

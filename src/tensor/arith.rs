@@ -4,7 +4,7 @@
 //! becomes f32. Arithmetic between integers is done in i64 (masks are u8, and `mask - 1` must not wrap); `/` always
 //! gives floats.
 use super::custom::{op, sum_to};
-use super::dtype::{FLOAT, broadcast, floating, promote};
+use super::dtype::{FLOAT, broadcast, check_size, floating, promote};
 use super::{create, elementwise};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -84,6 +84,7 @@ fn both(what: &str, a: &Operand, b: &Operand, dtype: DType) -> Result<(Tensor, T
     };
     let (a, b) = (a.in_dtype(dtype, &device)?, b.in_dtype(dtype, &device)?);
     let shape = broadcast(what, a.dims(), b.dims())?;
+    check_size(what, &shape, dtype)?;
     Ok((a, b, shape))
 }
 

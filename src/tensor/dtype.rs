@@ -1,4 +1,5 @@
 //! Dtypes by name, which dtype an operation computes in, and checks of dimensions and sizes.
+use super::memory;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 
@@ -96,17 +97,36 @@ pub fn broadcast(what: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
         .collect()
 }
 
-/// Fails where a tensor of this shape could not be addressed or would plainly not fit, before memory is taken.
+/// Fails where a tensor of this shape could not be addressed or would not fit into the memory that is left, before memory
+/// is taken.
 pub fn check_size(what: &str, shape: &[usize], dtype: DType) -> Result<usize> {
     let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
     let bytes = n.and_then(|n| n.checked_mul(dtype.size_in_bytes()));
+    let left = match bytes {
+        Some(b) if b <= memory::SMALL => None,
+        _ => memory::left(),
+    };
     match (n, bytes) {
-        (Some(n), Some(b)) if b <= MAX_BYTES => Ok(n),
+        (Some(n), Some(b)) if b as u64 <= left.unwrap_or(MAX_BYTES).min(MAX_BYTES) => Ok(n),
         _ => {
-            let m = format!("{what}: a tensor of shape {shape:?} and dtype {} is too large", dtype.as_str());
-            Err(Error::new(Kind::Memory, m).shapes(&[shape]))
+            let size = bytes.map_or("more than can be addressed".into(), gib);
+            let m = format!("{what}: a tensor of shape {shape:?} and dtype {} is too large ({size})", dtype.as_str());
+            let e = Error::new(Kind::Memory, m).shapes(&[shape]);
+            Err(match left {
+                Some(left) => e.hint(format!("{} are left; is a size wrong?", gib(left as usize))),
+                None => e.hint("is a size wrong?"),
+            })
         }
     }
 }
-/// No tensor is larger than this (1 TiB): a slip in a shape is an error, not an abort by the allocator.
-const MAX_BYTES: usize = 1 << 40;
+
+fn gib(bytes: usize) -> String {
+    let (value, unit) = match bytes as f64 {
+        b if b >= 1e13 => (b / 2f64.powi(40), "TiB"),
+        b => (b / 2f64.powi(30), "GiB"),
+    };
+    format!("{value:.1} {unit}")
+}
+
+/// No tensor is larger than this (1 TiB), whatever the system says.
+const MAX_BYTES: u64 = 1 << 40;

@@ -59,6 +59,7 @@ fn product(x: &Tensor, y: &Tensor, lead: &[usize]) -> Result<Tensor> {
     let (m, k) = (x.dims()[x.rank() - 2], x.dims()[x.rank() - 1]);
     let n = y.dims()[y.rank() - 1];
     let shape = [lead, &[m, n]].concat();
+    super::dtype::check_size("matmul", &shape, x.dtype())?;
     if shape.iter().product::<usize>() == 0 || k == 0 {
         return super::create::zeros(&shape, x.dtype(), x.device());
     }
@@ -66,13 +67,32 @@ fn product(x: &Tensor, y: &Tensor, lead: &[usize]) -> Result<Tensor> {
         // a batch of rows against one matrix is one product
         let x = x.broadcast_as([lead, &[m, k]].concat())?;
         let rows = x.elem_count() / k;
-        return Ok(x.reshape((rows, k))?.matmul(&plain(y)?)?.reshape(shape)?);
+        let (x, y) = (x.reshape((rows, k))?, plain(y)?);
+        return Ok(in_blocks(rows, k * n, |at, len| Ok(x.narrow(0, at, len)?.matmul(&y)?))?.reshape(shape)?);
     }
     let batch: usize = lead.iter().product();
     let x = x.broadcast_as([lead, &[m, k]].concat())?.reshape((batch, m, k))?;
     let y = y.broadcast_as([lead, &[k, n]].concat())?.reshape((batch, k, n))?;
-    Ok(x.matmul(&y)?.reshape(shape)?)
+    let part = |at, len| Ok(x.narrow(0, at, len)?.matmul(&y.narrow(0, at, len)?)?);
+    Ok(in_blocks(batch, m * k * n, part)?.reshape(shape)?)
 }
+
+/// Rows `0..rows` of a product, each of which costs `cost` multiplications, in blocks between which Ctrl-C is heard. The
+/// blocks depend on sizes only.
+fn in_blocks(rows: usize, cost: usize, part: impl Fn(usize, usize) -> Result<Tensor>) -> Result<Tensor> {
+    let size = (BLOCK / cost.max(1)).clamp(1, rows.max(1));
+    if size >= rows {
+        return part(0, rows);
+    }
+    let blocks = (0..rows).step_by(size).map(|at| {
+        crate::host::check_cancelled()?;
+        part(at, size.min(rows - at))
+    });
+    Ok(Tensor::cat(&blocks.collect::<Result<Vec<_>>>()?, 0)?)
+}
+
+/// Multiplications in a block: some tens of milliseconds on one core.
+const BLOCK: usize = 1 << 30;
 
 /// A matrix in a layout that every backend multiplies: itself, or transposed in memory, as it is; else copied.
 fn plain(y: &Tensor) -> Result<Tensor> {

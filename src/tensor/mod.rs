@@ -15,6 +15,7 @@ pub mod elementwise;
 pub mod grad;
 pub mod index;
 pub mod linalg;
+pub mod memory;
 pub mod nn;
 pub mod pool;
 pub mod random;

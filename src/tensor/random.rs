@@ -57,6 +57,9 @@ pub fn generator(seed: u64, stream: u64, index: u64) -> ChaCha8Rng {
     rng
 }
 
+/// Numbers that a thread draws between looks at Ctrl-C.
+const BLOCK: usize = 1 << 18;
+
 fn draw(
     seed: u64,
     first: u64,
@@ -71,9 +74,15 @@ fn draw(
     if n > 0 {
         out.par_chunks_mut(n / samples).enumerate().for_each(|(i, chunk)| {
             let mut rng = generator(seed, stream, first.wrapping_add(i as u64));
-            chunk.iter_mut().for_each(|v| *v = one(&mut rng));
+            for block in chunk.chunks_mut(BLOCK) {
+                if crate::host::cancel_requested() {
+                    return;
+                }
+                block.iter_mut().for_each(|v| *v = one(&mut rng));
+            }
         });
     }
+    crate::host::check_cancelled()?;
     Ok(out)
 }
 

@@ -99,7 +99,8 @@ impl Place {
         } else if v.is_map() {
             map = v.cast::<Map>();
         } else if !v.is_unit() {
-            return Err(wrong_type(what, "options like #{ dtype: \"f64\" }", &v).into());
+            let e = wrong_type(what, "options like #{ dtype: \"f64\" }", &v);
+            return Err(if v.is_int() { e.hint(format!("a shape is one list: `{what}([2, 3])`")) } else { e }.into());
         }
         let mut options = Options::new(what, map);
         let dtype = options.string("dtype")?.map(|d| dtype::parse(&d)).transpose()?;

@@ -1,0 +1,305 @@
+//! Where the time goes: calls, time and network evaluations of every function, while a profile is taken and only then.
+//!
+//! Each body of a script's function asks one thread-local flag ([`is_on`]). While it is set, the body runs in a version whose
+//! calls are timed ([`timed`]), made from the parsed text the first time that it is needed.
+use crate::host::evaluations;
+use rhai::{ASTFlags, BinaryExpr, CustomExpr, Dynamic, Engine, Expr, FnCallExpr, Position, Stmt, StmtBlock};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+/// The custom syntax around a timed call.
+const TIMED: &str = "__timed_call";
+
+/// What Rhai itself handles, and what would be wrong inside another expression.
+const UNTIMED: [&str; 9] =
+    ["Fn", "curry", "call", "eval", "is_def_var", "is_def_fn", "is_shared", "type_of", "__record_environment"];
+
+thread_local! {
+    static ON: Cell<bool> = const { Cell::new(false) };
+    static STATE: RefCell<State> = RefCell::new(State::default());
+}
+
+/// Calls of one function.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Row {
+    /// How often it was called.
+    pub calls: u64,
+    /// Time from call to return; of a recursive function, that of its outermost calls.
+    pub total: Duration,
+    /// The part of it that was spent in no other listed function.
+    pub own: Duration,
+    /// Network evaluations between call and return; of a recursive function, in its outermost calls.
+    pub evaluations: u64,
+}
+
+/// A function that is called.
+pub enum Called<'a> {
+    /// A script's, and its source.
+    Script(&'a str, Option<&'a str>),
+    /// What a call in a script is written as.
+    Written(&'a str),
+}
+
+#[derive(Default)]
+struct State {
+    rows: BTreeMap<String, (Row, u32)>,
+    running: Vec<Call>,
+}
+
+/// A running call.
+struct Call {
+    name: String,
+    /// It is known as it is written, not yet by the function that it led to.
+    written: bool,
+    /// The time spent in calls that it made.
+    inner: Duration,
+}
+
+/// Whether a profile is being taken.
+pub fn is_on() -> bool {
+    ON.get()
+}
+
+/// Starts a profile.
+pub fn start() {
+    STATE.take();
+    ON.set(true);
+}
+
+/// Ends the profile; the rows with the most time of their own first.
+pub fn stop() -> Vec<(String, Row)> {
+    ON.set(false);
+    let mut rows: Vec<(String, Row)> = STATE.take().rows.into_iter().map(|(name, (row, _))| (name, row)).collect();
+    rows.sort_by(|a, b| b.1.own.cmp(&a.1.own).then_with(|| a.0.cmp(&b.0)));
+    rows
+}
+
+/// A call being timed; dropped at its end, however it ends.
+pub struct Running {
+    /// Whether it stands for a call of its own, not for the body of the function that a written call led to.
+    counts: bool,
+    start: Instant,
+    evaluations: u64,
+}
+
+/// Begins the timing of a call.
+pub fn enter(what: Called) -> Running {
+    let (name, written) = match what {
+        Called::Script(f, source) => {
+            let f = if f.contains('$') { "closure" } else { f };
+            match source.and_then(|s| s.strip_prefix("stdlib/")).and_then(|s| s.strip_suffix(".rhai")) {
+                Some(module) => (format!("{module}::{f}"), false),
+                None => (f.to_string(), false),
+            }
+        }
+        Called::Written(f) => (f.to_string(), true),
+    };
+    let counts = STATE.with_borrow_mut(|s| {
+        // `lib::f(x)` and the body of the `f` that it calls are one call
+        let same =
+            |c: &&mut Call| c.written && (c.name == name || c.name.rsplit("::").next() == name.rsplit("::").next());
+        let (name, counts) = match s.running.last_mut().filter(same) {
+            Some(c) if !written => {
+                c.written = false;
+                (c.name.clone(), false)
+            }
+            _ => (name, true),
+        };
+        s.rows.entry(name.clone()).or_default().1 += 1;
+        s.running.push(Call { name, written, inner: Duration::ZERO });
+        counts
+    });
+    Running { counts, evaluations: evaluations(), start: Instant::now() }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let time = self.start.elapsed();
+        let evaluations = evaluations() - self.evaluations;
+        STATE.with_borrow_mut(|s| {
+            let Some(call) = s.running.pop() else { return };
+            if let Some(outer) = s.running.last_mut() {
+                outer.inner += time;
+            }
+            let Some((row, depth)) = s.rows.get_mut(&call.name) else { return };
+            *depth = depth.saturating_sub(1);
+            row.calls += u64::from(self.counts);
+            row.own += time.saturating_sub(call.inner);
+            if *depth == 0 {
+                row.total += time;
+                row.evaluations += evaluations;
+            }
+        });
+    }
+}
+
+/// Registers the syntax of timed calls.
+pub fn register(engine: &mut Engine) {
+    engine.register_custom_syntax_without_look_ahead_raw(
+        TIMED,
+        |_, _| Ok(None),
+        false,
+        |context, inputs, name| {
+            let Some(call) = inputs.first() else { return Ok(Dynamic::UNIT) };
+            let _running = name.as_immutable_string_ref().ok().filter(|_| is_on()).map(|n| enter(Called::Written(&n)));
+            context.eval_expression_tree(call)
+        },
+    );
+}
+
+/// A block with its calls timed, for the time of a profile.
+pub fn timed(block: &Expr) -> Expr {
+    let mut e = block.clone();
+    expr(&mut e);
+    e
+}
+
+/// Statements with their calls timed.
+pub fn timed_statements(statements: &mut [Stmt]) {
+    statements.iter_mut().for_each(stmt);
+}
+
+fn around(name: &str, call: Expr, at: Position) -> Expr {
+    let custom = CustomExpr {
+        inputs: std::iter::once(call).collect(),
+        tokens: std::iter::once(TIMED.into()).collect(),
+        state: name.to_string().into(),
+        scope_may_be_changed: false,
+        self_terminated: false,
+    };
+    Expr::Custom(Box::new(custom), at)
+}
+
+/// The name under which a call is listed; `None` where it is not to be timed. A script's own function times its body.
+fn listed(f: &FnCallExpr) -> Option<String> {
+    use rhai::Token;
+    let arithmetic = [Token::Plus, Token::Minus, Token::Multiply, Token::Divide, Token::Modulo, Token::PowerOf];
+    if UNTIMED.contains(&f.name.as_str()) || f.name.contains('$') || f.capture_parent_scope {
+        return None;
+    }
+    match &f.op_token {
+        Some(op) if !arithmetic.contains(op) => None,
+        _ if f.is_qualified() => Some(format!("{}::{}", f.namespace, f.name)),
+        _ => Some(f.name.to_string()),
+    }
+}
+
+fn block(b: &mut StmtBlock) {
+    b.statements_mut().iter_mut().for_each(stmt);
+}
+
+fn flow(x: &mut rhai::FlowControl) {
+    expr(&mut x.expr);
+    block(&mut x.body);
+    block(&mut x.branch);
+}
+
+fn stmt(s: &mut Stmt) {
+    match s {
+        Stmt::If(x, _) | Stmt::While(x, _) | Stmt::Do(x, ..) => flow(x),
+        // the expression of a `catch` is its variable
+        Stmt::TryCatch(x, _) => {
+            block(&mut x.body);
+            block(&mut x.branch);
+        }
+        Stmt::For(x, _) => flow(&mut x.2),
+        Stmt::Switch(x, _) => {
+            expr(&mut x.0);
+            for e in &mut x.1.expressions {
+                expr(&mut e.lhs);
+                expr(&mut e.rhs);
+            }
+        }
+        Stmt::Var(x, ..) => expr(&mut x.1),
+        Stmt::Assignment(x) => expr(&mut x.1.rhs),
+        Stmt::FnCall(f, at) => {
+            f.args.iter_mut().for_each(expr);
+            if let Some(name) = listed(f) {
+                *s = Stmt::Expr(Box::new(around(&name, Expr::FnCall(f.clone(), *at), *at)));
+            }
+        }
+        Stmt::Block(b) => block(b),
+        Stmt::Expr(e) => expr(e),
+        Stmt::BreakLoop(Some(e), ..) | Stmt::Return(Some(e), ..) => expr(e),
+        _ => {}
+    }
+}
+
+/// The arguments inside a chain `.f(…).g[…]`, without its links.
+fn link(e: &mut Expr) {
+    match e {
+        Expr::MethodCall(f, _) => f.args.iter_mut().for_each(expr),
+        Expr::Dot(b, ..) => {
+            link(&mut b.lhs);
+            link(&mut b.rhs);
+        }
+        Expr::Index(b, ..) => {
+            link(&mut b.lhs);
+            expr(&mut b.rhs);
+        }
+        Expr::Property(..) => {}
+        other => expr(other),
+    }
+}
+
+/// The name of the method that a step `x.f(…)` calls.
+fn method(step: &Expr) -> Option<String> {
+    match step {
+        Expr::MethodCall(f, _) => listed(f),
+        _ => None,
+    }
+}
+
+/// `x.f().g()` is parsed as x.(f().g()), which cannot be timed in parts: makes it (x.f()).g() and times each. What a
+/// method returns is a value of its own, so nothing that is changed in place is lost.
+fn chain(mut b: BinaryExpr, flags: ASTFlags, at: Position) -> Expr {
+    if let Expr::Dot(..) = &b.rhs
+        && flags.is_empty()
+        && let Expr::Dot(rest, rest_flags, rest_at) = std::mem::replace(&mut b.rhs, Expr::Unit(at))
+    {
+        let rest = *rest;
+        if rest_flags.is_empty()
+            && let Some(name) = method(&rest.lhs)
+        {
+            let first = around(&name, Expr::Dot(Box::new(BinaryExpr { lhs: b.lhs, rhs: rest.lhs }), flags, at), at);
+            return chain(BinaryExpr { lhs: first, rhs: rest.rhs }, rest_flags, rest_at);
+        }
+        b.rhs = Expr::Dot(Box::new(rest), rest_flags, rest_at);
+    }
+    let name = method(&b.rhs);
+    let whole = Expr::Dot(Box::new(b), flags, at);
+    match name {
+        Some(name) => around(&name, whole, at),
+        None => whole,
+    }
+}
+
+fn expr(e: &mut Expr) {
+    match e {
+        Expr::FnCall(f, at) => {
+            f.args.iter_mut().for_each(expr);
+            if let Some(name) = listed(f) {
+                let at = *at;
+                *e = around(&name, std::mem::replace(e, Expr::Unit(at)), at);
+            }
+        }
+        Expr::Dot(b, flags, at) => {
+            expr(&mut b.lhs);
+            link(&mut b.rhs);
+            let (flags, at) = (*flags, *at);
+            let whole = std::mem::replace(&mut **b, BinaryExpr { lhs: Expr::Unit(at), rhs: Expr::Unit(at) });
+            *e = chain(whole, flags, at);
+        }
+        Expr::Index(b, ..) => {
+            expr(&mut b.lhs);
+            expr(&mut b.rhs);
+        }
+        Expr::InterpolatedString(x, _) | Expr::Array(x, _) => x.iter_mut().for_each(expr),
+        Expr::Map(x, _) => x.0.iter_mut().for_each(|(_, a)| expr(a)),
+        Expr::Stmt(b) => block(b),
+        Expr::And(x, _) | Expr::Or(x, _) | Expr::Coalesce(x, _) => x.iter_mut().for_each(expr),
+        Expr::Custom(x, _) => x.inputs.iter_mut().for_each(expr),
+        _ => {}
+    }
+}
