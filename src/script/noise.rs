@@ -104,8 +104,8 @@ fn apply(
     Ok(Dynamic::from(out))
 }
 
-/// One line: the name and its options, long lists by their length.
-fn describe(noise: &dyn NoiseSchedule) -> String {
+/// The call that makes the schedule, long lists by their length: `noise::edm(#{ sigma_min: 0.002, sigma_max: 80.0 })`.
+pub(crate) fn describe(noise: &dyn NoiseSchedule) -> String {
     let spec = noise.spec();
     let options = spec.as_object().into_iter().flatten().filter(|(k, _)| *k != "name").map(|(k, v)| match v {
         serde_json::Value::Array(a) => format!("{k}: [{} values]", a.len()),

@@ -24,7 +24,8 @@ pub enum ScriptSolver {
 }
 
 impl ScriptSolver {
-    pub(super) fn describe(&self) -> String {
+    /// One line: the solver's name and what differs from its defaults.
+    pub fn describe(&self) -> String {
         match self {
             ScriptSolver::Native(s) => s.describe(),
             ScriptSolver::FromPlan(f) => format!("from_plan({})", f.fn_name()),
