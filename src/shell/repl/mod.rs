@@ -109,6 +109,26 @@ pub fn is_open(text: &str) -> bool {
     !open.is_empty()
 }
 
+/// What happens after an input.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Next {
+    /// The next prompt.
+    Prompt,
+    /// The session ends with this exit code.
+    Leave(u8),
+}
+
+/// Takes an input, or leaves it (None) to the next in line.
+pub type Handler = fn(&mut Session, &str) -> Option<Next>;
+
+/// Who is asked about an input, in order, before it is evaluated as a script.
+const HANDLERS: &[Handler] = &[leave];
+
+/// `exit` and `quit` without parentheses.
+fn leave(_: &mut Session, input: &str) -> Option<Next> {
+    matches!(input.trim(), "exit" | "quit" | "exit;" | "quit;").then_some(Next::Leave(0))
+}
+
 /// Where the history is kept: the user's state folder.
 fn history_file() -> Option<PathBuf> {
     let dirs = etcetera::choose_base_strategy().ok()?;
@@ -142,10 +162,8 @@ pub fn run(session: &mut Session) -> u8 {
                     // a history that cannot be written is no reason to stop
                     let _ = editor.append_history(file);
                 }
-                if matches!(line.trim(), "exit" | "quit" | "exit;" | "quit;") {
-                    break 0;
-                }
-                if let Some(code) = evaluate(session, &line) {
+                let next = HANDLERS.iter().find_map(|handler| handler(session, &line));
+                if let Next::Leave(code) = next.unwrap_or_else(|| evaluate(session, &line)) {
                     break code;
                 }
             }
@@ -159,15 +177,15 @@ pub fn run(session: &mut Session) -> u8 {
     }
 }
 
-/// Evaluates a line and echoes its value; the exit code if the line asked to leave.
-fn evaluate(session: &mut Session, line: &str) -> Option<u8> {
-    if line.trim().is_empty() {
-        return None;
+/// Evaluates an input as a script and echoes its value.
+pub fn evaluate(session: &mut Session, input: &str) -> Next {
+    if input.trim().is_empty() {
+        return Next::Prompt;
     }
-    match session.evaluate_line(line) {
-        Ok(Outcome::Exit(v)) => return Some(exit_code(&v)),
+    match session.evaluate_line(input) {
+        Ok(Outcome::Exit(v)) => return Next::Leave(exit_code(&v)),
         Ok(Outcome::Value(v)) => {
-            if !v.is_unit() && !line.trim_end().ends_with(';') {
+            if !v.is_unit() && !input.trim_end().ends_with(';') {
                 print_line(&session.show(&v));
             }
         }
@@ -176,7 +194,7 @@ fn evaluate(session: &mut Session, line: &str) -> Option<u8> {
             report_line(&report::render(f, session, color));
         }
     }
-    None
+    Next::Prompt
 }
 
 #[cfg(test)]
