@@ -111,6 +111,7 @@ fn from_matrix(a: Dynamic, t_eval: Dynamic, options: Map) -> RhaiResult<Tracked>
     Ok(Tracked::from_matrix(&a, &t, want)?)
 }
 
+/// Samplers as data: plans made from coefficients.
 #[export_module]
 mod plan_api {
     /// A plan from its matrix of coefficients.

@@ -1,4 +1,5 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
+use super::catalogue::Catalogue;
 use crate::host;
 use crate::script::closures::{Environment, bind};
 use crate::script::context::{Origin, Run, SharedRun};
@@ -10,7 +11,7 @@ use rhai::{
     Scope, StmtBlock,
 };
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -64,6 +65,7 @@ pub struct Session {
     functions: AST,
     env: Environment,
     pieces: usize,
+    catalogue: OnceCell<Catalogue>,
 }
 
 impl Session {
@@ -80,6 +82,7 @@ impl Session {
             functions: AST::empty(),
             env: Environment::default(),
             pieces: 0,
+            catalogue: OnceCell::new(),
         }
     }
     /// The engine, for listing what is registered.
@@ -89,6 +92,10 @@ impl Session {
     /// The engine, for registering more functions before anything is evaluated.
     pub fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine
+    }
+    /// What scripts can name, collected the first time that it is asked for.
+    pub fn catalogue(&self) -> &Catalogue {
+        self.catalogue.get_or_init(|| Catalogue::of(&self.engine))
     }
     /// The session's variables.
     pub fn scope(&self) -> &Scope<'static> {

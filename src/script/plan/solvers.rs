@@ -128,6 +128,7 @@ pub(super) fn plan_of(ctx: &NativeCallContext, solver: &ScriptSolver, schedule: 
     }
 }
 
+/// Solvers: what turns time steps into a sampler.
 #[export_module]
 pub mod api {
     /// Euler in t on the probability-flow ODE; one evaluation per step.
