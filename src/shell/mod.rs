@@ -6,4 +6,5 @@ pub mod names;
 pub mod repl;
 pub mod report;
 pub mod session;
+pub mod show;
 pub mod tools;

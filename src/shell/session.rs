@@ -1,5 +1,7 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
 use super::catalogue::Catalogue;
+use super::repl::last;
+use super::show;
 use crate::host;
 use crate::script::closures::{Environment, bind};
 use crate::script::context::{Origin, Run, SharedRun};
@@ -7,8 +9,8 @@ use crate::script::params::{self, Param};
 use crate::script::{engine, modules};
 use crate::{Error, Result};
 use rhai::{
-    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, ParseErrorType, Position,
-    Scope, StmtBlock,
+    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Module, ParseErrorType,
+    Position, Scope, StmtBlock,
 };
 use std::any::Any;
 use std::cell::{OnceCell, RefCell};
@@ -72,7 +74,9 @@ impl Session {
     /// A session without variables. Call it, and everything on it, on a thread with [`engine::STACK`] bytes of stack.
     pub fn new(settings: Settings) -> Self {
         let run: SharedRun = Rc::new(RefCell::new(Run { seed: settings.seed, out: settings.out, ..Run::default() }));
-        let engine = engine::new(&run);
+        let mut engine = engine::new(&run);
+        last::register(&mut engine);
+        show::register(&mut engine, &run);
         let global = engine.new_global_runtime_state();
         Session {
             engine,
@@ -100,6 +104,15 @@ impl Session {
     /// The session's variables.
     pub fn scope(&self) -> &Scope<'static> {
         &self.scope
+    }
+    /// The signatures of the functions that were defined so far, `f(x, y)`.
+    pub fn function_signatures(&self) -> Vec<String> {
+        let named = self.functions.iter_functions().filter(|f| !f.name.contains('$'));
+        named.map(|f| format!("{}({})", f.name, f.params.join(", "))).collect()
+    }
+    /// The modules that were imported, by the names given to them.
+    pub fn imports(&self) -> impl Iterator<Item = (&str, &Module)> {
+        self.global.iter_imports()
     }
     /// What the session knows about its own run.
     pub fn run(&self) -> &SharedRun {
@@ -223,8 +236,18 @@ impl Session {
         run.sources.insert(name.clone(), text.to_string());
         run.main.clone_from(&name);
         drop(run);
-        match modules::compile(&self.engine, &name, text) {
-            Ok(ast) => self.evaluate(&ast),
+        match last::parsing(text, || modules::compile(&self.engine, &name, text)) {
+            Ok(ast) => {
+                let outcome = self.evaluate(&ast)?;
+                if let Outcome::Value(v) = &outcome
+                    && !v.is_unit()
+                {
+                    // a new variable: an earlier closure that captured the old value keeps it
+                    let _ = self.scope.remove::<Dynamic>(last::NAME);
+                    self.scope.push_dynamic(last::NAME, v.flatten_clone());
+                }
+                Ok(outcome)
+            }
             Err(e) => {
                 self.pieces += 1;
                 Err(Failure { error: e.into(), source: name })
@@ -234,9 +257,7 @@ impl Session {
 
     /// A value as the REPL echoes it.
     pub fn show(&self, v: &Dynamic) -> String {
-        let as_text = |f: &str| self.engine.eval_fn_call::<String>(f, None, (v.clone(),));
-        let f = if v.is_string() || v.is_array() || v.is_map() { "to_debug" } else { "to_string" };
-        as_text(f).unwrap_or_else(|_| v.to_string())
+        show::value::echo(&self.engine, v, show::terminal::columns())
     }
     /// A value as `print` shows it.
     pub fn print_form(&self, v: &Dynamic) -> String {

@@ -26,8 +26,9 @@ pub fn text_within(t: &Tensor, width: usize) -> String {
 
 /// One line: shape, dtype, device, range.
 pub fn line(t: &Tensor) -> String {
-    let value =
-        || if t.rank() == 0 { Ok(format!("{} (scalar {})", values(t, WIDTH)?, t.dtype().as_str())) } else { summary(t) };
+    let value = || {
+        if t.rank() == 0 { Ok(format!("{} (scalar {})", values(t, WIDTH)?, t.dtype().as_str())) } else { summary(t) }
+    };
     value().unwrap_or_else(|e| format!("<tensor {:?} {}: {}>", t.dims(), t.dtype().as_str(), e.message()))
 }
 

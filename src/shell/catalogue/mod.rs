@@ -4,6 +4,8 @@ pub mod doc;
 mod search;
 pub mod words;
 
+pub use collect::user_type;
+
 use rhai::Engine;
 use std::collections::BTreeSet;
 

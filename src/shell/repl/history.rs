@@ -39,7 +39,8 @@ fn unescape(line: &str) -> String {
 /// Keeps the last of equal entries, and no more than [`MOST`].
 fn tidy(entries: Vec<String>) -> Vec<String> {
     let last: HashMap<String, usize> = entries.iter().cloned().enumerate().map(|(i, e)| (e, i)).collect();
-    let mut kept: Vec<String> = entries.into_iter().enumerate().filter(|(i, e)| last[e] == *i).map(|(_, e)| e).collect();
+    let mut kept: Vec<String> =
+        entries.into_iter().enumerate().filter(|(i, e)| last[e] == *i).map(|(_, e)| e).collect();
     kept.drain(..kept.len().saturating_sub(MOST));
     kept
 }
@@ -49,13 +50,9 @@ impl Inputs {
     pub fn entries(&self) -> &[String] {
         &self.entries
     }
-    /// The latest entry that begins with `text` and is longer.
-    pub fn beginning_with(&self, text: &str) -> Option<&str> {
-        self.entries.iter().rev().map(String::as_str).find(|e| e.len() > text.len() && e.starts_with(text))
-    }
     fn write(&mut self, path: &Path) -> Result<()> {
         let text: String = self.entries.iter().map(|e| escape(e) + "\n").collect();
-        crate::files::atomic::write(path, text.as_bytes()).map_err(|e| ReadlineError::Io(std::io::Error::other(e)))?;
+        crate::files::atomic::write(path, text.as_bytes()).map_err(|e| ReadlineError::Io(std::io::Error::other(e.to_string())))?;
         self.unsaved = 0;
         Ok(())
     }
@@ -202,8 +199,6 @@ mod tests {
         assert_eq!(at(h.search("let", 0, SearchDirection::Forward)), Some((0, 0)));
         assert_eq!(at(h.search("nothing", 2, SearchDirection::Reverse)), None);
         assert_eq!(at(h.search("a", 99, SearchDirection::Reverse)), Some((1, 6)));
-        assert_eq!(h.beginning_with("let "), Some("let b = 2"));
-        assert_eq!(h.beginning_with("let b = 2"), None);
     }
 
     #[test]

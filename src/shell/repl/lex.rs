@@ -297,10 +297,7 @@ mod tests {
     fn pieces() {
         use Kind::*;
         let cases: &[(&str, &[(Kind, &str)])] = &[
-            (
-                "let x = 1.5e-3;",
-                &[(Keyword, "let"), (Name, "x"), (Operator, "="), (Number, "1.5e-3"), (Operator, ";")],
-            ),
+            ("let x = 1.5e-3;", &[(Keyword, "let"), (Name, "x"), (Operator, "="), (Number, "1.5e-3"), (Operator, ";")]),
             ("0..n", &[(Number, "0"), (Operator, ".."), (Name, "n")]),
             ("1.max(2)", &[(Number, "1"), (Operator, "."), (Name, "max"), (Open, "("), (Number, "2"), (Close, ")")]),
             ("a::b", &[(Name, "a"), (Operator, "::"), (Name, "b")]),
@@ -340,7 +337,8 @@ mod tests {
 
     #[test]
     fn tokens_cover_any_text_in_order() {
-        for text in ["'\\", "#", "##\"", "`${`${", "}}`", "é'", "0x", "1.", "1.e", "\u{7f}\0", "?[", "…", "//", "/*"] {
+        for text in ["'\\", "#", "##\"", "`${`${", "}}`", "é'", "0x", "1.", "1.e", "\u{7f}\0", "?[", "…", "//", "/*"]
+        {
             let l = lex(text);
             let mut at = 0;
             for t in &l.tokens {

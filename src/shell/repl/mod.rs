@@ -1,113 +1,26 @@
-//! The REPL: line editing, history, input over several lines, Ctrl-C that stops a computation and keeps the session.
+//! The REPL: reads an input, asks who takes it, evaluates it, echoes its value; Ctrl-C stops a computation and keeps the
+//! session.
+pub mod completion;
+pub mod highlight;
+pub mod hints;
+pub mod history;
+pub mod last;
+pub mod lex;
+pub mod typing;
+pub mod validator;
+
 use super::cli::exit_code;
 use super::report;
 use super::session::{Outcome, Session};
+use super::show::terminal;
 use crate::script::engine::{print_line, report_line};
 use etcetera::BaseStrategy;
+use history::Inputs;
+use rustyline::config::{BellStyle, CompletionType};
 use rustyline::error::ReadlineError;
-use rustyline::history::FileHistory;
-use rustyline::validate::{ValidationContext, ValidationResult, Validator};
-use rustyline::{Config, Editor, Helper, completion::Completer, highlight::Highlighter, hint::Hinter};
+use rustyline::{Config, Editor};
 use std::path::PathBuf;
-
-/// Lines of history that are kept.
-const HISTORY: usize = 10_000;
-
-/// Plain input that may span lines.
-struct Lines;
-
-impl Helper for Lines {}
-impl Highlighter for Lines {}
-impl Hinter for Lines {
-    type Hint = String;
-}
-impl Completer for Lines {
-    type Candidate = String;
-}
-
-impl Validator for Lines {
-    fn validate(&self, context: &mut ValidationContext) -> rustyline::Result<ValidationResult> {
-        Ok(if is_open(context.input()) { ValidationResult::Incomplete } else { ValidationResult::Valid(None) })
-    }
-}
-
-/// Whether a bracket, string or comment is open at the end of `text`.
-pub fn is_open(text: &str) -> bool {
-    // what is open, innermost last: a closing bracket to come, '`' for a template, '$' for code inside a template
-    let mut open: Vec<char> = Vec::new();
-    let mut chars = text.chars().peekable();
-    while let Some(c) = chars.next() {
-        if open.last() == Some(&'`') {
-            match c {
-                '`' => drop(open.pop()),
-                '\\' => drop(chars.next()),
-                '$' if chars.peek() == Some(&'{') => {
-                    chars.next();
-                    open.push('$');
-                }
-                _ => {}
-            }
-            continue;
-        }
-        match c {
-            '"' => loop {
-                match chars.next() {
-                    None => return true,
-                    Some('\\') => drop(chars.next()),
-                    Some('"') => break,
-                    Some(_) => {}
-                }
-            },
-            '\'' => {
-                // a character: at most an escape and a quote away
-                let mut ahead = chars.clone();
-                let first = ahead.next();
-                let closes = match first {
-                    Some('\\') => ahead.find(|c| *c == '\'').is_some(),
-                    Some(_) => ahead.next() == Some('\''),
-                    None => false,
-                };
-                if closes {
-                    chars = ahead;
-                }
-            }
-            '/' if chars.peek() == Some(&'/') => {
-                let more = chars.by_ref().any(|c| c == '\n');
-                if !more {
-                    break;
-                }
-            }
-            '/' if chars.peek() == Some(&'*') => {
-                chars.next();
-                let (mut depth, mut last) = (1, ' ');
-                while depth > 0 {
-                    let Some(c) = chars.next() else { return true };
-                    match (last, c) {
-                        ('*', '/') => depth -= 1,
-                        ('/', '*') => depth += 1,
-                        _ => {
-                            last = c;
-                            continue;
-                        }
-                    }
-                    last = ' ';
-                }
-            }
-            '`' => open.push('`'),
-            '(' => open.push(')'),
-            '[' => open.push(']'),
-            '{' => open.push('}'),
-            ')' | ']' | '}' => match open.last() {
-                Some('$') if c == '}' => drop(open.pop()),
-                Some(o) if *o == c => drop(open.pop()),
-                // the parser reports a bracket that does not match
-                _ => return false,
-            },
-            _ => {}
-        }
-    }
-    !open.is_empty()
-}
+use typing::Typing;
 
 /// What happens after an input.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +37,9 @@ pub type Handler = fn(&mut Session, &str) -> Option<Next>;
 /// Who is asked about an input, in order, before it is evaluated as a script.
 const HANDLERS: &[Handler] = &[leave];
 
+/// The commands that begin with `:`, for completion.
+const COMMANDS: typing::Commands = &[];
+
 /// `exit` and `quit` without parentheses.
 fn leave(_: &mut Session, input: &str) -> Option<Next> {
     matches!(input.trim(), "exit" | "quit" | "exit;" | "quit;").then_some(Next::Leave(0))
@@ -139,29 +55,40 @@ fn history_file() -> Option<PathBuf> {
 
 /// Reads and evaluates until Ctrl-D or `exit`; returns the exit code.
 pub fn run(session: &mut Session) -> u8 {
-    let config = Config::builder().max_history_size(HISTORY).map(|b| b.auto_add_history(true).build());
-    let editor = config.and_then(Editor::<Lines, FileHistory>::with_config);
-    let mut editor = match editor {
+    let config = Config::builder()
+        .auto_add_history(true)
+        .completion_type(CompletionType::List)
+        .completion_show_all_if_ambiguous(true)
+        .bell_style(BellStyle::None)
+        .tab_stop(4)
+        .build();
+    let mut editor = match Editor::<Typing, Inputs>::with_history(config, Inputs::default()) {
         Ok(e) => e,
         Err(e) => {
             report_line(&format!("error: cannot use this terminal: {e}"));
             return 1;
         }
     };
-    editor.set_helper(Some(Lines));
+    editor.set_helper(Some(Typing::new(session, COMMANDS, std::env::var_os("NO_COLOR").is_none())));
     let history = history_file();
     if let Some(file) = &history {
         // there is none the first time
         let _ = editor.load_history(file);
     }
-    print_line(&format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
+    print_line(&format!("ld3sh {}. Tab completes, `help` helps. Leave with `exit` or Ctrl-D.", crate::VERSION));
+    terminal::set_interactive();
     loop {
+        if let Some((columns, rows)) = editor.dimensions() {
+            terminal::set_size(columns.into(), rows.into());
+        }
         match editor.readline("ld3> ") {
             Ok(line) => {
                 if let Some(file) = &history {
                     // a history that cannot be written is no reason to stop
                     let _ = editor.append_history(file);
                 }
+                // the helper, which was set above, holds the session
+                let Some(Typing { session, .. }) = editor.helper_mut() else { break 1 };
                 let next = HANDLERS.iter().find_map(|handler| handler(session, &line));
                 if let Next::Leave(code) = next.unwrap_or_else(|| evaluate(session, &line)) {
                     break code;
@@ -195,35 +122,4 @@ pub fn evaluate(session: &mut Session, input: &str) -> Next {
         }
     }
     Next::Prompt
-}
-
-#[cfg(test)]
-mod tests {
-    use super::is_open;
-
-    #[test]
-    fn open_and_closed_input() {
-        for open in
-            ["fn f(x) {", "[1, 2", "f(1,", "\"abc", "`a ${b", "`abc", "/* a", "/* /* */", "#{ a: 1", "'(' (", "\"\\\""]
-        {
-            assert!(is_open(open), "{open}");
-        }
-        for closed in [
-            "",
-            "1 + 1",
-            "f(1)",
-            "\"(\"",
-            "'('",
-            "// (",
-            "/* ( */ 1",
-            "`${f(`a`)}`",
-            "1)",
-            "\"\\\"\"",
-            "`a\nb`",
-            "'\\'' + 1",
-            "#{ a: 1 }",
-        ] {
-            assert!(!is_open(closed), "{closed}");
-        }
-    }
 }
