@@ -2,8 +2,10 @@
 pub mod catalogue;
 pub mod check;
 pub mod cli;
+pub mod help;
 pub mod names;
 pub mod repl;
 pub mod report;
+pub mod screen;
 pub mod session;
 pub mod tools;

@@ -72,7 +72,8 @@ impl Session {
     /// A session without variables. Call it, and everything on it, on a thread with [`engine::STACK`] bytes of stack.
     pub fn new(settings: Settings) -> Self {
         let run: SharedRun = Rc::new(RefCell::new(Run { seed: settings.seed, out: settings.out, ..Run::default() }));
-        let engine = engine::new(&run);
+        let mut engine = engine::new(&run);
+        super::help::register(&mut engine);
         let global = engine.new_global_runtime_state();
         Session {
             engine,
@@ -96,6 +97,11 @@ impl Session {
     /// What scripts can name, collected the first time that it is asked for.
     pub fn catalogue(&self) -> &Catalogue {
         self.catalogue.get_or_init(|| Catalogue::of(&self.engine))
+    }
+    /// The modules that the session has imported: the name it gave each, and the module's source.
+    pub fn imports(&self) -> Vec<(String, String)> {
+        let named = |(alias, m): (&str, &rhai::Module)| (alias.to_string(), m.id().unwrap_or_default().to_string());
+        self.global.iter_imports().map(named).collect()
     }
     /// The session's variables.
     pub fn scope(&self) -> &Scope<'static> {

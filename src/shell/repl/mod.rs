@@ -1,6 +1,8 @@
 //! The REPL: line editing, history, input over several lines, Ctrl-C that stops a computation and keeps the session.
 use super::cli::exit_code;
+use super::help;
 use super::report;
+use super::screen;
 use super::session::{Outcome, Session};
 use crate::script::engine::{print_line, report_line};
 use etcetera::BaseStrategy;
@@ -122,7 +124,7 @@ pub enum Next {
 pub type Handler = fn(&mut Session, &str) -> Option<Next>;
 
 /// Who is asked about an input, in order, before it is evaluated as a script.
-const HANDLERS: &[Handler] = &[leave];
+const HANDLERS: &[Handler] = &[leave, help::handle];
 
 /// `exit` and `quit` without parentheses.
 fn leave(_: &mut Session, input: &str) -> Option<Next> {
@@ -156,6 +158,7 @@ pub fn run(session: &mut Session) -> u8 {
     }
     print_line(&format!("ld3sh {}. Leave with `exit` or Ctrl-D.", crate::VERSION));
     loop {
+        screen::set_width(editor.dimensions().map(|(columns, _)| columns.into()));
         match editor.readline("ld3> ") {
             Ok(line) => {
                 if let Some(file) = &history {
