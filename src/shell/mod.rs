@@ -4,6 +4,7 @@ pub mod check;
 pub mod cli;
 pub mod help;
 pub mod names;
+pub mod reference;
 pub mod repl;
 pub mod report;
 pub mod screen;
