@@ -40,6 +40,7 @@ mod api {
     /// Example: `let o = with_defaults(#{ train: 50, seed: 0 }, #{ seed: 1 }, "pairs"); o.train + o.seed` is 51
     #[rhai_fn(return_raw)]
     pub fn with_defaults(defaults: Map, given: Map, of: &str) -> RhaiResult<Map> {
+        crate::script::options::note_keys(of, defaults.keys().map(|k| k.as_str()));
         let mut all = defaults;
         for (key, value) in given {
             match all.get_mut(&key) {

@@ -2,9 +2,12 @@
 pub mod catalogue;
 pub mod check;
 pub mod cli;
+pub mod help;
 pub mod names;
+pub mod reference;
 pub mod repl;
 pub mod report;
+pub mod screen;
 pub mod session;
 pub mod show;
 pub mod tools;

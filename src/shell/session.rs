@@ -1,7 +1,7 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
 use super::catalogue::Catalogue;
 use super::repl::last;
-use super::show;
+use super::{screen, show};
 use crate::host;
 use crate::script::closures::{Environment, bind};
 use crate::script::context::{Origin, Run, SharedRun};
@@ -77,6 +77,7 @@ impl Session {
         let mut engine = engine::new(&run);
         last::register(&mut engine);
         show::register(&mut engine, &run);
+        super::help::register(&mut engine);
         let global = engine.new_global_runtime_state();
         Session {
             engine,
@@ -101,6 +102,11 @@ impl Session {
     pub fn catalogue(&self) -> &Catalogue {
         self.catalogue.get_or_init(|| Catalogue::of(&self.engine))
     }
+    /// The modules that the session has imported: the name it gave each, and the module's source.
+    pub fn imports(&self) -> Vec<(String, String)> {
+        let named = |(alias, m): (&str, &rhai::Module)| (alias.to_string(), m.id().unwrap_or_default().to_string());
+        self.global.iter_imports().map(named).collect()
+    }
     /// The session's variables.
     pub fn scope(&self) -> &Scope<'static> {
         &self.scope
@@ -111,7 +117,7 @@ impl Session {
         named.map(|f| format!("{}({})", f.name, f.params.join(", "))).collect()
     }
     /// The modules that were imported, by the names given to them.
-    pub fn imports(&self) -> impl Iterator<Item = (&str, &Module)> {
+    pub fn imported_modules(&self) -> impl Iterator<Item = (&str, &Module)> {
         self.global.iter_imports()
     }
     /// What the session knows about its own run.
@@ -257,7 +263,7 @@ impl Session {
 
     /// A value as the REPL echoes it.
     pub fn show(&self, v: &Dynamic) -> String {
-        show::value::echo(&self.engine, v, show::terminal::columns())
+        show::value::echo(&self.engine, v, screen::width())
     }
     /// A value as `print` shows it.
     pub fn print_form(&self, v: &Dynamic) -> String {

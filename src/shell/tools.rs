@@ -1,4 +1,5 @@
 //! The commands beside running scripts, a row each: `ld3sh NAME ARGUMENTS…`.
+use super::reference;
 use crate::Result;
 
 /// A command.
@@ -14,7 +15,20 @@ pub struct Tool {
 }
 
 /// All commands, in the order in which `--help` lists them.
-pub const TOOLS: &[Tool] = &[];
+pub const TOOLS: &[Tool] = &[
+    Tool {
+        name: "definitions",
+        usage: "DIR",
+        summary: "Write .d.rhai files, from which editors complete",
+        run: reference::write_definitions,
+    },
+    Tool {
+        name: "reference",
+        usage: "[--out DIR]",
+        summary: "Write the reference pages (docs/reference)",
+        run: reference::write_reference,
+    },
+];
 
 /// The lines about the commands in `ld3sh --help`.
 pub fn help() -> String {

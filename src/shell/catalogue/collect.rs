@@ -57,7 +57,7 @@ fn inside<'a>(raw: &'a str, wrappers: &[&str]) -> Option<&'a str> {
 }
 
 /// The users' name of a Rust type; `None` if scripts have no such values.
-pub fn user_type(raw: &str) -> Option<String> {
+pub(super) fn user_type(raw: &str) -> Option<String> {
     let mut raw = raw.trim();
     for prefix in ["&mut ", "&", "mut "] {
         raw = raw.strip_prefix(prefix).unwrap_or(raw).trim();

@@ -4,9 +4,7 @@ pub mod doc;
 mod search;
 pub mod words;
 
-pub use collect::user_type;
-
-use rhai::Engine;
+use rhai::{Dynamic, Engine};
 use std::collections::BTreeSet;
 
 /// What a name stands for.
@@ -121,6 +119,16 @@ impl Entry {
     /// Whether it can be written after a dot behind a value of its receiver.
     pub fn follows_dot(&self) -> bool {
         self.receiver.is_some() && matches!(self.kind, Kind::Function | Kind::Method | Kind::Property)
+    }
+}
+
+/// The users' name of a value's type: `Tensor`, `int`, `function`.
+pub fn type_name(engine: &Engine, value: &Dynamic) -> String {
+    let name = engine.map_type_name(value.type_name());
+    match collect::user_type(name) {
+        Some(n) if n.is_empty() => "()".into(),
+        Some(n) => n,
+        None => name.to_string(),
     }
 }
 

@@ -10,6 +10,7 @@ pub mod typing;
 pub mod validator;
 
 use super::cli::exit_code;
+use super::help;
 use super::report;
 use super::session::{Outcome, Session};
 use super::show::terminal;
@@ -35,7 +36,7 @@ pub enum Next {
 pub type Handler = fn(&mut Session, &str) -> Option<Next>;
 
 /// Who is asked about an input, in order, before it is evaluated as a script.
-const HANDLERS: &[Handler] = &[leave];
+const HANDLERS: &[Handler] = &[leave, help::handle];
 
 /// The commands that begin with `:`, for completion.
 const COMMANDS: typing::Commands = &[];

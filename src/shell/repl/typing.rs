@@ -3,7 +3,8 @@ use super::completion::{Candidate, Imported, Known, complete, types::Shape};
 use super::hints::{self, Hint};
 use super::{highlight, validator};
 use crate::shell::session::Session;
-use crate::shell::show::{terminal, value::cut};
+use crate::shell::screen;
+use crate::shell::show::value::cut;
 use rustyline::completion::Completer;
 use rustyline::config::CompletionType;
 use rustyline::highlight::{CmdKind, Highlighter};
@@ -68,7 +69,7 @@ impl<'s> Typing<'s> {
         let session = &*self.session;
         let shape = |v: &rhai::Dynamic| Shape::from_value(session.engine(), v);
         let variables = session.scope().iter_raw().map(|(name, _, v)| (name.to_string(), shape(v))).collect();
-        let imports = session.imports().map(|(alias, module)| {
+        let imports = session.imported_modules().map(|(alias, module)| {
             let built_in = module.id().and_then(|id| id.strip_prefix("stdlib/")?.strip_suffix(".rhai"));
             let mut functions: Vec<String> = module.gen_fn_signatures_with_mapper(|s| s.into()).collect();
             functions.retain(|f| !f.contains('$'));
@@ -133,7 +134,7 @@ impl Completer for Typing<'_> {
             return Ok((c.start, vec![row]));
         }
         let (start, found) = complete(&mut self.known(), text, at);
-        let rows = rows(&found, terminal::columns());
+        let rows = rows(&found, screen::width());
         let extended = common(&rows);
         let typed = if extended.len() > at - start { extended } else { &text[start..at] };
         let after = format!("{}{typed}{}", &text[..start], &text[at..]);

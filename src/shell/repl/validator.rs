@@ -130,7 +130,7 @@ mod tests {
             ":time f(",
             "!ls (",
             "help +",
-            "apropos (",
+            "apropos \"(\"",
             "import \"ld3\" as ld3",
         ] {
             assert!(!is_open(closed), "{closed}");

@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn curves() {
         let drawn = curve(&[0.0, 1.0, 2.0, 3.0], 12, 3);
-        assert_eq!(drawn, " 3.0│⠀⠀⠀⡠⠔⠉\n 0.0│⡠⠔⠉⠀⠀⠀\n    0     3", "{drawn}");
+        assert_eq!(drawn, " 3.0│⠀⠀⠀⢀⠤⠒⠉\n 0.0│⣀⠤⠊⠁⠀⠀⠀\n    0      3");
         assert!(curve(&[1.0, f64::NAN, 1.0], 20, 4).contains("1.0"));
         assert_eq!(curve(&[f64::NAN], 80, 4), "nothing to draw: none of 1 values is finite");
         assert_eq!(curve(&[], 80, 4), "nothing to draw: none of 0 values is finite");
@@ -133,12 +133,7 @@ mod tests {
     #[test]
     fn steps() {
         let drawn = ticks(&[("a".into(), vec![1.0, 0.5, 0.0]), ("bc".into(), vec![1.0, 0.0])], 12);
-        assert_eq!(
-            drawn,
-            "a  ┼────┼──┼\nbc ┼──────┼\n   σ/α: 2.7…"
-                .replace("┼────┼──┼", &drawn.lines().next().unwrap()[3..])
-                .replace("┼──────┼", &drawn.lines().nth(1).unwrap()[3..])
-        );
+        assert_eq!(drawn.lines().last(), Some("   σ/α: 2.7…"));
         assert_eq!(drawn.lines().next().unwrap().matches('┼').count(), 3);
         assert_eq!(drawn.lines().nth(1).unwrap().matches('┼').count(), 2);
     }

@@ -120,7 +120,7 @@ mod tests {
     fn blocks() {
         let s = echoed("schedule::edm(noise::edm(), 5)", 80);
         assert!(s.contains("5 steps in the time of edm"), "{s}");
-        assert!(s.ends_with("steps in ln sigma ▁▂▃▅█ 1.18703 … 3.75051"), "{s}");
+        assert!(s.ends_with("steps in ln sigma ▁▂▃▄█ 1.1871 … 3.75053"), "{s}");
         assert!(echoed("solver::unipc().plan(schedule::edm(noise::edm(), 3))", 80).contains("x_0"));
         assert_eq!(
             echoed("noise::edm()", 80),

@@ -43,6 +43,7 @@ static INTERACTIVE: AtomicBool = AtomicBool::new(false);
 
 /// Tells the size of the terminal in characters.
 pub fn set_size(columns: usize, rows: usize) {
+    crate::shell::screen::set_width(Some(columns));
     COLUMNS.store(columns, Ordering::Relaxed);
     ROWS.store(rows, Ordering::Relaxed);
 }
@@ -50,14 +51,6 @@ pub fn set_size(columns: usize, rows: usize) {
 pub fn set_interactive() {
     INTERACTIVE.store(true, Ordering::Relaxed);
 }
-/// The width of the terminal at the latest prompt; 80 without one.
-pub fn columns() -> usize {
-    match COLUMNS.load(Ordering::Relaxed) {
-        0 => 80,
-        n => n,
-    }
-}
-
 /// Columns and rows of the terminal: of the latest prompt, or as `stty` tells, or 80×24.
 pub fn size() -> (usize, usize) {
     let known = (COLUMNS.load(Ordering::Relaxed), ROWS.load(Ordering::Relaxed));

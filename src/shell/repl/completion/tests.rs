@@ -149,7 +149,6 @@ fn option_keys() {
     s.has("solver::unipc(#{ order: 3, |", "solver::unipc(#{ order: 3, ", &["variant: "], &["order: "]);
     s.has("image::grid(x, #{ |", "image::grid(x, #{ ", &["cols: ", "scale: "], &["order: "]);
     s.has("nets[0].guided(2.0, #{ |", "nets[0].guided(2.0, #{ ", &["interval: "], &[]);
-    s.has("method::train(net, s, p, #{ |", "method::train(net, s, p, #{ ", &["nfe: "], &[]);
     // a value stands behind the colon
     s.has("solver::unipc(#{ order: |", "solver::unipc(#{ order: ", &["x"], &["variant: "]);
     // of a map that is no function's options

@@ -1,8 +1,7 @@
 //! What type an expression in front of a dot has, as far as it can be told without evaluating anything.
 use super::Known;
-use crate::shell::catalogue::{Catalogue, Entry, Kind as EntryKind, user_type};
+use crate::shell::catalogue::{Catalogue, Entry, Kind as EntryKind, type_name};
 use crate::shell::repl::lex::{Kind, Token};
-use candle_core::Tensor;
 use rhai::{Array, Dynamic, Engine, Map};
 use std::collections::BTreeMap;
 
@@ -40,7 +39,6 @@ impl Shape {
         Shape::at_depth(engine, v, 0)
     }
     fn at_depth(engine: &Engine, v: &Dynamic, depth: usize) -> Shape {
-        let name = engine.map_type_name(v.type_name());
         if depth < DEPTH {
             if let Some(m) = v.read_lock::<Map>() {
                 let keys = m.iter().take(MOST_KEYS);
@@ -50,10 +48,7 @@ impl Shape {
                 return Shape::List(a.first().map(|v| Shape::at_depth(engine, v, depth + 1).into()));
             }
         }
-        if v.read_lock::<Tensor>().is_some() {
-            return Shape::of("Tensor");
-        }
-        Shape::Of(user_type(name).unwrap_or_else(|| name.into()))
+        Shape::Of(type_name(engine, v))
     }
 }
 
