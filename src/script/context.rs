@@ -108,7 +108,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "seed",
-        &["/// The seed of this run: `--seed`, 0 by default.", "/// Example: `seed()`"],
+        &["/// The seed of this run: `--seed`, 0 by default.", "///\n/// Example: `seed()`"],
         [],
         move || r.borrow().seed,
     );
@@ -116,7 +116,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "out_dir",
-        &["/// The folder for this run's files: `--out`, `\"out\"` by default.", "/// Example: `out_dir()`"],
+        &["/// The folder for this run's files: `--out`, `\"out\"` by default.", "///\n/// Example: `out_dir()`"],
         [],
         move || r.borrow().out.to_string_lossy().into_owned(),
     );
@@ -127,7 +127,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         &[
             "/// The path of a file in this run's output folder, which is created if need be.",
             "/// Errors: kind `io` if the folder cannot be made.",
-            "/// Example: `out(\"steps.json\")`",
+            "///\n/// Example: `out(\"steps.json\")`",
         ],
         ["path: &str"],
         move |path: &str| -> RhaiResult<String> {
@@ -141,7 +141,10 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "device",
-        &["/// The device on which new tensors are made: `--device`, `\"cpu\"` by default.", "/// Example: `device()`"],
+        &[
+            "/// The device on which new tensors are made: `--device`, `\"cpu\"` by default.",
+            "///\n/// Example: `device()`",
+        ],
         [],
         || device_name(&default_device()),
     );
@@ -151,7 +154,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         &[
             "/// This run's part of shared work, `--shard i/n`, as `#{ index: i, count: n }` with i from 1; 1 of 1 by default.",
             "/// `generate` takes its part by itself.",
-            "/// Example: `if i % shard().count == shard().index - 1 { work(i) }`",
+            "///\n/// Example: `shard().count` is 1",
         ],
         [],
         || {
@@ -164,7 +167,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         "require",
         &[
             "/// Fails unless this ld3sh is the given version or a later compatible one (the same 0.x).",
-            "/// Example: `require(\"0.1\")`",
+            "///\n/// Example: `require(\"0.1\")`",
         ],
         ["version: &str"],
         |want: &str| -> RhaiResult<()> {
@@ -185,7 +188,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         "provenance",
         &[
             "/// What made this run's results: script and modules with their hashes, parameters, version, seed, device.",
-            "/// Example: `provenance().modules`",
+            "///\n/// Example: `provenance().modules`",
         ],
         [],
         move || provenance(&r.borrow()),
@@ -197,7 +200,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         &[
             "/// Declares a parameter that `--set name=value` changes and `--help` lists; returns its value.",
             "/// name: a literal string; default: a literal number, bool, string, or array of these; doc: one line.",
-            "/// Example: `let nfe = param(\"nfe\", 10, \"network evaluations\");`",
+            "///\n/// Example: `let nfe = param(\"nfe\", 10, \"network evaluations\");`",
         ],
         ["name: &str", "default: ?", "doc: &str"],
         move |context: NativeCallContext, name: &str, default: Dynamic, _doc: &str| param(&r, &context, name, default),
@@ -206,7 +209,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "param",
-        &["/// Declares a parameter without a description.", "/// Example: `let nfe = param(\"nfe\", 10);`"],
+        &["/// Declares a parameter without a description.", "///\n/// Example: `let nfe = param(\"nfe\", 10);`"],
         ["name: &str", "default: ?"],
         move |context: NativeCallContext, name: &str, default: Dynamic| param(&r, &context, name, default),
     );

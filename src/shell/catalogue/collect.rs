@@ -275,7 +275,15 @@ pub(super) fn all(engine: &Engine) -> Vec<Entry> {
     }
     for t in TYPES.iter().filter(|t| t.name != "any") {
         let origin = if own_types.contains(t.name) { Origin::Native } else { Origin::Rhai };
-        out.push(plain(t.name, Kind::Type, origin, t.summary, "", None));
+        // `x[…]` has no name of its own
+        let index = |f: &&Function| {
+            let first = f.params.first().and_then(|p| p.r#type.as_deref()).and_then(user_type);
+            f.name == "index$get$" && first.as_deref() == Some(t.name)
+        };
+        let comments = own.functions.iter().find(index).map(|f| f.doc_comments.join("\n"));
+        let d = comments.map(|c| doc::parse(&[&c])).unwrap_or_default();
+        let text = if d.summary.is_empty() { String::new() } else { format!("`x[…]`: {}\n\n{}", d.summary, d.text) };
+        out.push(plain(t.name, Kind::Type, origin, t.summary, &text, d.example.as_deref()));
     }
     for (name, summary, example) in KEYWORDS {
         out.push(plain(name, Kind::Keyword, Origin::Rhai, summary, "", Some(example)));

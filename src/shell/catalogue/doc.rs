@@ -64,7 +64,9 @@ pub fn parse(comments: &[&str]) -> Doc {
             }
             Part::Example if trimmed.starts_with("```") => Part::Code,
             _ if trimmed == "# Example" || trimmed == "# Examples" => Part::Example,
-            _ if trimmed == "Options:" => Part::Options,
+            _ if trimmed == "Options:" || (trimmed.starts_with("Options (") && trimmed.ends_with("):")) => {
+                Part::Options
+            }
             _ if trimmed.starts_with("Example: ") => {
                 short.push(trimmed["Example: ".len()..].to_string());
                 part = Part::Short;
