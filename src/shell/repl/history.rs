@@ -52,7 +52,8 @@ impl Inputs {
     }
     fn write(&mut self, path: &Path) -> Result<()> {
         let text: String = self.entries.iter().map(|e| escape(e) + "\n").collect();
-        crate::files::atomic::write(path, text.as_bytes()).map_err(|e| ReadlineError::Io(std::io::Error::other(e.to_string())))?;
+        crate::files::atomic::write(path, text.as_bytes())
+            .map_err(|e| ReadlineError::Io(std::io::Error::other(e.to_string())))?;
         self.unsaved = 0;
         Ok(())
     }

@@ -2,8 +2,8 @@
 use super::completion::{Candidate, Imported, Known, complete, types::Shape};
 use super::hints::{self, Hint};
 use super::{highlight, validator};
-use crate::shell::session::Session;
 use crate::shell::screen;
+use crate::shell::session::Session;
 use crate::shell::show::value::cut;
 use rustyline::completion::Completer;
 use rustyline::config::CompletionType;

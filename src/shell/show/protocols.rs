@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     fn image(width: usize, height: usize) -> Image {
-        let data = (0..width * height * 3).map(|i| (i * i * 7919 % 251) as u8).collect();
+        let data = (0..width * height * 3).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
         Image { width, height, channels: 3, data }
     }
 
