@@ -22,15 +22,12 @@ fn tab_completes_lists_and_goes_through() {
     t.wait("ld3> solver::unipc");
     t.press("\x03");
     // several: what they share, and a list with signatures and descriptions
-    t.send("solver::dpmp\t");
-    t.wait("ld3> solver::dpmpp\n");
-    t.wait_until("a list", |s| s.contains("solver::dpmpp(") && s.contains("Solver"));
-    t.wait_until("the prompt below", |s| s.trim_end().ends_with("ld3> solver::dpmpp"));
+    t.send("solver::dp\t");
+    t.wait_until("a list", |s| s.contains("dpmpp(options: map) -> Solver") && s.contains("data prediction"));
+    t.wait_until("the prompt below", |s| s.trim_end().ends_with("ld3> solver::dpm"));
     // again: through them, one after the other
     t.send("\t\t");
-    t.wait_until("the second", |s| {
-        s.trim_end().lines().last().is_some_and(|l| l.starts_with("ld3> solver::dpmpp") && l.len() > 19)
-    });
+    t.wait("\nld3> solver::dpm3");
     t.press("\x03");
     // members of the value before the dot, keys of options
     t.enter("let steps = schedule::edm(noise::edm(), 3);");
@@ -51,9 +48,9 @@ fn tab_completes_lists_and_goes_through() {
 fn lists_fit_forty_columns() {
     let home = home();
     let mut t = Terminal::open(home.path(), 40, &[("NO_COLOR", "1")]);
-    t.send("solver::dpmp\t");
-    t.wait_until("the prompt below", |s| s.trim_end().ends_with("ld3> solver::dpmpp") && s.contains('…'));
-    let list: Vec<String> = t.contents().lines().filter(|l| l.starts_with("solver::dpmpp")).map(Into::into).collect();
+    t.send("solver::dp\t");
+    t.wait_until("the prompt below", |s| s.trim_end().ends_with("ld3> solver::dpm") && s.contains('…'));
+    let list: Vec<String> = t.contents().lines().filter(|l| l.starts_with("dpm")).map(Into::into).collect();
     // a row each: none is folded
     assert!(list.len() >= 2 && list.iter().all(|l| l.chars().count() < 40), "{list:?}");
     t.press("\x03");
@@ -61,9 +58,10 @@ fn lists_fit_forty_columns() {
     t.wait("steps in ln sigma ");
     t.enter("#{ name: \"a long name that does not fit\", steps: [80.0, 24.4, 5.8, 0.96, 0.085] }");
     t.wait("  name:  \"a long");
-    for line in t.contents().lines() {
-        assert!(line.chars().count() <= 40);
-    }
+    // what is wider than the terminal shows as one longer line here
+    let contents = t.contents();
+    let echoed = contents.lines().skip_while(|l| !l.starts_with("schedule `edm`"));
+    assert!(echoed.filter(|l| !l.starts_with("ld3>")).all(|l| l.chars().count() <= 40), "{contents}");
 }
 
 #[test]
@@ -72,7 +70,7 @@ fn hints_and_colours() {
     let mut t = Terminal::open(home.path(), 80, &[]);
     t.enter("let alpha_value = 41;");
     t.send("let al");
-    t.wait("ld3> let alpha_value = 41;");
+    t.wait_until("a hint", |s| s.matches("ld3> let alpha_value = 41;").count() == 2);
     assert_eq!(t.color_of("pha_value"), Some(8), "the hint is grey");
     assert_eq!(t.color_of("let"), Some(5), "a keyword");
     // the right arrow takes it
@@ -81,7 +79,7 @@ fn hints_and_colours() {
     t.wait("\n42\n");
     // parameters behind an opening parenthesis
     t.send("solver::unipc(");
-    t.wait("solver::unipc(options: map)");
+    t.wait("ld3> solver::unipc(options: map)");
     t.press("\x03");
     // search backwards
     t.send("\x12alpha_value =");
@@ -107,7 +105,7 @@ fn several_lines() {
     t.send("fn twice(x) {\r");
     // Tab indents an empty line
     t.send("\tx *\r");
-    t.wait("\n    x *\n");
+    t.wait("\n    x *");
     t.send("2\r");
     t.press("}\r");
     t.enter("twice(4)");
@@ -164,7 +162,7 @@ fn pictures() {
     let mut t = at("blocks", 40);
     t.enter("show(ones([2, 3, 8, 8]))");
     t.wait("▀▀▀▀");
-    assert!(t.contents().lines().all(|l| l.chars().count() <= 40));
+    assert!(t.contents().lines().filter(|l| l.contains('▀')).all(|l| l.chars().count() <= 40));
     t.enter("show([3.0, 2.0, 0.5])");
     t.wait(" 3.0│");
     t.enter("show(schedule::edm(noise::edm(), 5))");

@@ -76,7 +76,7 @@ pub fn run(session: &mut Session) -> u8 {
         // there is none the first time
         let _ = editor.load_history(file);
     }
-    print_line(&format!("ld3sh {}. Tab completes, `help` helps. Leave with `exit` or Ctrl-D.", crate::VERSION));
+    print_line(&format!("ld3sh {}. `help` helps, Tab completes, Ctrl-D leaves.", crate::VERSION));
     terminal::set_interactive();
     loop {
         if let Some((columns, rows)) = editor.dimensions() {

@@ -202,7 +202,7 @@ fn indentation() {
 fn signatures_and_descriptions() {
     let s = Session::new();
     let (_, found) = complete(&mut s.known(), "solver::uni", 11);
-    assert!(found[0].signature.starts_with("solver::unipc("), "{found:?}");
+    assert_eq!(found[0].signature, "unipc(options: map) -> Solver", "{found:?}");
     assert!(found[0].doc.len() > 10, "{found:?}");
     let (_, found) = complete(&mut s.known(), "x.sha", 5);
     assert!(found.iter().any(|c| c.text == "shape" && c.signature.starts_with("shape: ")), "{found:?}");
