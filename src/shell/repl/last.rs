@@ -43,9 +43,9 @@ fn places(text: &str) -> Vec<(usize, usize)> {
     let word = |i: Option<usize>| i.and_then(|i| code.get(i)).map_or("", |t| t.of(text));
     let value = |i: usize| {
         let (before, after) = (word(i.checked_sub(1)), word(Some(i + 1)));
-        !matches!(before, "let" | "const" | "for" | "fn" | "." | "::")
-            && !matches!(after, "=>" | "if")
-            && !(before == "|" && matches!(after, "|" | ","))
+        let declared = matches!(before, "let" | "const" | "for" | "fn") || before == "|" && matches!(after, "|" | ",");
+        let case = matches!(after, "=>" | "if");
+        !declared && !case && !matches!(before, "." | "::")
     };
     let here = code.iter().enumerate().filter(|(i, t)| t.of(text) == NAME && value(*i));
     let place = |start: usize| {

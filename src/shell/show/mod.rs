@@ -56,7 +56,8 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         .with_comments([
             "/// Draws in the terminal, with options.",
             "///",
-            "/// Options: `columns` (the most columns to use; the terminal's width).",
+            "/// Options:",
+            "/// - `columns` (the terminal's width): the most columns to use",
             "///",
             "/// Example: `show([1.0, 0.4, 0.2, 0.1], #{ columns: 40 })`",
         ])
