@@ -4,7 +4,7 @@ use ld3sh::script::options;
 use ld3sh::shell::catalogue::{Catalogue, Entry, Kind, Origin};
 use ld3sh::shell::reference;
 use ld3sh::shell::report;
-use ld3sh::shell::session::{Session, Settings};
+use ld3sh::shell::session::{Outcome, Session, Settings};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -59,6 +59,29 @@ fn options_are_listed() {
     });
 }
 
+/// Whether two values are the same, numbers to six digits.
+fn near(a: &serde_json::Value, b: &serde_json::Value) -> bool {
+    match (a.as_f64(), b.as_f64(), a.as_array(), b.as_array()) {
+        (Some(x), Some(y), ..) => (x - y).abs() <= 1e-6 * (1.0 + y.abs()),
+        (_, _, Some(a), Some(b)) => a.len() == b.len() && a.iter().zip(b).all(|(x, y)| near(x, y)),
+        _ => a == b,
+    }
+}
+
+/// What the example's value is, if its comment says otherwise. Comments that are no value in Rhai are taken as words.
+fn contradiction(s: &mut Session, example: &str, said: &str) -> Option<String> {
+    let code = example.lines().map(|l| l.split("  // ").next().unwrap_or(l)).collect::<Vec<_>>().join("\n");
+    // imports must stand outside of blocks to reach the functions of their module
+    let json =
+        |s: &mut Session, code: &str| match s.evaluate_line(&format!("let it = {{ {code} }}; json::stringify(it)")) {
+            Ok(Outcome::Value(v)) => serde_json::from_str::<serde_json::Value>(&v.to_string()).ok(),
+            _ => None,
+        };
+    let wanted = json(s, said)?;
+    let Some(value) = json(s, &code) else { return Some(format!("cannot see the value of `{code}`")) };
+    (!near(&value, &wanted)).then(|| format!("the value of `{code}` is {value}, not {said}"))
+}
+
 /// Maps with keys that are no options: they are written by one function and read by another.
 const NO_OPTIONS: [&str; 3] = ["load_state", "schedule_from_map", "metric::frechet"];
 
@@ -81,6 +104,12 @@ fn examples_run_and_options_are_the_documented_ones() {
             let clock = std::time::Instant::now();
             if let Err(f) = s.evaluate_line(example) {
                 problems.push(format!("{}:\n{}", e.title(), report::render(f, &s, false)));
+            }
+            let claims = example.lines().last().and_then(|l| l.split_once("  // ")).map(|(_, said)| said);
+            if let (Some(said), true) = (claims, e.kind != Kind::Keyword)
+                && let Some(wrong) = contradiction(&mut s, example, said)
+            {
+                problems.push(format!("{}: {wrong}", e.title()));
             }
             let took = clock.elapsed();
             if took.as_millis() > 300 {
@@ -140,7 +169,7 @@ fn definitions_for_editors() {
         let files = reference::definitions(session(Path::new("out")).engine());
         let text = |n: &str| &files.iter().find(|(name, _)| name == n).unwrap_or_else(|| panic!("{n}")).1;
         assert!(text("solver.d.rhai").starts_with("module solver;\n"));
-        assert!(text("solver.d.rhai").contains("fn unipc(options: Map) -> Solver;"), "{}", text("solver.d.rhai"));
+        assert!(text("solver.d.rhai").contains("fn unipc(options: map) -> Solver;"), "{}", text("solver.d.rhai"));
         assert!(text("ld3.d.rhai").contains("fn train(net: ?, solver: ?, pairs: ?, options: ?) -> ?;"));
         assert!(text("__static__.d.rhai").contains("/// The matrix product"));
         for (name, file) in &files {

@@ -251,7 +251,7 @@ mod api {
     /// Returns `#{ out, samples, made, complete, run }`: n, how many were drawn now, whether all shards are there, the run's hash.
     /// Errors: kind `value` where files of another run are in the way.
     ///
-    /// Example: `let net = denoiser::gaussian(#{ mean: 0.0, std: 0.5, shape: [1, 8, 8] }); generate(net, solver::unipc(), schedule::logsnr(net.noise, 5), 4, #{ out: out("samples") }).made` is 4
+    /// Example: `let net = denoiser::gaussian(#{ mean: 0.0, std: 0.5, shape: [1, 8, 8] }); generate(net, solver::unipc(), schedule::logsnr(net.noise, 5), 4, #{ out: out("samples") }).samples` is 4
     #[rhai_fn(name = "generate", return_raw)]
     pub fn generate(
         ctx: NativeCallContext,

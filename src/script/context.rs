@@ -223,7 +223,10 @@ fn doc<A: 'static, const N: usize, const X: bool, R: rhai::Variant + Clone, cons
     params: [&str; N],
     f: impl rhai::RhaiNativeFunc<A, N, X, R, F> + 'static,
 ) {
-    rhai::FuncRegistration::new(name).with_comments(comments).with_params_info(params).register_into_engine(engine, f);
+    // the first line is the summary, a paragraph of its own
+    let (summary, rest) = comments.split_at(comments.len().min(1));
+    let comment = [summary, &["///"], rest].concat().join("\n");
+    rhai::FuncRegistration::new(name).with_comments([comment]).with_params_info(params).register_into_engine(engine, f);
 }
 
 fn param(run: &SharedRun, context: &NativeCallContext, name: &str, default: Dynamic) -> RhaiResult<Dynamic> {

@@ -165,12 +165,14 @@ mod schedule_api {
     pub fn logsnr(noise: Noise, n: INT) -> RhaiResult<Schedule> {
         build("logsnr", &noise, n, Map::new())
     }
-    /// Steps even in λ = ln α − ln σ.
+    /// Steps even in λ = ln α − ln σ, half the log signal-to-noise ratio (eq. 12 of the paper).
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
     ///
     /// Options:
-    /// - `from` (T), `to` (t_min): the ends Errors where λ is
+    /// - `from` (T), `to` (t_min): the ends
+    ///
+    /// Errors where λ is
     /// infinite at an end (rectified flow at 0 and 1).
     ///
     /// Example: `schedule::logsnr(noise::flow(), 10, #{ from: 0.999, to: 0.001 })`
@@ -341,7 +343,7 @@ mod tau_api {
     /// The learnable schedule τ_ξ: a cumulative softmax of ξ, monotone for every ξ, with gradients to ξ and ξᶜ.
     ///
     /// Arguments: the noise schedule; ξ [N+1] (tensor or array; ξ[0] is inert); ξᶜ [N+1], shifts of the evaluation times
-    /// against the steps in the chosen space (its ends are inert), or (). Tong et al., 2025, section 4.
+    /// against the steps in the chosen space (its ends are inert), or (). Tong et al., 2025, section 4.3.
     ///
     /// Options:
     /// - `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda"): what the softmax divides into parts

@@ -87,28 +87,28 @@ fn caught(engine: &mut Engine) {
 mod caught_api {
     /// What kind of error it is: "shape", "type", "value", "name", "io", "format", "device", "memory", "script" or "internal".
     ///
-    /// Example: `try { ones([2]) + ones([3]) } catch (e) { e.kind }` is "shape"
+    /// Example: `try { ones([2]) + ones([3]); } catch (e) { print(e.kind); }`
     #[rhai_fn(get = "kind", pure)]
     pub fn kind(error: &mut Caught) -> ImmutableString {
         error.0.kind().name().into()
     }
     /// The sentence that tells what went wrong.
     ///
-    /// Example: `try { noise::edm().sigma(-1) } catch (e) { e.message }`
+    /// Example: `try { noise::edm().sigma(-1); } catch (e) { print(e.message); }`
     #[rhai_fn(get = "message", pure)]
     pub fn message(error: &mut Caught) -> ImmutableString {
         error.0.message().into()
     }
     /// How to mend it, or ().
     ///
-    /// Example: `try { solver::named("unipcc", #{}) } catch (e) { e.hint }`
+    /// Example: `try { solver::named("unipcc", #{}); } catch (e) { print(e.hint); }`
     #[rhai_fn(get = "hint", pure)]
     pub fn hint(error: &mut Caught) -> Dynamic {
         error.0.fix().map_or(Dynamic::UNIT, |h| h.to_string().into())
     }
     /// The shapes that did not fit, an array of arrays; empty for other errors.
     ///
-    /// Example: `try { ones([2]) + ones([3]) } catch (e) { e.shapes }` is [[2], [3]]
+    /// Example: `try { ones([2]) + ones([3]); } catch (e) { print(e.shapes); }`
     #[rhai_fn(get = "shapes", pure)]
     pub fn shapes(error: &mut Caught) -> Array {
         let shape = |s: &Vec<usize>| s.iter().map(|d| Dynamic::from(*d as i64)).collect::<Array>().into();

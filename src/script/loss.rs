@@ -128,7 +128,7 @@ mod loss_api {
     }
     /// The loss of that name as a function value with the given options, to pass wherever a closure `|x, target|` goes.
     ///
-    /// Options: those of the loss. Errors on an unknown name.
+    /// The options are those of the loss. Errors on an unknown name.
     ///
     /// Example: `let f = loss::get("huber", #{ delta: 0.1 }); f.call(tensor([1.0, 3.0]), tensor([1.0, 1.0]))`
     #[rhai_fn(name = "get", return_raw)]

@@ -37,7 +37,7 @@ mod api {
     ///
     /// `of`: the function whose options they are, for errors. Fails on an unknown option with the nearest name.
     ///
-    /// Example: `let o = with_defaults(#{ train: 50, seed: 0 }, #{ seed: 1 }, "pairs"); o.train + o.seed` is 51
+    /// Example: `let o = with_defaults(#{ train: 50, seed: 0 }, #{ seed: 1 }, "my method: pairs"); o.train + o.seed` is 51
     #[rhai_fn(return_raw)]
     pub fn with_defaults(defaults: Map, given: Map, of: &str) -> RhaiResult<Map> {
         crate::script::options::note_keys(of, defaults.keys().map(|k| k.as_str()));

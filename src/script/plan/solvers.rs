@@ -386,7 +386,7 @@ pub mod api {
     }
     /// The solver of that name.
     ///
-    /// Options: those of the function of that name. Errors on an unknown name, with the nearest.
+    /// The options are those of the function of that name. Errors on an unknown name, with the nearest.
     ///
     /// Example: `solver::named("unipc", #{ order: 2 })`
     #[rhai_fn(return_raw)]

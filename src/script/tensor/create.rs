@@ -269,7 +269,7 @@ pub(super) fn register(d: &mut Defs) {
     });
     d.add("randint", "low: int, high: int, shape: array, options: map -> Tensor", doc, randint);
     let doc = "The integers 0..n in random order, i64.\n\nOptions:\n- `seed` (the session's next): integer\n\
-               - `device` (that of `--device`): \"cpu\" or \"cuda:0\"\n\n\
+               - `device` (that of `--device`): \"cpu\" or \"cuda:0\"\n- `dtype` (\"i64\"): has no effect\n\n\
                Example: `let x = arange(6); x.index(0, permutation(6, #{ seed: 1 }))`";
     let permutation = |n: INT, o: Dynamic| -> RhaiResult<Tensor> {
         let mut p = Place::read("permutation", o)?;

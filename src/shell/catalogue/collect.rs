@@ -113,7 +113,10 @@ impl Group {
             () => Kind::Function,
         };
         // a function that ld3sh registers over one of Rhai's stands twice: the documented one tells more
-        self.overloads.sort_by_key(|o| (o.params.len(), o.doc.summary.is_empty()));
+        // (the engine lists functions in the order of a hash table: the sort must decide everything)
+        self.overloads.sort_by_cached_key(|o| {
+            (o.params.len(), o.doc.summary.is_empty(), o.params.clone(), o.returns.clone(), o.doc.summary.clone())
+        });
         let mut seen: Vec<Vec<String>> = Vec::new();
         self.overloads.retain(|o| {
             let types: Vec<String> = o.params.iter().map(|(_, t)| t.clone()).collect();

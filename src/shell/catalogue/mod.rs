@@ -116,6 +116,17 @@ impl Entry {
             _ => self.signatures.clone(),
         }
     }
+    /// The options, those together that share what they do, with what they do.
+    pub fn option_groups(&self) -> Vec<(Vec<&OptionKey>, &str)> {
+        let mut groups: Vec<(Vec<&OptionKey>, &str)> = Vec::new();
+        for o in &self.options {
+            match groups.last_mut() {
+                Some((keys, text)) if *text == o.doc => keys.push(o),
+                _ => groups.push((vec![o], &o.doc)),
+            }
+        }
+        groups
+    }
     /// Whether it can be written after a dot behind a value of its receiver.
     pub fn follows_dot(&self) -> bool {
         self.receiver.is_some() && matches!(self.kind, Kind::Function | Kind::Method | Kind::Property)

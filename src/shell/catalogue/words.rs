@@ -77,7 +77,7 @@ pub const KEYWORDS: &[Word] = &[
     ),
     (
         "for",
-        "Goes through a range, array, map's values, string or tensor-sized count.",
+        "Goes through a range, an array, the characters of a string (`s.chars()`) or the first dimension of a tensor.",
         "let sum = 0;\nfor i in 0..4 { sum += i; }\nfor (x, i) in [10, 20] { sum += x * i; }\nsum",
     ),
     ("in", "Goes with `for`; between values: whether a thing is in another.", "2 in [1, 2, 3]"),
@@ -120,14 +120,14 @@ pub const KEYWORDS: &[Word] = &[
     (
         "try",
         "Runs a block; where it fails, `catch (e)` goes on with the error.",
-        "try { matmul(ones([2, 3]), ones([2, 3])); } catch (e) { e.kind }",
+        "try { matmul(ones([2, 3]), ones([2, 3])); } catch (e) { print(e.kind); }",
     ),
     (
         "catch",
         "Goes on after an error in `try`; `e` is an Error or what `throw` threw.",
-        "try { throw \"too many steps\"; } catch (e) { e }",
+        "try { throw \"too many steps\"; } catch (e) { print(e); }",
     ),
-    ("throw", "Raises an error: any value.", "try { throw #{ code: 3 }; } catch (e) { e.code }"),
+    ("throw", "Raises an error: any value.", "try { throw #{ code: 3 }; } catch (e) { print(e.code); }"),
     ("true", "The bool that is true.", "true || false"),
     ("false", "The bool that is false.", "true && false"),
     (

@@ -251,11 +251,13 @@ fn entry(page: &mut Page, e: &Entry) {
     page.prose(&e.doc, 0);
     if !e.options.is_empty() {
         page.heading("Options");
-        let shown = |o: &super::catalogue::OptionKey| {
-            let name = o.default.as_ref().map_or(o.name.clone(), |d| format!("{} ({d})", o.name));
-            (name, o.doc.clone())
+        let name = |o: &&super::catalogue::OptionKey| match &o.default {
+            Some(d) => format!("{} ({d})", o.name),
+            None => o.name.clone(),
         };
-        page.list(&e.options.iter().map(shown).collect::<Vec<_>>());
+        for (keys, text) in e.option_groups() {
+            page.item(&keys.iter().map(name).collect::<Vec<_>>().join(", "), text);
+        }
     }
     if let Some(example) = &e.example {
         page.heading("Example");

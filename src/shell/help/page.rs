@@ -101,6 +101,19 @@ impl Page {
         let part = |(i, p): (usize, &str)| if i % 2 == 1 { self.style.paint("36", p) } else { p.to_string() };
         text.split('`').enumerate().map(part).collect()
     }
+    /// A name and what it is, which goes on below, indented.
+    pub fn item(&mut self, name: &str, text: &str) {
+        let lines = wrap(&format!("{}: {text}", name.replace(' ', "\u{a0}")), self.style.width.saturating_sub(6));
+        for (i, l) in lines.iter().enumerate() {
+            let l = l.replace('\u{a0}', " ");
+            let l = match (i, l.split_once(": ")) {
+                (0, Some((head, rest))) => format!("  {}: {}", self.style.paint("36", head), self.inline(rest)),
+                (0, None) => format!("  {}", self.style.paint("36", &l)),
+                _ => format!("      {}", self.inline(&l)),
+            };
+            self.line(&l);
+        }
+    }
     /// Names with what they are, in two columns.
     pub fn list(&mut self, rows: &[(String, String)]) {
         let longest = rows.iter().map(|(n, _)| n.width()).max().unwrap_or(0);

@@ -26,7 +26,8 @@ fn unwrapped(line: &str) -> String {
             line.replace_range(start..(end + 1).min(line.len()), &value);
         }
     }
-    line
+    // Rhai's own alias: any value
+    line.replace("RhaiResult", "?")
 }
 
 /// Native types by the names that users see.
@@ -55,7 +56,8 @@ fn cleaned(text: &str) -> String {
         }
         out.push(match line.trim_start().starts_with("///") {
             true => line.trim_end().to_string(),
-            false => renamed(&unwrapped(line)),
+            // Rhai writes a blank after what was a result without a type of its own
+            false => renamed(&unwrapped(line)).replace(" ;", ";"),
         });
     }
     out.dedup_by(|a, b| a.is_empty() && b.is_empty());

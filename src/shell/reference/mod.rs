@@ -21,7 +21,7 @@ fn session() -> Session {
 fn write(dir: &Path, files: &[(String, String)]) -> Result<()> {
     std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
     for (name, text) in files {
-        atomic::write(&dir.join(name), text.as_bytes())?;
+        atomic::write(dir.join(name), text.as_bytes())?;
     }
     print_line(&format!("{} files in {}", files.len(), dir.display()));
     Ok(())

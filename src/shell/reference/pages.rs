@@ -1,5 +1,5 @@
 //! The reference in Markdown: a page for each module and type, and one for the other functions.
-use crate::shell::catalogue::{Catalogue, Entry, Kind, Origin};
+use crate::shell::catalogue::{Catalogue, Entry, Kind, OptionKey, Origin};
 use std::collections::BTreeMap;
 
 /// The page of the functions that belong to no module and no type.
@@ -17,6 +17,22 @@ fn page_of(e: &Entry) -> String {
     home.unwrap_or(FUNCTIONS).to_lowercase()
 }
 
+/// An entry that fits a line of a list: one signature, one sentence, at most a line of code.
+fn line(e: &Entry) -> Option<String> {
+    let ([signature], true, true) = (e.signatures.as_slice(), e.doc.is_empty(), e.options.is_empty()) else {
+        return None;
+    };
+    let example = e.example.as_deref().unwrap_or_default();
+    if example.contains('\n') || example.contains('`') {
+        return None;
+    }
+    let receiver =
+        e.receiver.as_deref().filter(|_| e.kind != Kind::Function).map_or(String::new(), |r| format!("{r}."));
+    let set = if e.writable { " (can be assigned)" } else { "" };
+    let example = if example.is_empty() { String::new() } else { format!(" Example: `{example}`") };
+    Some(format!("- `{receiver}{signature}`{set}: {}{example}\n", e.summary))
+}
+
 fn write_entry(out: &mut String, e: &Entry) {
     let signatures: Vec<String> = e.signatures.iter().map(|s| format!("`{s}`")).collect();
     out.push_str(&format!("\n### {}\n\n", e.title()));
@@ -30,9 +46,13 @@ fn write_entry(out: &mut String, e: &Entry) {
     }
     if !e.options.is_empty() {
         out.push('\n');
-        for o in &e.options {
-            let default = o.default.as_ref().map_or(String::new(), |d| format!(" ({d})"));
-            out.push_str(&format!("- `{}`{default}: {}\n", o.name, o.doc));
+        for (keys, text) in e.option_groups() {
+            let key = |o: &&OptionKey| {
+                let default = o.default.as_ref().map_or(String::new(), |d| format!(" ({d})"));
+                format!("`{}`{default}", o.name)
+            };
+            let keys: Vec<String> = keys.iter().map(key).collect();
+            out.push_str(&format!("- {}: {text}\n", keys.join(", ")));
         }
     }
     if let Some(example) = &e.example {
@@ -65,6 +85,9 @@ pub fn pages(c: &Catalogue) -> Vec<(String, String)> {
             if !head.doc.is_empty() {
                 text.push_str(&format!("\n{}\n", head.doc));
             }
+            if let Some(example) = &head.example {
+                text.push_str(&format!("\n```rhai\n{example}\n```\n"));
+            }
         }
         for (kind, heading) in [
             (Kind::Function, "Functions"),
@@ -72,12 +95,16 @@ pub fn pages(c: &Catalogue) -> Vec<(String, String)> {
             (Kind::Property, "Properties"),
             (Kind::Method, "Methods"),
         ] {
-            let mut any = false;
-            for e in list.iter().filter(|e| e.kind == kind) {
-                if !any {
-                    text.push_str(&format!("\n## {heading}\n"));
-                    any = true;
-                }
+            let list: Vec<&&Entry> = list.iter().filter(|e| e.kind == kind).collect();
+            if list.is_empty() {
+                continue;
+            }
+            text.push_str(&format!("\n## {heading}\n"));
+            let short: String = list.iter().filter_map(|e| line(e)).collect();
+            if !short.is_empty() {
+                text.push_str(&format!("\n{short}"));
+            }
+            for e in list.into_iter().filter(|e| line(e).is_none()) {
                 write_entry(&mut text, e);
             }
         }
