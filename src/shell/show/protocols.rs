@@ -66,7 +66,13 @@ mod tests {
     use super::*;
 
     fn image(width: usize, height: usize) -> Image {
-        let data = (0..width * height * 3).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+        // noise, which no compression makes smaller
+        let mut state = 1u32;
+        let noise = |_| {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 24) as u8
+        };
+        let data = (0..width * height * 3).map(noise).collect();
         Image { width, height, channels: 3, data }
     }
 
