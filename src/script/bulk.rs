@@ -230,12 +230,19 @@ mod api {
     /// Samples have the numbers `first` to `first + n - 1`; sample i depends on `seed` and i only, and is the one that
     /// `sample(net, solver, schedule, 1, #{ seed, first: i })` draws, whatever the batch or shard.
     ///
-    /// Options: `out`, a folder (`000000.png`, …) or a name ending in `.npz` (`arr_0`: uint8 [N, H, W, C]; `arr_1`: the classes, where there
-    /// are any), `seed` (0), `first` (0), `batch` (samples at a time; by default as many as take about 1 GiB, at most 64), `cond` (a
-    /// class, "uniform": drawn by seed, the default for a network with classes, "cycle": i mod classes, "none"), `shard` ("2/4": the
-    /// second quarter; by default what `--shard` says), `overwrite` (false; replaces the files of another run), `subfolders` (false;
-    /// one per thousand, as EDM's `--subdirs`), `shape` ([C, H, W], where the denoiser does not fix it), `key` (text that stands
-    /// for a network or solver that is a function of the script's own: without it such a run cannot be gone on with).
+    /// Options:
+    /// - `out`: a folder (`000000.png`, …) or a name ending in `.npz` (`arr_0`: uint8 [N, H, W, C]; `arr_1`: the classes, where
+    ///   there are any)
+    /// - `seed` (0), `first` (0): of the noise; the number of the first sample
+    /// - `batch` (as many as take about 1 GiB, at most 64): samples at a time
+    /// - `cond` ("uniform" for a network with classes, else "none"): a class, "uniform": drawn by seed, "cycle": i mod classes,
+    ///   "none"
+    /// - `shard` (what `--shard` says): "2/4": the second quarter
+    /// - `overwrite` (false): replace the files of another run
+    /// - `subfolders` (false): one per thousand, as EDM's `--subdirs`
+    /// - `shape` (the denoiser's): [C, H, W], where the denoiser does not fix it
+    /// - `key` (none): text that stands for a network or solver that is a function of the script's own: without it such a run
+    ///   cannot be gone on with
     ///
     /// Values in [−1, 1] become bytes by EDM's rule ⌊127.5 x + 128⌋, cut to 0..255. A folder has a `generate.json` with what made it and may
     /// grow (a larger n); an `.npz` is kept in parts until it is whole. Shards write `NAME.shard-2-of-4.npz`; the last one
@@ -244,7 +251,7 @@ mod api {
     /// Returns `#{ out, samples, made, complete, run }`: n, how many were drawn now, whether all shards are there, the run's hash.
     /// Errors: kind `value` where files of another run are in the way.
     ///
-    /// Example: `generate(net, solver::unipc(), schedule::logsnr(net.noise, 8), 50000, #{ out: "samples" })`
+    /// Example: `let net = denoiser::gaussian(#{ mean: 0.0, std: 0.5, shape: [1, 8, 8] }); generate(net, solver::unipc(), schedule::logsnr(net.noise, 5), 4, #{ out: out("samples") }).samples` is 4
     #[rhai_fn(name = "generate", return_raw)]
     pub fn generate(
         ctx: NativeCallContext,
@@ -260,7 +267,7 @@ mod api {
     }
     /// Draws n samples with a plan; options as with a solver and a schedule.
     ///
-    /// Example: `generate(net, plan, 50000, #{ out: "samples.npz" })`
+    /// Example: `let net = denoiser::gaussian(#{ mean: 0.0, shape: [1, 8, 8] }); generate(net, solver::ddim().plan(schedule::edm(net.noise, 5)), 4, #{ out: out("samples.npz") }).complete` is true
     #[rhai_fn(name = "generate", return_raw)]
     pub fn generate_plan(
         ctx: NativeCallContext,

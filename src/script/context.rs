@@ -111,7 +111,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "seed",
-        &["/// The seed of this run: `--seed`, 0 by default.", "/// Example: `seed()`"],
+        &["/// The seed of this run: `--seed`, 0 by default.", "///\n/// Example: `seed()`"],
         [],
         move || r.borrow().seed,
     );
@@ -119,7 +119,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "out_dir",
-        &["/// The folder for this run's files: `--out`, `\"out\"` by default.", "/// Example: `out_dir()`"],
+        &["/// The folder for this run's files: `--out`, `\"out\"` by default.", "///\n/// Example: `out_dir()`"],
         [],
         move || r.borrow().out.to_string_lossy().into_owned(),
     );
@@ -130,7 +130,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         &[
             "/// The path of a file in this run's output folder, which is created if need be.",
             "/// Errors: kind `io` if the folder cannot be made.",
-            "/// Example: `out(\"steps.json\")`",
+            "///\n/// Example: `out(\"steps.json\")`",
         ],
         ["path: &str"],
         move |path: &str| -> RhaiResult<String> {
@@ -144,7 +144,10 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "device",
-        &["/// The device on which new tensors are made: `--device`, `\"cpu\"` by default.", "/// Example: `device()`"],
+        &[
+            "/// The device on which new tensors are made: `--device`, `\"cpu\"` by default.",
+            "///\n/// Example: `device()`",
+        ],
         [],
         || device_name(&default_device()),
     );
@@ -154,7 +157,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         &[
             "/// This run's part of shared work, `--shard i/n`, as `#{ index: i, count: n }` with i from 1; 1 of 1 by default.",
             "/// `generate` takes its part by itself.",
-            "/// Example: `if i % shard().count == shard().index - 1 { work(i) }`",
+            "///\n/// Example: `shard().count` is 1",
         ],
         [],
         || {
@@ -167,7 +170,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         "require",
         &[
             "/// Fails unless this ld3sh is the given version or a later compatible one (the same 0.x).",
-            "/// Example: `require(\"0.1\")`",
+            "///\n/// Example: `require(\"0.1\")`",
         ],
         ["version: &str"],
         |want: &str| -> RhaiResult<()> {
@@ -188,7 +191,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         "provenance",
         &[
             "/// What made this run's results: script and modules with their hashes, parameters, version, seed, device.",
-            "/// Example: `provenance().modules`",
+            "///\n/// Example: `provenance().modules`",
         ],
         [],
         move || provenance(&r.borrow()),
@@ -200,7 +203,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         &[
             "/// Declares a parameter that `--set name=value` changes and `--help` lists; returns its value.",
             "/// name: a literal string; default: a literal number, bool, string, or array of these; doc: one line.",
-            "/// Example: `let nfe = param(\"nfe\", 10, \"network evaluations\");`",
+            "///\n/// Example: `let nfe = param(\"nfe\", 10, \"network evaluations\");`",
         ],
         ["name: &str", "default: ?", "doc: &str"],
         move |context: NativeCallContext, name: &str, default: Dynamic, _doc: &str| param(&r, &context, name, default),
@@ -209,7 +212,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     doc(
         engine,
         "param",
-        &["/// Declares a parameter without a description.", "/// Example: `let nfe = param(\"nfe\", 10);`"],
+        &["/// Declares a parameter without a description.", "///\n/// Example: `let nfe = param(\"nfe\", 10);`"],
         ["name: &str", "default: ?"],
         move |context: NativeCallContext, name: &str, default: Dynamic| param(&r, &context, name, default),
     );
@@ -223,7 +226,10 @@ fn doc<A: 'static, const N: usize, const X: bool, R: rhai::Variant + Clone, cons
     params: [&str; N],
     f: impl rhai::RhaiNativeFunc<A, N, X, R, F> + 'static,
 ) {
-    rhai::FuncRegistration::new(name).with_comments(comments).with_params_info(params).register_into_engine(engine, f);
+    // the first line is the summary, a paragraph of its own
+    let (summary, rest) = comments.split_at(comments.len().min(1));
+    let comment = [summary, &["///"], rest].concat().join("\n");
+    rhai::FuncRegistration::new(name).with_comments([comment]).with_params_info(params).register_into_engine(engine, f);
 }
 
 fn param(run: &SharedRun, context: &NativeCallContext, name: &str, default: Dynamic) -> RhaiResult<Dynamic> {

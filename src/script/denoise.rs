@@ -95,7 +95,7 @@ mod methods {
     /// a tensor [B] with one per sample. A class-conditional denoiser runs without a class. Differentiable in `x` and in
     /// `sigma`. Errors on a wrong shape, sigma ≤ 0 or NaN, and levels outside the network's range.
     ///
-    /// Example: `net.denoise(x, 2.5)`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.denoise(randn([4, 2]), 2.5)`
     #[rhai_fn(return_raw, pure)]
     pub fn denoise(context: NativeCallContext, net: &mut DynDenoiser, x: Tensor, sigma: Dynamic) -> RhaiResult<Tensor> {
         predict(&context, net, &x, &sigma, Dynamic::UNIT, Prediction::Data)
@@ -105,7 +105,7 @@ mod methods {
     /// `cond` is an array of labels (one per sample), a single label for all, rows [B, classes], `()` for none, or whatever value
     /// a network of `denoiser::from_fn` takes. Otherwise as without condition.
     ///
-    /// Example: `net.denoise(x, 2.5, [3, 5])`
+    /// Example: `let net = denoiser::load("fashion28"); net.denoise(randn([2, 1, 28, 28]), 2.5, [3, 5]).shape` is [2, 1, 28, 28]
     #[rhai_fn(name = "denoise", return_raw, pure)]
     pub fn denoise_cond(
         context: NativeCallContext,
@@ -120,7 +120,7 @@ mod methods {
     ///
     /// Arguments and errors as for `denoise`.
     ///
-    /// Example: `net.predict_noise(x, 2.5)`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.predict_noise(randn([4, 2]), 2.5)`
     #[rhai_fn(return_raw, pure)]
     pub fn predict_noise(
         context: NativeCallContext,
@@ -134,7 +134,7 @@ mod methods {
     ///
     /// Arguments and errors as for `denoise`.
     ///
-    /// Example: `net.predict_noise(x, 2.5, [3, 5])`
+    /// Example: `let net = denoiser::load("fashion28"); net.predict_noise(randn([1, 1, 28, 28]), 2.5, 3).shape` is [1, 1, 28, 28]
     #[rhai_fn(name = "predict_noise", return_raw, pure)]
     pub fn predict_noise_cond(
         context: NativeCallContext,
@@ -148,20 +148,22 @@ mod methods {
 
     /// The denoiser under classifier-free guidance: m_u + scale·(m_c − m_u), from the conditional and the unconditional run.
     ///
-    /// 1 is no guidance, 0 ignores the condition. Both runs go through the network as one batch, and count as one evaluation.
-    /// "No condition" is a row of zeros. Without a condition nothing is guided.
+    /// Ho & Salimans, 2022. 1 is no guidance, 0 ignores the condition. Both runs go through the network as one batch, and count
+    /// as one evaluation. "No condition" is a row of zeros. Without a condition nothing is guided.
     ///
-    /// Example: `net.guided(2.0).denoise(x, 1.0, [3, 5])`
+    /// Example: `let net = denoiser::load("fashion28"); net.guided(2.0).runs` is 2
     #[rhai_fn(return_raw, pure)]
     pub fn guided(net: &mut DynDenoiser, scale: Dynamic) -> RhaiResult<DynDenoiser> {
         Ok(Rc::new(Guided::new(net.clone(), number("guided", &scale)?)?))
     }
     /// The denoiser under classifier-free guidance, within an interval of noise levels or with unconditional rows of one's own.
     ///
-    /// Options: `interval` ([lo, hi]: guides only at noise levels σ/α between), `uncond` (a tensor [1, …] or [B, …] that stands for
-    /// "no condition": a null or negative prompt's embedding).
+    /// Options:
+    /// - `interval` (everywhere): [lo, hi], guides only at noise levels σ/α between
+    /// - `uncond` (a row of zeros): a tensor [1, …] or [B, …] that stands for "no condition": a null or negative prompt's
+    ///   embedding
     ///
-    /// Example: `net.guided(2.0, #{ interval: [0.3, 5.0] })`
+    /// Example: `let net = denoiser::load("fashion28"); net.guided(2.0, #{ interval: [0.3, 5.0] })`
     #[rhai_fn(name = "guided", return_raw, pure)]
     pub fn guided_with(net: &mut DynDenoiser, scale: Dynamic, options: Map) -> RhaiResult<DynDenoiser> {
         let mut guided = Guided::new(net.clone(), number("guided", &scale)?)?;
@@ -180,14 +182,14 @@ mod methods {
     }
     /// The denoiser with its data prediction limited to [−1, 1]; no gradient flows where it is outside.
     ///
-    /// Example: `net.clamped()`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.clamped()`
     #[rhai_fn(return_raw, pure)]
     pub fn clamped(net: &mut DynDenoiser) -> RhaiResult<DynDenoiser> {
         Ok(Rc::new(Thresholded::new(net.clone(), Rule::Clamp { lo: -1.0, hi: 1.0 })?))
     }
     /// The denoiser with its data prediction limited to [lo, hi]; no gradient flows where it is outside.
     ///
-    /// Example: `net.clamped(0.0, 1.0)`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.clamped(0.0, 1.0).denoise(randn([1, 2]), 0.5)`
     #[rhai_fn(name = "clamped", return_raw, pure)]
     pub fn clamped_to(net: &mut DynDenoiser, lo: Dynamic, hi: Dynamic) -> RhaiResult<DynDenoiser> {
         let rule = Rule::Clamp { lo: number("clamped", &lo)?, hi: number("clamped", &hi)? };
@@ -195,17 +197,20 @@ mod methods {
     }
     /// The denoiser with dynamic thresholding (Imagen) at the 0.995 quantile.
     ///
-    /// Example: `net.guided(7.5).thresholded()`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.thresholded()`
     #[rhai_fn(return_raw, pure)]
     pub fn thresholded(net: &mut DynDenoiser) -> RhaiResult<DynDenoiser> {
         thresholded_with(net, Map::new())
     }
     /// The denoiser with dynamic thresholding (Imagen): each sample's data prediction is limited to [−s, s] and multiplied by max/s.
     ///
-    /// Options: `percentile` (0.995), the quantile of |x̂_0| that s is; `max` (1.0), the data's largest value and the least s.
-    /// Gradients flow through the quantile too, and not where x̂_0 is outside.
+    /// Saharia et al., 2022. Gradients flow through the quantile too, and not where x̂_0 is outside.
     ///
-    /// Example: `net.guided(7.5).thresholded(#{ percentile: 0.99 })`
+    /// Options:
+    /// - `percentile` (0.995): the quantile of |x̂_0| that s is
+    /// - `max` (1.0): the data's largest value, and the least s
+    ///
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.thresholded(#{ percentile: 0.99 })`
     #[rhai_fn(name = "thresholded", return_raw, pure)]
     pub fn thresholded_options(net: &mut DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> {
         thresholded_with(net, options)
@@ -214,7 +219,7 @@ mod methods {
     ///
     /// Adapters around a counted denoiser show its count too. A guided evaluation counts as one.
     ///
-    /// Example: `let net = net.counted(); solve(net, solver, schedule, x); net.nfe`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); let net = net.counted(); sample(net, solver::heun(), schedule::edm(net.noise, 3), 2); net.nfe` is 6
     #[rhai_fn(pure)]
     pub fn counted(net: &mut DynDenoiser) -> DynDenoiser {
         Rc::new(Counting::new(net.clone()))
@@ -226,7 +231,9 @@ mod methods {
     }
     /// Sets the count of a counted denoiser back to zero.
     ///
-    /// Example: `net.reset()`
+    /// Errors on a denoiser that is not counted.
+    ///
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5] }).counted(); net.denoise(ones([1, 1]), 1.0); net.reset(); net.nfe` is 0
     #[rhai_fn(return_raw, pure)]
     pub fn reset(net: &mut DynDenoiser) -> RhaiResult<()> {
         counter(net)?.reset();
@@ -236,7 +243,7 @@ mod methods {
     ///
     /// Gradients stay exact. Noise levels that the network was not trained at remain errors.
     ///
-    /// Example: `net.with_noise(noise::vp_linear())`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.with_noise(noise::vp_linear()).noise.name` is "vp_linear"
     #[rhai_fn(pure)]
     pub fn with_noise(net: &mut DynDenoiser, noise: Noise) -> DynDenoiser {
         Reparam::wrap(net.clone(), noise)
@@ -278,7 +285,7 @@ mod methods {
     ///
     /// Errors on a label that is not a class, and on a denoiser without classes.
     ///
-    /// Example: `net.denoise(x, 1.0, net.cond([3, 5]))`
+    /// Example: `let net = denoiser::load("fashion28"); net.cond([3, 5]).shape` is [2, 10]
     #[rhai_fn(return_raw, pure)]
     pub fn cond(net: &mut DynDenoiser, labels: Dynamic) -> RhaiResult<Tensor> {
         if net.classes() == 0 {
@@ -288,17 +295,20 @@ mod methods {
     }
     /// `n` labels drawn uniformly from the denoiser's classes by the session's seed, others at each call, as an array.
     ///
-    /// Example: `net.cond(net.labels(16))`
+    /// Example: `let net = denoiser::load("fashion28"); net.cond(net.labels(16)).shape` is [16, 10]
     #[rhai_fn(return_raw, pure)]
     pub fn labels(net: &mut DynDenoiser, n: INT) -> RhaiResult<Array> {
         draw(net, n, Map::new())
     }
     /// `n` labels drawn uniformly from the denoiser's classes, as an array. Label i depends on the seed and on i only.
     ///
-    /// Options: `seed` (the session's next), `first` (0): the number of the first sample. `sample` and `solve` draw the same
-    /// labels where they are given no `cond`.
+    /// `sample` and `solve` draw the same labels where they are given no `cond`.
     ///
-    /// Example: `net.labels(16, #{ seed: 1 })`
+    /// Options:
+    /// - `seed` (the session's next): an integer
+    /// - `first` (0): the number of the first sample
+    ///
+    /// Example: `let net = denoiser::load("fashion28"); net.labels(4, #{ seed: 1 })`
     #[rhai_fn(name = "labels", return_raw, pure)]
     pub fn labels_with(net: &mut DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
         draw(net, n, options)

@@ -95,7 +95,10 @@ mod schedule_api {
     }
     /// Steps even in time.
     ///
-    /// Arguments: the noise schedule, the number of steps n ≥ 1. Options: `from` (T) and `to` (t_min), the ends.
+    /// Arguments: the noise schedule, the number of steps n ≥ 1.
+    ///
+    /// Options:
+    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::uniform(noise::edm(), 10, #{ from: 40.0 })`
     #[rhai_fn(name = "uniform", return_raw)]
@@ -109,7 +112,10 @@ mod schedule_api {
     }
     /// Quadratic steps: t_i = to + (1 − i/n)² (from − to) (eq. 10 of the paper with ρ = 2).
     ///
-    /// Arguments: the noise schedule, the number of steps n ≥ 1. Options: `from` (T) and `to` (t_min), the ends.
+    /// Arguments: the noise schedule, the number of steps n ≥ 1.
+    ///
+    /// Options:
+    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::quadratic(noise::vp_linear(), 10, #{ to: 0.01 })`
     #[rhai_fn(name = "quadratic", return_raw)]
@@ -123,7 +129,11 @@ mod schedule_api {
     }
     /// Polynomial steps: t_i = to + (1 − i/n)^ρ (from − to) (eq. 10 of the paper). For Karras' ρ see `schedule::edm`.
     ///
-    /// Arguments: the noise schedule, the number of steps n ≥ 1. Options: `rho` (2.0, above 0), `from` (T) and `to` (t_min), the ends.
+    /// Arguments: the noise schedule, the number of steps n ≥ 1.
+    ///
+    /// Options:
+    /// - `rho` (2.0): above 0
+    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::polynomial(noise::vp_linear(), 10, #{ rho: 3 })`
     #[rhai_fn(name = "polynomial", return_raw)]
@@ -137,9 +147,13 @@ mod schedule_api {
     }
     /// The steps of EDM (Karras et al., 2022): even in t^(1/ρ).
     ///
-    /// Arguments: the noise schedule, the number of steps n ≥ 1. Options: `rho` (7.0, above 0); `space` ("time" as in the published
-    /// LD3 numbers, or "sigma" to spread the VE noise level σ/α instead; the same on `noise::edm`); `from` (T) and `to`
-    /// (t_min), the ends.
+    /// Arguments: the noise schedule, the number of steps n ≥ 1.
+    ///
+    /// Options:
+    /// - `rho` (7.0): above 0
+    /// - `space` ("time"): spreads t, as the published LD3 numbers do; "sigma" spreads the VE noise level σ/α (the same on
+    ///   `noise::edm`)
+    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::edm(noise::vp_linear(), 10, #{ space: "sigma" })`
     #[rhai_fn(name = "edm", return_raw)]
@@ -151,9 +165,14 @@ mod schedule_api {
     pub fn logsnr(noise: Noise, n: INT) -> RhaiResult<Schedule> {
         build("logsnr", &noise, n, Map::new())
     }
-    /// Steps even in λ = ln α − ln σ.
+    /// Steps even in λ = ln α − ln σ, half the log signal-to-noise ratio (eq. 12 of the paper).
     ///
-    /// Arguments: the noise schedule, the number of steps n ≥ 1. Options: `from` (T) and `to` (t_min), the ends. Errors where λ is
+    /// Arguments: the noise schedule, the number of steps n ≥ 1.
+    ///
+    /// Options:
+    /// - `from` (T), `to` (t_min): the ends
+    ///
+    /// Errors where λ is
     /// infinite at an end (rectified flow at 0 and 1).
     ///
     /// Example: `schedule::logsnr(noise::flow(), 10, #{ from: 0.999, to: 0.001 })`
@@ -168,7 +187,10 @@ mod schedule_api {
     }
     /// Steps even in the angle arctan(σ/α): the noise levels that a cosine schedule has at even times.
     ///
-    /// Arguments: the noise schedule, the number of steps n ≥ 1. Options: `from` (T) and `to` (t_min), the ends.
+    /// Arguments: the noise schedule, the number of steps n ≥ 1.
+    ///
+    /// Options:
+    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::cosine(noise::edm(), 10, #{ from: 40.0 })`
     #[rhai_fn(name = "cosine", return_raw)]
@@ -182,14 +204,16 @@ mod schedule_api {
     }
     /// The heuristic schedule of that name: "uniform", "quadratic", "polynomial", "edm", "logsnr" or "cosine".
     ///
-    /// Arguments: the noise schedule, the name, the number of steps n ≥ 1. Options: those of the function of that name.
+    /// Arguments: the noise schedule, the name, the number of steps n ≥ 1; options as the function of that name takes them.
     ///
-    /// Example: `for h in schedule::heuristics() { print(schedule::named(noise::edm(), h, 5)); }`
+    /// Example: `for h in schedule::heuristics() { print(schedule::named(noise::edm(), h, 3)); }`
     #[rhai_fn(name = "named", return_raw)]
     pub fn named_with(noise: Noise, name: &str, n: INT, options: Map) -> RhaiResult<Schedule> {
         build(name, &noise, n, options)
     }
     /// The names of the paper's four baselines: "uniform", "quadratic", "edm", "logsnr".
+    ///
+    /// Example: `schedule::heuristics().len()` is 4
     pub fn heuristics() -> Array {
         BASELINES.iter().map(|n| Dynamic::from(*n)).collect()
     }
@@ -286,7 +310,9 @@ mod methods {
     }
     /// Steps `i` to `j` of the schedule, both included: a partial interval.
     ///
-    /// Example: `schedule::edm(noise::edm(), 10).slice(3, 10)` has 7 steps
+    /// Errors unless 0 ≤ i < j ≤ N.
+    ///
+    /// Example: `schedule::edm(noise::edm(), 10).slice(3, 10).nfe` is 7
     #[rhai_fn(return_raw, pure)]
     pub fn slice(schedule: &mut Schedule, i: INT, j: INT) -> RhaiResult<Schedule> {
         Ok(schedule.slice(count("slice: the first index", i)?, count("slice: the last index", j)?)?)
@@ -316,12 +342,16 @@ mod tau_api {
     }
     /// The learnable schedule τ_ξ: a cumulative softmax of ξ, monotone for every ξ, with gradients to ξ and ξᶜ.
     ///
-    /// Arguments: the noise schedule; ξ [N+1] (tensor or array; ξ[0] is inert); ξᶜ [N+1], shifts of the evaluation times against the
-    /// steps in the chosen space (its ends are inert), or (). Options: `space` ("time" for `vp_discrete` and `flow`, otherwise
-    /// "lambda"); `win_rate` (0.5): ξᶜ is limited to ± this share of the smallest gap between steps; `compat` ("exact", or "reference" to
-    /// bound ξᶜ in λ by the gaps of the raw ξ, as the published code does); `from` (T) and `to` (t_min), the ends.
+    /// Arguments: the noise schedule; ξ [N+1] (tensor or array; ξ[0] is inert); ξᶜ [N+1], shifts of the evaluation times
+    /// against the steps in the chosen space (its ends are inert), or (). Tong et al., 2025, section 4.3.
     ///
-    /// Example: `tau(noise::edm(), [0, 0, 0, 0, 0, 0], (), #{ space: "time" })` has 5 even steps
+    /// Options:
+    /// - `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda"): what the softmax divides into parts
+    /// - `win_rate` (0.5): ξᶜ is limited to ± this share of the smallest gap between steps
+    /// - `compat` ("exact"): or "reference": bound ξᶜ in λ by the gaps of the raw ξ, as the published code does
+    /// - `from` (T), `to` (t_min): the ends
+    ///
+    /// Example: `tau(noise::edm(), [0, 0, 0, 0, 0, 0], (), #{ space: "time" }).nfe` is 5
     #[rhai_fn(name = "tau", return_raw)]
     pub fn tau_with(noise: Noise, xi: Dynamic, xi_c: Dynamic, options: Map) -> RhaiResult<Schedule> {
         run_tau(&noise, xi, xi_c, options)
@@ -333,9 +363,10 @@ mod tau_api {
     }
     /// The ξ [N+1] of which τ_ξ (with the schedule's own ends) is this schedule: exact, with mean 0 and ξ[0] = 0.
     ///
-    /// Options: `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda").
+    /// Options:
+    /// - `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda"): that of τ_ξ
     ///
-    /// Example: `variable(tau_inverse(schedule::logsnr(noise::edm(), 5)))`
+    /// Example: `variable(tau_inverse(schedule::logsnr(noise::edm(), 5), #{ space: "lambda" }))`
     #[rhai_fn(name = "tau_inverse", return_raw)]
     pub fn inverse_with(schedule: Schedule, options: Map) -> RhaiResult<Tensor> {
         Ok(tau_inverse(&schedule, inverse_space("tau_inverse", options)?)?)
@@ -347,9 +378,10 @@ mod tau_api {
     }
     /// The ξᶜ [N+1] of this schedule's evaluation times: their distance from the steps in the chosen space, 0 at both ends.
     ///
-    /// Options: `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda").
+    /// Options:
+    /// - `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda"): that of τ_ξ
     ///
-    /// Example: `variable(tau_inverse_eval(schedule::logsnr(noise::edm(), 5)))` is all zeros
+    /// Example: `tau_inverse_eval(schedule::logsnr(noise::edm(), 5), #{ space: "lambda" })`
     #[rhai_fn(name = "tau_inverse_eval", return_raw)]
     pub fn inverse_eval_with(schedule: Schedule, options: Map) -> RhaiResult<Tensor> {
         Ok(tau_inverse_eval(&schedule, inverse_space("tau_inverse_eval", options)?)?)

@@ -8,7 +8,8 @@ use super::{
     zoo,
 };
 use rhai::packages::Package;
-use rhai::{Array, Dynamic, Engine, OptimizationLevel};
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, ImmutableString, OptimizationLevel};
 use std::io::Write;
 
 /// The size of the stack that the engine's thread needs for the limits set here.
@@ -84,15 +85,49 @@ pub fn print_line(text: &str) {
 
 /// What `catch (e)` receives for a native error.
 fn caught(engine: &mut Engine) {
-    engine
-        .register_type_with_name::<Caught>("Error")
-        .register_get("kind", |e: &mut Caught| e.0.kind().name())
-        .register_get("message", |e: &mut Caught| e.0.message().to_string())
-        .register_get("hint", |e: &mut Caught| e.0.fix().map_or(Dynamic::UNIT, |h| h.to_string().into()))
-        .register_get("shapes", |e: &mut Caught| -> Array {
-            let shape = |s: &Vec<usize>| s.iter().map(|d| Dynamic::from(*d as i64)).collect::<Array>().into();
-            e.0.shapes_involved().iter().map(shape).collect()
-        })
-        .register_fn("to_string", |e: &mut Caught| e.0.to_string())
-        .register_fn("to_debug", |e: &mut Caught| format!("{}: {}", e.0.kind().name(), e.0));
+    engine.register_type_with_name::<Caught>("Error").register_global_module(rhai::exported_module!(caught_api).into());
+}
+
+/// What an error can be asked.
+#[export_module]
+mod caught_api {
+    /// What kind of error it is: "shape", "type", "value", "name", "io", "format", "device", "memory", "script" or "internal".
+    ///
+    /// Example: `try { ones([2]) + ones([3]); } catch (e) { print(e.kind); }`
+    #[rhai_fn(get = "kind", pure)]
+    pub fn kind(error: &mut Caught) -> ImmutableString {
+        error.0.kind().name().into()
+    }
+    /// The sentence that tells what went wrong.
+    ///
+    /// Example: `try { noise::edm().sigma(-1); } catch (e) { print(e.message); }`
+    #[rhai_fn(get = "message", pure)]
+    pub fn message(error: &mut Caught) -> ImmutableString {
+        error.0.message().into()
+    }
+    /// How to mend it, or ().
+    ///
+    /// Example: `try { solver::named("unipcc", #{}); } catch (e) { print(e.hint); }`
+    #[rhai_fn(get = "hint", pure)]
+    pub fn hint(error: &mut Caught) -> Dynamic {
+        error.0.fix().map_or(Dynamic::UNIT, |h| h.to_string().into())
+    }
+    /// The shapes that did not fit, an array of arrays; empty for other errors.
+    ///
+    /// Example: `try { ones([2]) + ones([3]); } catch (e) { print(e.shapes); }`
+    #[rhai_fn(get = "shapes", pure)]
+    pub fn shapes(error: &mut Caught) -> Array {
+        let shape = |s: &Vec<usize>| s.iter().map(|d| Dynamic::from(*d as i64)).collect::<Array>().into();
+        error.0.shapes_involved().iter().map(shape).collect()
+    }
+    /// The message with its hint.
+    #[rhai_fn(pure)]
+    pub fn to_string(error: &mut Caught) -> String {
+        error.0.to_string()
+    }
+    /// The kind, then the message with its hint.
+    #[rhai_fn(pure)]
+    pub fn to_debug(error: &mut Caught) -> String {
+        format!("{}: {}", error.0.kind().name(), error.0)
+    }
 }

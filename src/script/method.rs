@@ -24,9 +24,10 @@ mod api {
     ///
     /// `of`: the function whose options they are, for errors. Fails on an unknown option with the nearest name.
     ///
-    /// Example: `let o = with_defaults(#{ train: 50, seed: 0 }, #{ seed: 1 }, "pairs"); o.train + o.seed` is 51
+    /// Example: `let o = with_defaults(#{ train: 50, seed: 0 }, #{ seed: 1 }, "my method: pairs"); o.train + o.seed` is 51
     #[rhai_fn(return_raw)]
     pub fn with_defaults(defaults: Map, given: Map, of: &str) -> RhaiResult<Map> {
+        crate::script::options::note_keys(of, defaults.keys().map(|k| k.as_str()));
         let mut all = defaults;
         for (key, value) in given {
             match all.get_mut(&key) {
@@ -43,6 +44,8 @@ mod api {
     ///
     /// Methods: `advance()`, `advance(n)`, `note(text)`.
     ///
+    /// Nothing is drawn where the output is no terminal, or with `--quiet`.
+    ///
     /// Example: `let bar = progress("training", 10); bar.advance();`
     #[rhai_fn(return_raw)]
     pub fn progress(context: NativeCallContext, label: &str, total: INT) -> RhaiResult<Bar> {
@@ -50,16 +53,22 @@ mod api {
         Ok(Bar(Rc::new(RefCell::new(ScriptHost::new(&context).progress(label, total)))))
     }
     /// Advances a progress bar by one step.
+    ///
+    /// Example: `let bar = progress("training", 2); bar.advance();`
     #[rhai_fn(pure)]
     pub fn advance(bar: &mut Bar) {
         bar.0.borrow_mut().advance(1);
     }
-    /// Advances a progress bar by `n` steps.
+    /// Advances a progress bar by `n` steps (1).
+    ///
+    /// Example: `let bar = progress("training", 10); bar.advance(5);`
     #[rhai_fn(name = "advance", pure)]
     pub fn advance_by(bar: &mut Bar, n: INT) {
         bar.0.borrow_mut().advance(n.max(0) as u64);
     }
     /// Shows a short text beside a progress bar.
+    ///
+    /// Example: `let bar = progress("training", 2); bar.note("loss 0.01"); bar.advance();`
     #[rhai_fn(pure)]
     pub fn note(bar: &mut Bar, text: &str) {
         bar.0.borrow_mut().note(text);
@@ -75,7 +84,9 @@ mod api {
     }
     /// Deletes a file; nothing happens if there is none.
     ///
-    /// Example: `remove_file("run.state")`
+    /// Errors if it cannot be deleted.
+    ///
+    /// Example: `remove_file(out("old.state"));`
     #[rhai_fn(return_raw)]
     pub fn remove_file(path: &str) -> RhaiResult<()> {
         match std::fs::remove_file(path) {

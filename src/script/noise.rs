@@ -104,8 +104,8 @@ fn apply(
     Ok(Dynamic::from(out))
 }
 
-/// One line: the name and its options, long lists by their length.
-fn describe(noise: &dyn NoiseSchedule) -> String {
+/// The call that makes the schedule, long lists by their length: `noise::edm(#{ sigma_min: 0.002, sigma_max: 80.0 })`.
+pub(crate) fn describe(noise: &dyn NoiseSchedule) -> String {
     let spec = noise.spec();
     let options = spec.as_object().into_iter().flatten().filter(|(k, _)| *k != "name").map(|(k, v)| match v {
         serde_json::Value::Array(a) => format!("{k}: [{} values]", a.len()),
@@ -124,7 +124,12 @@ mod noise_api {
     }
     /// The variance-exploding schedule of EDM: α = 1, σ = t.
     ///
-    /// Options: `sigma_min` (0.002) and `sigma_max` (80.0), the ends of time. Errors unless 0 ≤ sigma_min < sigma_max.
+    /// Karras et al., 2022.
+    ///
+    /// Options:
+    /// - `sigma_min` (0.002), `sigma_max` (80.0): the ends of time
+    ///
+    /// Errors unless 0 ≤ sigma_min < sigma_max.
     ///
     /// Example: `noise::edm(#{ sigma_max: 160.0 })`
     #[rhai_fn(name = "edm", return_raw)]
@@ -138,8 +143,11 @@ mod noise_api {
     }
     /// The variance-preserving schedule with β linear in time (Song et al., 2021).
     ///
-    /// Options: `beta_min` (0.1), `beta_max` (20.0), `t_min` (1e-3), `t_max` (1.0). Errors unless 0 ≤ beta_min ≤ beta_max and
-    /// 0 < t_min < t_max ≤ 1.
+    /// Options:
+    /// - `beta_min` (0.1), `beta_max` (20.0): β at t = 0 and t = 1
+    /// - `t_min` (1e-3), `t_max` (1.0): the ends of time
+    ///
+    /// Errors unless 0 ≤ beta_min ≤ beta_max and 0 < t_min < t_max ≤ 1.
     ///
     /// Example: `noise::vp_linear(#{ t_min: 1e-4 })`
     #[rhai_fn(name = "vp_linear", return_raw)]
@@ -153,7 +161,11 @@ mod noise_api {
     }
     /// The variance-preserving cosine schedule (Nichol & Dhariwal, 2021, continuous as in DPM-Solver).
     ///
-    /// Options: `s` (0.008), the offset at t = 0; `t_min` (1e-3), `t_max` (0.9946). Errors unless 0 < t_min < t_max < 1.
+    /// Options:
+    /// - `s` (0.008): the offset at t = 0
+    /// - `t_min` (1e-3), `t_max` (0.9946): the ends of time
+    ///
+    /// Errors unless 0 < t_min < t_max < 1.
     ///
     /// Example: `noise::vp_cosine(#{ s: 0.008 })`
     #[rhai_fn(name = "vp_cosine", return_raw)]
@@ -172,8 +184,10 @@ mod noise_api {
     }
     /// The variance-preserving schedule of a network trained at N discrete steps: ln α is linear between t = 1/N, 2/N, …, 1.
     ///
-    /// Options, exactly one: `betas` (β_1…β_N in (0, 1), an array or a tensor), `alphas_cumprod` (α_1²…α_N², descending in
-    /// (0, 1)), `preset` ("sd" or "ldm").
+    /// Options (exactly one of them):
+    /// - `betas`: β_1…β_N in (0, 1), an array or a tensor
+    /// - `alphas_cumprod`: α_1²…α_N², descending in (0, 1), an array or a tensor
+    /// - `preset`: "sd" or "ldm"
     ///
     /// Example: `noise::vp_discrete(#{ alphas_cumprod: [0.99, 0.7, 0.2, 0.01] })`
     #[rhai_fn(name = "vp_discrete", return_raw)]
@@ -187,9 +201,15 @@ mod noise_api {
     }
     /// Rectified flow, α = 1 − σ, with an optional resolution shift: σ = s t / (1 + (s − 1) t).
     ///
-    /// Options: `shift` (s, 1.0) or `mu` (ln s), `t_min` (0.0), `t_max` (1.0). λ is infinite at t = 0 and t = 1. A network trained
-    /// for flow matching takes σ(t) as its time, which is t without a shift. Errors
-    /// unless s > 0 and 0 ≤ t_min < t_max ≤ 1.
+    /// λ is infinite at t = 0 and t = 1. A network trained for flow matching takes σ(t) as its time, which is t without a
+    /// shift.
+    ///
+    /// Options:
+    /// - `shift` (1.0): s above 0
+    /// - `mu` (0.0): ln s, in place of `shift`
+    /// - `t_min` (0.0), `t_max` (1.0): the ends of time
+    ///
+    /// Errors unless s > 0 and 0 ≤ t_min < t_max ≤ 1.
     ///
     /// Example: `noise::flow(#{ shift: 3.0 })`
     #[rhai_fn(name = "flow", return_raw)]

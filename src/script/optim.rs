@@ -128,7 +128,11 @@ mod optim_api {
     }
     /// Gradient descent, as `torch.optim.SGD`.
     ///
-    /// Options: `lr` (0.001), `momentum` (0.0), `dampening` (0.0), `weight_decay` (0.0), `nesterov` (false).
+    /// Options:
+    /// - `lr` (0.001): the learning rate
+    /// - `momentum` (0.0), `dampening` (0.0): b ← momentum·b + (1 − dampening)·g
+    /// - `weight_decay` (0.0): times the parameter, added to the gradient
+    /// - `nesterov` (false): look ahead along the momentum
     ///
     /// Example: `optim::sgd(#{ lr: 0.1, momentum: 0.9 })`
     #[rhai_fn(name = "sgd", return_raw)]
@@ -142,7 +146,13 @@ mod optim_api {
     }
     /// RMSprop, as `torch.optim.RMSprop`.
     ///
-    /// Options: `lr` (0.01), `alpha` (0.99), `eps` (1e-8), `weight_decay` (0.0), `momentum` (0.0), `centered` (false).
+    /// Options:
+    /// - `lr` (0.01): the learning rate
+    /// - `alpha` (0.99): of the running mean of g²
+    /// - `eps` (1e-8): added to its root
+    /// - `weight_decay` (0.0): times the parameter, added to the gradient
+    /// - `momentum` (0.0): of the update
+    /// - `centered` (false): subtract the squared running mean of g
     ///
     /// Example: `optim::rmsprop(#{ lr: 0.005, momentum: 0.9 })`
     #[rhai_fn(name = "rmsprop", return_raw)]
@@ -156,7 +166,12 @@ mod optim_api {
     }
     /// Adam, as `torch.optim.Adam`.
     ///
-    /// Options: `lr` (0.001), `betas` ([0.9, 0.999]), `eps` (1e-8), `weight_decay` (0.0, added to the gradient), `amsgrad` (false).
+    /// Options:
+    /// - `lr` (0.001): the learning rate
+    /// - `betas` ([0.9, 0.999]): of the running means of g and g²
+    /// - `eps` (1e-8): added to the root
+    /// - `weight_decay` (0.0): times the parameter, added to the gradient
+    /// - `amsgrad` (false): divide by the largest running mean so far
     ///
     /// Example: `optim::adam(#{ lr: 0.01, betas: [0.9, 0.99] })`
     #[rhai_fn(name = "adam", return_raw)]
@@ -170,7 +185,12 @@ mod optim_api {
     }
     /// AdamW, as `torch.optim.AdamW`: weight decay apart from the gradient.
     ///
-    /// Options: `lr` (0.001), `betas` ([0.9, 0.999]), `eps` (1e-8), `weight_decay` (0.01), `amsgrad` (false).
+    /// Options:
+    /// - `lr` (0.001): the learning rate
+    /// - `betas` ([0.9, 0.999]): of the running means of g and g²
+    /// - `eps` (1e-8): added to the root
+    /// - `weight_decay` (0.01): how much of lr times the parameter goes at each step
+    /// - `amsgrad` (false): divide by the largest running mean so far
     ///
     /// Example: `optim::adamw(#{ weight_decay: 0.1 })`
     #[rhai_fn(name = "adamw", return_raw)]
@@ -184,9 +204,12 @@ mod optim_api {
     }
     /// A counter that says when to decay a learning rate, because a validation loss stopped improving.
     ///
-    /// Options: `factor` (0.8, in (0, 1]), `patience` (5), `floor` (0.0), below which no rate decays.
+    /// Options:
+    /// - `factor` (0.8): what a rate is multiplied by, in (0, 1]
+    /// - `patience` (5): losses without improvement before a decay
+    /// - `floor` (0.0): no rate decays below it
     ///
-    /// Example: `let p = optim::plateau(#{ floor: 5e-5 }); if p.step(loss) { opt.lr = p.decay(opt.lr); }`
+    /// Example: `let p = optim::plateau(#{ patience: 1, floor: 5e-5 }); p.step(0.5); p.step(0.6); p.decay(0.1)`
     #[rhai_fn(name = "plateau", return_raw)]
     pub fn plateau_with(options: Map) -> RhaiResult<SharedPlateau> {
         let mut o = Options::new("optim::plateau", options);
@@ -207,7 +230,7 @@ mod methods {
     /// by position. Errors on other shapes or another number than before, and on gradients that are not finite; the
     /// state is then as it was.
     ///
-    /// Example: `xi = opt.step([xi], grad(loss, [xi]))[0]`
+    /// Example: `let opt = optim::sgd(#{ lr: 0.1 }); let x = variable(tensor([1.0])); opt.step([x], grad((x * x).sum(), [x]))[0]` is [0.8]
     #[rhai_fn(return_raw, pure)]
     pub fn step(optimizer: &mut SharedOptimizer, parameters: Dynamic, gradients: Dynamic) -> RhaiResult<Array> {
         let p = tensors("step: the parameters", parameters)?;
@@ -236,7 +259,7 @@ mod methods {
     }
     /// All that is needed to go on with the same bits, a map for `load_state` and `state::save`.
     ///
-    /// Example: `state::save("run.state", #{ xi: xi, opt: opt.state() })`
+    /// Example: `let opt = optim::adam(); opt.step([ones([2])], [ones([2])]); opt.state().lr` is 0.001
     #[rhai_fn(name = "state", pure)]
     pub fn optimizer_state(optimizer: &mut SharedOptimizer) -> Map {
         let state = optimizer.0.borrow().state();
@@ -254,7 +277,9 @@ mod methods {
     }
     /// Restores what `state()` returned, into an optimizer of the same kind.
     ///
-    /// Example: `opt.load_state(state::load("run.state").opt)`
+    /// Errors on the state of another kind of optimizer.
+    ///
+    /// Example: `let opt = optim::adam(); let again = optim::adam(); again.load_state(opt.state());`
     #[rhai_fn(name = "load_state", return_raw, pure)]
     pub fn load_optimizer(optimizer: &mut SharedOptimizer, state: Map) -> RhaiResult<()> {
         let state = read_state(state)?;
@@ -269,7 +294,7 @@ mod methods {
 
     /// Takes the next validation loss; true when it is time to decay (patience ran out, and counts again from 0).
     ///
-    /// Example: `if plateau.step(loss) { opt.lr = plateau.decay(opt.lr); }`
+    /// Example: `let p = optim::plateau(#{ patience: 1 }); p.step(0.5)` is false
     #[rhai_fn(name = "step", pure)]
     pub fn plateau_step(plateau: &mut SharedPlateau, loss: FLOAT) -> bool {
         plateau.0.borrow_mut().step(loss)
@@ -290,6 +315,8 @@ mod methods {
         Ok(plateau.0.borrow_mut().step(loss))
     }
     /// The learning rate after a decay, not below the floor; counts in `floored` when it was there already.
+    ///
+    /// Example: `optim::plateau(#{ factor: 0.5 }).decay(0.1)` is 0.05
     #[rhai_fn(pure)]
     pub fn decay(plateau: &mut SharedPlateau, lr: FLOAT) -> FLOAT {
         plateau.0.borrow_mut().decay(lr)
@@ -320,6 +347,8 @@ mod methods {
         plateau.0.borrow().floored as INT
     }
     /// The counters, a map for `load_state` and `state::save`.
+    ///
+    /// Example: `optim::plateau().state().bad` is 0
     #[rhai_fn(name = "state", pure)]
     pub fn plateau_state(plateau: &mut SharedPlateau) -> Map {
         let p = plateau.0.borrow();
@@ -331,6 +360,8 @@ mod methods {
         ])
     }
     /// Restores what `state()` returned.
+    ///
+    /// Example: `let p = optim::plateau(); optim::plateau().load_state(p.state());`
     #[rhai_fn(name = "load_state", return_raw, pure)]
     pub fn load_plateau(plateau: &mut SharedPlateau, state: Map) -> RhaiResult<()> {
         let mut o = Options::new("load_state", state);
@@ -354,7 +385,7 @@ mod methods {
     ///
     /// Arguments: an array of tensors (or one), the largest norm. Returns `#{ grads, norm }` with the norm before clipping.
     ///
-    /// Example: `let c = clip_norm(grad(loss, [xi]), 1.0); c.grads`
+    /// Example: `clip_norm([tensor([3.0, 4.0])], 1.0).norm` is 5
     #[rhai_fn(name = "clip_norm", return_raw)]
     pub fn clip_norm_float(gradients: Dynamic, max: FLOAT) -> RhaiResult<Map> {
         let (grads, norm) = crate::optim::clip_norm(&tensors("clip_norm: the gradients", gradients)?, max)?;
@@ -369,7 +400,7 @@ mod methods {
     ///
     /// Distances are L2 over all but the first dimension (LD3, Algorithm 1, line 6). Not differentiated.
     ///
-    /// Example: `project_ball(x, x_T, 0.1)`
+    /// Example: `project_ball(tensor([[3.0, 4.0]]), zeros([1, 2]), 1.0)` is [[0.6, 0.8]]
     #[rhai_fn(name = "project_ball", return_raw)]
     pub fn project_ball_float(x: Tensor, center: Tensor, r: FLOAT) -> RhaiResult<Tensor> {
         Ok(crate::optim::project_ball(&x, &center, r)?)

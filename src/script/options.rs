@@ -2,7 +2,32 @@
 use super::error::RhaiResult;
 use crate::{Error, Kind};
 use rhai::{Array, Dynamic, FnPtr, Map};
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
+
+thread_local! {
+    /// The keys that each function knew, while somebody wants to know.
+    static KNOWN: RefCell<Option<BTreeMap<String, BTreeSet<String>>>> = const { RefCell::new(None) };
+}
+
+/// Starts to collect, on this thread, the keys that functions accept.
+pub fn collect_keys() {
+    KNOWN.set(Some(BTreeMap::new()));
+}
+
+/// The keys collected since [`collect_keys`], by function; ends the collection.
+pub fn collected_keys() -> BTreeMap<String, BTreeSet<String>> {
+    KNOWN.take().unwrap_or_default()
+}
+
+/// Adds keys that function `of` accepts to the collection, if there is one.
+pub fn note_keys<'a>(of: &str, keys: impl IntoIterator<Item = &'a str>) {
+    KNOWN.with_borrow_mut(|known| {
+        if let Some(known) = known {
+            known.entry(of.to_string()).or_default().extend(keys.into_iter().map(str::to_string));
+        }
+    });
+}
 
 /// A map of options being read. Take each known option, then call [`Options::finish`].
 pub struct Options {
@@ -83,6 +108,7 @@ impl Options {
     }
     /// Fails if an option is left that nobody asked for.
     pub fn finish(self) -> RhaiResult<()> {
+        note_keys(&self.of, self.known.iter().copied());
         match self.map.keys().next() {
             None => Ok(()),
             Some(k) => Err(Error::unknown(&format!("option of {}", self.of), k, self.known.iter().copied()).into()),

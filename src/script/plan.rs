@@ -24,7 +24,8 @@ pub enum ScriptSolver {
 }
 
 impl ScriptSolver {
-    pub(super) fn describe(&self) -> String {
+    /// One line: the solver's name and what differs from its defaults.
+    pub fn describe(&self) -> String {
         match self {
             ScriptSolver::Native(s) => s.describe(),
             ScriptSolver::FromPlan(f) => format!("from_plan({})", f.fn_name()),
@@ -110,16 +111,21 @@ fn from_matrix(a: Dynamic, t_eval: Dynamic, options: Map) -> RhaiResult<Tracked>
     Ok(Tracked::from_matrix(&a, &t, want)?)
 }
 
+/// Samplers as data: plans made from coefficients.
 #[export_module]
 mod plan_api {
     /// A plan from its matrix of coefficients.
     ///
     /// `a`: [S+1, 1+S+noise], a tensor (may be a variable: gradients reach it) or nested arrays. Row s gives the state that
     /// evaluation s sees, the last row the result; columns are x_T, the outputs m_1 … m_S, then noise columns.
-    /// `t_eval`: [S], the times that the denoiser is told. Options: `predicts`: "data" (default) or "noise".
-    /// Fails where an entry right of the diagonal is not zero.
+    /// `t_eval`: [S], the times that the denoiser is told.
     ///
-    /// Example: `plan::from_matrix([[1, 0], [0.1, 0.9]], [80.0])`
+    /// Options:
+    /// - `predicts` ("data"): or "noise"; what the outputs m are
+    ///
+    /// Errors where an entry right of the diagonal is not zero.
+    ///
+    /// Example: `plan::from_matrix([[1, 0], [0.1, 0.9]], [80.0], #{ predicts: "data" })`
     #[rhai_fn(name = "from_matrix", return_raw)]
     pub fn from_matrix_default(a: Dynamic, t_eval: Dynamic) -> RhaiResult<Tracked> {
         from_matrix(a, t_eval, Map::new())
@@ -135,49 +141,49 @@ mod plan_api {
 mod methods {
     /// The plan's matrix A as an f64 tensor [S+1, 1+S+noise]; gradients flow through it to the schedule.
     ///
-    /// Example: `print(solver::unipc(#{}).plan(schedule).matrix)`
+    /// Example: `solver::unipc().plan(schedule::logsnr(noise::edm(), 3)).matrix.shape` is [4, 4]
     #[rhai_fn(get = "matrix", pure, return_raw)]
     pub fn matrix(plan: &mut Tracked) -> RhaiResult<Tensor> {
         Ok(plan.matrix()?)
     }
     /// The times that the denoiser is told, one per evaluation: an f64 tensor [S].
     ///
-    /// Example: `plan.t_eval`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.t_eval`
     #[rhai_fn(get = "t_eval", pure, return_raw)]
     pub fn t_eval(plan: &mut Tracked) -> RhaiResult<Tensor> {
         Ok(plan.t_eval()?)
     }
     /// The number of evaluations of the denoiser.
     ///
-    /// Example: `plan.nfe`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.nfe` is 3
     #[rhai_fn(get = "nfe", pure)]
     pub fn plan_nfe(plan: &mut Tracked) -> INT {
         plan.plan().nfe() as INT
     }
     /// What the plan was made by.
     ///
-    /// Example: `plan.name`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.name`
     #[rhai_fn(get = "name", pure)]
     pub fn plan_name(plan: &mut Tracked) -> ImmutableString {
         plan.plan().name.as_str().into()
     }
     /// What each evaluation returns: an array of "data" and "noise".
     ///
-    /// Example: `plan.predicts`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.predicts` is ["data", "data", "data"]
     #[rhai_fn(get = "predicts", pure)]
     pub fn predicts(plan: &mut Tracked) -> Array {
         plan.plan().evals.iter().map(|e| prediction_name(e.want).into()).collect()
     }
     /// SHA-256 of the plan's numbers, in hex.
     ///
-    /// Example: `plan.hash`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.hash`
     #[rhai_fn(get = "hash", pure)]
     pub fn hash(plan: &mut Tracked) -> ImmutableString {
         plan.plan().hash().into()
     }
     /// The states that end the steps: an array of `#{ t, label }`, x_T first.
     ///
-    /// Example: `plan.steps`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.steps[1].label`
     #[rhai_fn(get = "steps", pure)]
     pub fn steps(plan: &mut Tracked) -> Array {
         let plan = plan.plan();
@@ -189,28 +195,28 @@ mod methods {
     }
     /// The plan as a table of its coefficients.
     ///
-    /// Example: `print(plan)`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); print(p);`
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]
     pub fn to_string(plan: &mut Tracked) -> ImmutableString {
         plan.plan().to_string().into()
     }
     /// The same plan with another matrix of the same shape: a tensor (may be a variable) or nested arrays.
     ///
-    /// Example: `plan.with_matrix(variable(plan.matrix))`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.with_matrix(variable(p.matrix)).nfe` is 3
     #[rhai_fn(pure, return_raw)]
     pub fn with_matrix(plan: &mut Tracked, a: Dynamic) -> RhaiResult<Tracked> {
         Ok(plan.with_matrix(&numbers("with_matrix: the matrix", a)?)?)
     }
     /// The same plan with other evaluation times, one per evaluation: a tensor (may be a variable) or an array.
     ///
-    /// Example: `plan.with_t_eval(plan.t_eval * 1.01)`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.with_t_eval(p.t_eval * 0.99).t_eval`
     #[rhai_fn(pure, return_raw)]
     pub fn with_t_eval(plan: &mut Tracked, t: Dynamic) -> RhaiResult<Tracked> {
         Ok(plan.with_t_eval(&numbers("with_t_eval: the times", t)?)?)
     }
     /// The same plan with entry [row, col] of its matrix replaced; negative ones count from the end.
     ///
-    /// Example: `plan.with_coef(0, 0, 1.01)`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.with_coef(0, 0, 1.01).matrix[0]`
     #[rhai_fn(name = "with_coef", pure, return_raw)]
     pub fn with_coef(plan: &mut Tracked, row: INT, col: INT, value: FLOAT) -> RhaiResult<Tracked> {
         let (rows, cols) = (1 + plan.plan().nfe(), 1 + plan.plan().nfe() + plan.plan().noise_columns);
@@ -223,7 +229,7 @@ mod methods {
     }
     /// The same plan with a row of its matrix multiplied by a factor; row −1 is the result's.
     ///
-    /// Example: `plan.scale_row(2, 0.99)`
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.scale_row(2, 0.99).matrix[2]`
     #[rhai_fn(name = "scale_row", pure, return_raw)]
     pub fn scale_row(plan: &mut Tracked, row: INT, factor: FLOAT) -> RhaiResult<Tracked> {
         Ok(plan.scale_row(entry("row", row, 1 + plan.plan().nfe())?, factor)?)

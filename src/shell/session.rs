@@ -1,5 +1,8 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
+use super::catalogue::Catalogue;
 use super::names::Names;
+use super::repl::last;
+use super::{screen, show};
 use crate::host;
 use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
@@ -9,9 +12,10 @@ use crate::script::profile;
 use crate::script::{engine, modules, panics};
 use crate::{Error, Result};
 use rhai::{
-    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Position, Scope, StmtBlock,
+    AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Module, Position, Scope,
+    StmtBlock,
 };
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
@@ -62,13 +66,17 @@ pub struct Session {
     functions: AST,
     env: Environment,
     pieces: usize,
+    catalogue: OnceCell<Catalogue>,
 }
 
 impl Session {
     /// A session without variables. Call it, and everything on it, on a thread with [`engine::STACK`] bytes of stack.
     pub fn new(settings: Settings) -> Self {
         let run: SharedRun = Rc::new(RefCell::new(Run { seed: settings.seed, out: settings.out, ..Run::default() }));
-        let engine = engine::new(&run);
+        let mut engine = engine::new(&run);
+        last::register(&mut engine);
+        show::register(&mut engine, &run);
+        super::help::register(&mut engine);
         let global = engine.new_global_runtime_state();
         Session {
             engine,
@@ -78,6 +86,7 @@ impl Session {
             functions: AST::empty(),
             env: Environment::with_variables(),
             pieces: 0,
+            catalogue: OnceCell::new(),
         }
     }
     /// The engine, for listing what is registered.
@@ -88,9 +97,27 @@ impl Session {
     pub fn engine_mut(&mut self) -> &mut Engine {
         &mut self.engine
     }
+    /// What scripts can name, collected the first time that it is asked for.
+    pub fn catalogue(&self) -> &Catalogue {
+        self.catalogue.get_or_init(|| Catalogue::of(&self.engine))
+    }
+    /// The modules that the session has imported: the name it gave each, and the module's source.
+    pub fn imports(&self) -> Vec<(String, String)> {
+        let named = |(alias, m): (&str, &rhai::Module)| (alias.to_string(), m.id().unwrap_or_default().to_string());
+        self.global.iter_imports().map(named).collect()
+    }
     /// The session's variables.
     pub fn scope(&self) -> &Scope<'static> {
         &self.scope
+    }
+    /// The signatures of the functions that were defined so far, `f(x, y)`.
+    pub fn function_signatures(&self) -> Vec<String> {
+        let named = self.functions.iter_functions().filter(|f| !f.name.contains('$'));
+        named.map(|f| format!("{}({})", f.name, f.params.join(", "))).collect()
+    }
+    /// The modules that were imported, by the names given to them.
+    pub fn imported_modules(&self) -> impl Iterator<Item = (&str, &Module)> {
+        self.global.iter_imports()
     }
     /// What the session knows about its own run.
     pub fn run(&self) -> &SharedRun {
@@ -342,8 +369,18 @@ impl Session {
         run.sources.insert(name.clone(), text.to_string());
         run.main.clone_from(&name);
         drop(run);
-        match modules::compile(&self.engine, &name, text) {
-            Ok(ast) => self.evaluate(&ast),
+        match last::parsing(text, || modules::compile(&self.engine, &name, text)) {
+            Ok(ast) => {
+                let outcome = self.evaluate(&ast)?;
+                if let Outcome::Value(v) = &outcome
+                    && !v.is_unit()
+                {
+                    // a new variable: an earlier closure that captured the old value keeps it
+                    let _ = self.scope.remove::<Dynamic>(last::NAME);
+                    self.scope.push_dynamic(last::NAME, v.flatten_clone());
+                }
+                Ok(outcome)
+            }
             Err(e) => {
                 self.pieces += 1;
                 Err(Failure { error: e.into(), source: name })
@@ -353,9 +390,7 @@ impl Session {
 
     /// A value as the REPL echoes it.
     pub fn show(&self, v: &Dynamic) -> String {
-        let as_text = |f: &str| self.engine.eval_fn_call::<String>(f, None, (v.clone(),));
-        let f = if v.is_string() || v.is_array() || v.is_map() { "to_debug" } else { "to_string" };
-        as_text(f).unwrap_or_else(|_| v.to_string())
+        show::value::echo(&self.engine, v, screen::width())
     }
     /// A value as `print` shows it.
     pub fn print_form(&self, v: &Dynamic) -> String {

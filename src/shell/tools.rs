@@ -1,4 +1,5 @@
 //! The commands beside running scripts, a row each: `ld3sh NAME ARGUMENTS…`.
+use super::reference;
 use crate::Result;
 
 /// A command.
@@ -26,6 +27,18 @@ pub const TOOLS: &[Tool] = &[
         usage: "IN OUT.safetensors",
         summary: "turn a pickle or PyTorch checkpoint into safetensors",
         run: super::convert::run,
+    },
+    Tool {
+        name: "definitions",
+        usage: "DIR",
+        summary: "write .d.rhai files, from which editors complete",
+        run: reference::write_definitions,
+    },
+    Tool {
+        name: "reference",
+        usage: "[--out DIR]",
+        summary: "write the reference pages (docs/reference)",
+        run: reference::write_reference,
     },
 ];
 

@@ -8,20 +8,27 @@ use candle_core::Tensor;
 const MOST: usize = 1000;
 /// How many values of each edge remain.
 const EDGE: usize = 3;
-/// Lines are folded before this width.
+/// Lines are folded before this width, unless told otherwise.
 const WIDTH: usize = 100;
 
 /// The values and a line about them; a scalar is its number alone (so that texts can embed it).
 pub fn text(t: &Tensor) -> String {
+    text_within(t, WIDTH)
+}
+
+/// The same as [`text`], in lines of at most `width` columns where the values allow it.
+pub fn text_within(t: &Tensor, width: usize) -> String {
     let scalar = t.rank() == 0;
-    let made = if scalar { values(t) } else { values(t).and_then(|v| Ok(format!("{v}\n{}", summary(t)?))) };
+    let values = values(t, width.min(WIDTH));
+    let made = if scalar { values } else { values.and_then(|v| Ok(format!("{v}\n{}", summary(t)?))) };
     made.unwrap_or_else(|e| format!("<tensor {:?} {}: {}>", t.dims(), t.dtype().as_str(), e.message()))
 }
 
 /// One line: shape, dtype, device, range.
 pub fn line(t: &Tensor) -> String {
-    let value =
-        || if t.rank() == 0 { Ok(format!("{} (scalar {})", values(t)?, t.dtype().as_str())) } else { summary(t) };
+    let value = || {
+        if t.rank() == 0 { Ok(format!("{} (scalar {})", values(t, WIDTH)?, t.dtype().as_str())) } else { summary(t) }
+    };
     value().unwrap_or_else(|e| format!("<tensor {:?} {}: {}>", t.dims(), t.dtype().as_str(), e.message()))
 }
 
@@ -67,7 +74,7 @@ fn special(v: f64) -> String {
     }
 }
 
-fn values(t: &Tensor) -> Result<String> {
+fn values(t: &Tensor, most: usize) -> Result<String> {
     if t.rank() == 0 {
         let v = super::reduce::item(t)?;
         return Ok(if t.dtype().is_int() { create::to_i64(t)?[0].to_string() } else { short(v) });
@@ -99,7 +106,7 @@ fn values(t: &Tensor) -> Result<String> {
     };
     let width = cells.iter().map(String::len).max().unwrap_or(0);
     let mut cells = cells.into_iter().map(|c| format!("{c:>width$}"));
-    Ok(nested(&mut cells, &shown, 1, width))
+    Ok(nested(&mut cells, &shown, 1, (width, most)))
 }
 
 /// All values with the same number of decimals, as few as four significant digits of the largest need.
@@ -122,7 +129,7 @@ fn nested(
     cells: &mut impl Iterator<Item = String>,
     shown: &[Vec<Option<usize>>],
     indent: usize,
-    width: usize,
+    (width, most): (usize, usize),
 ) -> String {
     let Some((rows, inner)) = shown.split_first() else { return cells.next().unwrap_or_default() };
     let mut out = String::from("[");
@@ -134,7 +141,7 @@ fn nested(
                 // a blank line between matrices, as in numpy
                 out.push_str(&"\n".repeat(inner.len()));
                 out.push_str(&" ".repeat(indent));
-            } else if column + width + 2 > WIDTH {
+            } else if column + width + 2 > most {
                 out.push('\n');
                 out.push_str(&" ".repeat(indent));
                 column = indent;
@@ -145,7 +152,7 @@ fn nested(
         }
         match row {
             None => out.push('…'),
-            Some(_) => out.push_str(&nested(cells, inner, indent + 1, width)),
+            Some(_) => out.push_str(&nested(cells, inner, indent + 1, (width, most))),
         }
         column += width;
     }

@@ -144,16 +144,19 @@ pub mod denoiser_api {
     ///
     /// It runs in f32 on the default device, in EDM's noise schedule. Errors name the file and what is wrong with it.
     ///
-    /// Example: `let net = denoiser::load("fashion28");`
+    /// Example: `denoiser::load("fashion28").shape` is [1, 28, 28]
     #[rhai_fn(return_raw)]
     pub fn load(ctx: NativeCallContext, name_or_path: ImmutableString) -> RhaiResult<DynDenoiser> {
         load_with(&ctx, &name_or_path, Map::new())
     }
     /// A pretrained denoiser: built-in, from a file, or published, as with a name alone.
     ///
-    /// Options: `dtype` ("f32", or "f64"; on a GPU also "f16" and "bf16"), `device` (the default one), `noise` (expresses it in another
-    /// noise schedule), `clamp_time` (false; true lets it run at noise levels that it was not trained at, telling it the nearest
-    /// one), `augment` (augmentation labels for all samples, where the network was trained with them; none).
+    /// Options:
+    /// - `dtype` ("f32"): or "f64"; on a GPU also "f16" and "bf16"
+    /// - `device` (that of `--device`): "cpu" or "cuda:0"
+    /// - `noise` (its own, EDM's): expresses it in another noise schedule
+    /// - `clamp_time` (false): let it run at noise levels that it was not trained at, telling it the nearest one
+    /// - `augment` (none): augmentation labels for all samples, where the network was trained with them
     ///
     /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
     #[rhai_fn(name = "load", return_raw)]
@@ -166,8 +169,13 @@ pub mod denoiser_api {
     }
     /// The exact denoiser of Gaussian data, x_0 ~ N(mean, std²).
     ///
-    /// Options: `mean` (a tensor or nested array of one sample's shape; or a number, with `shape`), `std` (1.0; a number, or one per
-    /// entry), `shape` (one sample's, where the mean is a number), `noise` (`noise::edm()`). Its arithmetic is f64.
+    /// Its arithmetic is f64.
+    ///
+    /// Options:
+    /// - `mean` (0.0): a tensor or nested array of one sample's shape; or a number, with `shape`
+    /// - `std` (1.0): a number, or one per entry
+    /// - `shape` (that of `mean`): one sample's, where the mean is a number
+    /// - `noise` (`noise::edm()`): the noise schedule
     ///
     /// Example: `denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 })`
     #[rhai_fn(return_raw)]
@@ -195,8 +203,13 @@ pub mod denoiser_api {
     }
     /// The exact denoiser of a mixture of Gaussians with isotropic standard deviations.
     ///
-    /// Options: `means` (a tensor [K, …], an array of K tensors, or nested arrays), `stds` (K numbers ≥ 0, or one for all),
-    /// `weights` (K numbers ≥ 0, normalized here; equal if left out), `noise` (`noise::edm()`). Its arithmetic is f64.
+    /// Its arithmetic is f64.
+    ///
+    /// Options:
+    /// - `means`: a tensor [K, …], an array of K tensors, or nested arrays
+    /// - `stds`: K numbers ≥ 0, or one for all
+    /// - `weights` (equal): K numbers ≥ 0, normalized here
+    /// - `noise` (`noise::edm()`): the noise schedule
     ///
     /// Example: `denoiser::mixture(#{ means: [[-1.0, 0.0], [1.0, 0.0]], stds: 0.2 })`
     #[rhai_fn(return_raw)]
@@ -215,16 +228,19 @@ pub mod denoiser_api {
     ///
     /// `data` is a tensor [M, …] of M samples.
     ///
-    /// Example: `denoiser::empirical(images)`
+    /// Example: `denoiser::empirical(randn([10, 2], #{ seed: 0 })).denoise(ones([1, 2]), 0.5)`
     #[rhai_fn(return_raw)]
     pub fn empirical(data: Tensor) -> RhaiResult<DynDenoiser> {
         Ok(Rc::new(Empirical::new(&data, edm_noise()?)?))
     }
     /// The exact denoiser of a finite data set: a mean of the data, weighted by a softmax of the distances.
     ///
-    /// `data` is a tensor [M, …] of M samples. Options: `noise` (`noise::edm()`). Its arithmetic is f64; memory is bounded.
+    /// `data` is a tensor [M, …] of M samples. The arithmetic is f64; memory is bounded.
     ///
-    /// Example: `denoiser::empirical(images, #{ noise: noise::flow() })`
+    /// Options:
+    /// - `noise` (`noise::edm()`): the noise schedule
+    ///
+    /// Example: `denoiser::empirical(randn([10, 2], #{ seed: 0 }), #{ noise: noise::flow() }).denoise(ones([1, 2]), 0.5)`
     #[rhai_fn(name = "empirical", return_raw)]
     pub fn empirical_with(data: Tensor, options: Map) -> RhaiResult<DynDenoiser> {
         let mut o = Options::new("denoiser::empirical", options);
@@ -239,11 +255,15 @@ pub mod denoiser_api {
     /// condition, `()` without one, or any value that was given. Both tensors have the states' dtype and device. The function is
     /// differentiated in its first two arguments, as `grad` would; its weights are constants.
     ///
-    /// Options: `noise` and `predicts` (needed): the schedule in which it was trained, and what it returns: "noise" ε, "data" x_0, "v"
-    /// α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ with `sigma_data` (0.5). `time`: "sigma" (the default), "t", "log" (ln(s)/4,
-    /// as EDM's networks take it), "flow" (σ/(α + σ); the default for predicts "flow"), "steps" (the training step, 0 to N − 1), or
-    /// a factor k for k·t. `classes` (0): the width of one-hot conditions. `shape`: one sample's, if only one will do.
-    /// `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one.
+    /// Options:
+    /// - `noise`: the schedule in which it was trained
+    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
+    /// - `sigma_data` (0.5): the data's standard deviation, of "edm"
+    /// - `time` ("sigma", for "flow" "flow"): the second argument: "sigma", "t", "log" (ln(s)/4, as EDM's networks take it),
+    ///   "flow" (σ/(α + σ)), "steps" (the training step, 0 to N − 1), or a factor k for k·t
+    /// - `classes` (0): the width of one-hot conditions
+    /// - `shape` (any): one sample's, if only one will do
+    /// - `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one
     ///
     /// Example: `denoiser::from_fn(#{ noise: noise::edm(), predicts: "data" }, |x, sigma, cond| x / (1.0 + sigma.reshape([-1, 1]) ** 2))`
     #[rhai_fn(return_raw)]

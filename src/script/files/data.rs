@@ -125,7 +125,11 @@ mod json_api {
     }
     /// Reads a JSON file.
     ///
-    /// Example: `json::load("losses.json")`
+    /// Errors on text that is not JSON.
+    ///
+    /// Errors on functions, NaN and infinities.
+    ///
+    /// Example: `json::save(out("losses.json"), #{ train: [0.3, 0.2] });`
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Dynamic> {
         let value = serde_json::from_str(&atomic::read_text(path)?)
@@ -151,7 +155,7 @@ mod state_api {
     ///
     /// The file is also a safetensors file. Errors on functions and other values that are not data.
     ///
-    /// Example: `state::save("run.state", #{ xi: xi, opt: opt.state(), iteration: 7 })`
+    /// Example: `state::save(out("run.state"), #{ xi: zeros([6]), iteration: 7 });`
     #[rhai_fn(return_raw)]
     pub fn save(path: &str, map: Map) -> RhaiResult<()> {
         Ok(state::save(path, &to_data(&Dynamic::from(map))?)?)
@@ -160,7 +164,7 @@ mod state_api {
     ///
     /// Errors on a file that is cut off, altered, or of another kind.
     ///
-    /// Example: `let run = state::load("run.state"); opt.load_state(run.opt);`
+    /// Example: `state::save(out("run.state"), #{ iteration: 7 }); state::load(out("run.state")).iteration` is 7
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Map> {
         match state::load(path)? {
@@ -175,16 +179,17 @@ mod state_api {
 mod csv_api {
     /// Writes rows of values as a CSV file, as a whole or not at all.
     ///
-    /// Example: `csv::save("cells.csv", [["euler", 5, 0.013]])`
+    /// Example: `csv::save(out("cells.csv"), [["euler", 5, 0.013]]);`
     #[rhai_fn(return_raw)]
     pub fn save(path: &str, rows: Array) -> RhaiResult<()> {
         save_with(path, rows, Map::new())
     }
     /// Writes rows of values as a CSV file; floats in full.
     ///
-    /// Options: `header` (titles).
+    /// Options:
+    /// - `header` ([]): titles, the first line
     ///
-    /// Example: `csv::save("cells.csv", rows, #{ header: ["solver", "nfe", "loss"] })`
+    /// Example: `csv::save(out("cells.csv"), [["euler", 5, 0.013]], #{ header: ["solver", "nfe", "loss"] });`
     #[rhai_fn(name = "save", return_raw)]
     pub fn save_with(path: &str, rows: Array, options: Map) -> RhaiResult<()> {
         let mut o = Options::new("csv::save", options);
@@ -199,17 +204,20 @@ mod csv_api {
 mod globals {
     /// A table of rows of values, aligned when printed.
     ///
-    /// Example: `print(table([["euler", 0.31], ["ld3", 0.12]]))`
+    /// Example: `print(table([["euler", 0.31], ["ld3", 0.12]]));`
     #[rhai_fn(return_raw)]
     pub fn table(rows: Array) -> RhaiResult<Table> {
         make_table(rows, Map::new())
     }
     /// A table of rows of values, aligned when printed: numbers to the right, () as an empty cell.
     ///
-    /// Options: `header` (titles), `markdown` (false), `digits` (4 significant ones for floats), `lowest` and `highest` (titles of
-    /// columns in which that value is marked with * or in bold).
+    /// Options:
+    /// - `header` ([]): titles
+    /// - `markdown` (false): as a Markdown table
+    /// - `digits` (4): significant digits of floats
+    /// - `lowest` ([]), `highest` ([]): titles of columns in which that value is marked, with * or in bold
     ///
-    /// Example: `print(table(rows, #{ header: ["method", "loss"], lowest: ["loss"] }))`
+    /// Example: `print(table([["euler", 0.31], ["ld3", 0.12]], #{ header: ["method", "loss"], lowest: ["loss"] }));`
     #[rhai_fn(name = "table", return_raw)]
     pub fn table_with(rows: Array, options: Map) -> RhaiResult<Table> {
         make_table(rows, options)
@@ -221,7 +229,7 @@ mod globals {
     }
     /// Writes the table as text, as a whole or not at all.
     ///
-    /// Example: `table(rows, #{ markdown: true }).save("results.md")`
+    /// Example: `table([["ld3", 0.12]], #{ markdown: true }).save(out("results.md"));`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_table(table: &mut Table, path: &str) -> RhaiResult<()> {
         Ok(atomic::write(path, table.to_string().as_bytes())?)
@@ -238,13 +246,15 @@ mod globals {
     }
     /// Whether there is a file (or directory) of that name.
     ///
-    /// Example: `if file_exists("run.state") { … }`
+    /// Example: `file_exists("no such file")` is false
     pub fn file_exists(path: &str) -> bool {
         std::path::Path::new(path).exists()
     }
     /// The SHA-256 of a file's content, 64 hexadecimal digits.
     ///
-    /// Example: `sha256("model.safetensors")`
+    /// Errors if it cannot be read.
+    ///
+    /// Example: `json::save(out("a.json"), 1); sha256(out("a.json"))`
     #[rhai_fn(name = "sha256", return_raw)]
     pub fn sha256_of(path: &str) -> RhaiResult<ImmutableString> {
         Ok(hash::sha256_file(path)?.into())
@@ -253,7 +263,7 @@ mod globals {
     ///
     /// Errors on functions and other values that are not data.
     ///
-    /// Example: `hash_of(#{ seed: 0, z: z })`
+    /// Example: `hash_of(#{ seed: 0, z: zeros([2]) })`
     #[rhai_fn(return_raw)]
     pub fn hash_of(value: Dynamic) -> RhaiResult<ImmutableString> {
         Ok(hash::sha256(&state::to_bytes(&to_data(&value)?)?).into())

@@ -145,7 +145,9 @@ fn make_contact_sheet(rows: Array, map: Map) -> RhaiResult<Image> {
 mod image_api {
     /// The picture of one tensor [H, W], [C, H, W] or [1, C, H, W] with C = 1 or 3, values in [−1, 1].
     ///
-    /// Example: `image::from(x[0]).save("x.png")`
+    /// Values outside are cut.
+    ///
+    /// Example: `image::from(zeros([1, 8, 8])).save(out("x.png"));`
     #[rhai_fn(return_raw)]
     pub fn from(x: Tensor) -> RhaiResult<Image> {
         Ok(Image::from_tensor(&x)?)
@@ -157,9 +159,13 @@ mod image_api {
     }
     /// A batch [B, C, H, W] (values in [−1, 1]) as one picture.
     ///
-    /// Options: `cols` (about √B), `scale` (1, pixels per pixel), `pad` (2, pixels between), `background` (255, grey level).
+    /// Options:
+    /// - `cols` (about √B): pictures in a row
+    /// - `scale` (1): pixels per pixel
+    /// - `pad` (2): pixels between
+    /// - `background` (255): grey level between
     ///
-    /// Example: `image::grid(x, #{ cols: 8, scale: 2 }).save("x.png")`
+    /// Example: `image::grid(randn([6, 1, 8, 8], #{ seed: 0 }), #{ cols: 3, scale: 2 }).save(out("x.png"));`
     #[rhai_fn(name = "grid", return_raw)]
     pub fn grid_with(x: Tensor, options: Map) -> RhaiResult<Image> {
         let mut o = Options::new("image::grid", options);
@@ -182,17 +188,25 @@ mod image_api {
     }
     /// A contact sheet: labelled rows of pictures, as papers show them.
     ///
-    /// Arguments: rows [label, tensor [B, C, H, W]]; a label's further lines are drawn smaller. Options: `columns` (captions), `title`,
-    /// `scale` (as many as make pictures 72 pixels high), `pad` (4), `font` (15 pixels).
+    /// Arguments: rows [label, tensor [B, C, H, W]]; a label's further lines are drawn smaller.
     ///
-    /// Example: `image::sheet([["teacher", a], ["LD3\nNFE 5", b]], #{ title: "same noises" }).save("sheet.png")`
+    /// Options:
+    /// - `columns` ([]): captions
+    /// - `title` (none): a line above
+    /// - `scale` (as makes pictures 72 pixels high): pixels per pixel
+    /// - `pad` (4): pixels between
+    /// - `font` (15): pixels
+    ///
+    /// Example: `let x = zeros([2, 1, 8, 8]); image::sheet([["teacher", x], ["LD3\nNFE 5", x]], #{ title: "same noises" }).save(out("sheet.png"));`
     #[rhai_fn(name = "sheet", return_raw)]
     pub fn sheet_with(rows: Array, options: Map) -> RhaiResult<Image> {
         make_contact_sheet(rows, options)
     }
     /// Reads a PNG file.
     ///
-    /// Example: `image::load("x.png").tensor`
+    /// Errors on a file that is no PNG.
+    ///
+    /// Example: `image::from(zeros([1, 4, 4])).save(out("x.png")); image::load(out("x.png")).tensor.shape` is [1, 4, 4]
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Image> {
         Ok(Image::load(path)?)
@@ -204,10 +218,14 @@ mod image_api {
 mod plot_api {
     /// A plot of lines and points over two axes, with a legend.
     ///
-    /// Options: `series` (maps `#{ name, x, y, line, points }` with x and y arrays or tensors; x counts from 0 when absent; () and NaN are
-    /// gaps), `title`, `x_label`, `y_label`, `log_x`, `log_y` (false), `size` ([720, 440]).
+    /// Options:
+    /// - `series` ([]): maps `#{ name, x, y, line, points }` with x and y arrays or tensors; x counts from 0 when absent; ()
+    ///   and NaN are gaps; `line` (true) and `points` (of up to 40 values) say how they are drawn
+    /// - `title` (""), `x_label` (""), `y_label` (""): texts
+    /// - `log_x` (false), `log_y` (false): logarithmic axes
+    /// - `size` ([720, 440]): width and height
     ///
-    /// Example: `plot::lines(#{ title: "loss", log_y: true, series: [#{ name: "train", y: losses }] }).save("loss.svg")`
+    /// Example: `plot::lines(#{ title: "loss", log_y: true, series: [#{ name: "train", y: [0.3, 0.1, 0.02] }] }).save(out("loss.svg"));`
     #[rhai_fn(return_raw)]
     pub fn lines(options: Map) -> RhaiResult<ScriptPlot> {
         make_lines(options)
@@ -219,9 +237,12 @@ mod plot_api {
     }
     /// Schedules below each other, a tick at each step from noise (left) to data (right); rings are decoupled evaluation times.
     ///
-    /// Options: `axis` ("sigma", the default, "lambda" or "t"), `title`, `width` (720).
+    /// Options:
+    /// - `axis` ("sigma"): or "lambda" or "t"
+    /// - `title` (""): a line above
+    /// - `width` (720): of the plot
     ///
-    /// Example: `plot::schedules([schedule::edm(n, 5), run.schedule], #{ axis: "lambda" }).save("steps.png")`
+    /// Example: `let n = noise::edm(); plot::schedules([schedule::edm(n, 5), schedule::logsnr(n, 5)], #{ axis: "lambda" }).save(out("steps.png"));`
     #[rhai_fn(name = "schedules", return_raw)]
     pub fn schedules_with(all: Array, options: Map) -> RhaiResult<ScriptPlot> {
         make_schedules(all, options)
@@ -253,7 +274,9 @@ mod methods {
     }
     /// Writes a PNG file, as a whole or not at all.
     ///
-    /// Example: `image::grid(x).save("x.png")`
+    /// Errors if the file cannot be written.
+    ///
+    /// Example: `image::from(zeros([1, 8, 8])).save(out("x.png"));`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_image(image: &mut Image, path: &str) -> RhaiResult<()> {
         Ok(image.save(path)?)
@@ -266,16 +289,17 @@ mod methods {
     }
     /// Writes the plot as `.png` (two pixels per unit) or `.svg`, as a whole or not at all.
     ///
-    /// Example: `plot::schedules([s]).save("steps.svg")`
+    /// Example: `plot::schedules([schedule::edm(noise::edm(), 5)]).save(out("steps.svg"));`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_plot(plot: &mut ScriptPlot, path: &str) -> RhaiResult<()> {
         Ok(plot.0.save(path, 2)?)
     }
     /// Writes the plot as `.png` or `.svg`.
     ///
-    /// Options: `scale` (2, pixels per unit in a PNG).
+    /// Options:
+    /// - `scale` (2): pixels per unit in a PNG
     ///
-    /// Example: `plot::schedules([s]).save("steps.png", #{ scale: 4 })`
+    /// Example: `plot::schedules([schedule::edm(noise::edm(), 5)]).save(out("steps.png"), #{ scale: 1 });`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_plot_with(plot: &mut ScriptPlot, path: &str, options: Map) -> RhaiResult<()> {
         let mut o = Options::new("save", options);
@@ -284,6 +308,8 @@ mod methods {
         Ok(plot.0.save(path, scale)?)
     }
     /// The plot as an image, one pixel per unit.
+    ///
+    /// Example: `plot::schedules([schedule::edm(noise::edm(), 5)]).to_image().width`
     #[rhai_fn(name = "to_image", return_raw, pure)]
     pub fn plot_to_image(plot: &mut ScriptPlot) -> RhaiResult<Image> {
         Ok(plot.0.to_image(1)?)

@@ -56,17 +56,21 @@ fn accept(what: &str, options: Map) -> RhaiResult<bool> {
 mod globals {
     /// Writes the schedule as a JSON file, as a whole or not at all.
     ///
-    /// Example: `run.schedule.save("ld3-5.json")`
+    /// docs/schedule-format.md describes it.
+    ///
+    /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json"));`
     #[rhai_fn(return_raw, pure)]
     pub fn save(schedule: &mut Schedule, path: &str) -> RhaiResult<()> {
         Ok(result::save(path, schedule, (*schedule.record).clone())?)
     }
     /// Writes the schedule as a JSON file together with what made it.
     ///
-    /// Entries: `solver` (a map), `nfe` (N unless given), `model` (a map with name and hash), `seed`, `losses` (a map), `notes`,
-    /// `versions`, `provenance` (a map), and outside the hash `made` (a map; its `date` is now unless given).
+    /// Entries:
+    /// - `solver` (a map), `nfe` (N unless given), `model` (a map with name and hash), `seed`, `losses` (a map), `notes`,
+    ///   `versions`, `provenance` (a map)
+    /// - outside the hash: `made` (a map; its `date` is now unless given)
     ///
-    /// Example: `schedule.save("ld3-5.json", #{ seed: 0, losses: #{ valid: 0.01 }, made: #{ seconds: 71.5 } })`
+    /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json"), #{ seed: 0, losses: #{ valid: 0.01 }, made: #{ seconds: 71.5 } });`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_with(schedule: &mut Schedule, path: &str, entries: Map) -> RhaiResult<()> {
         Ok(result::save(path, schedule, joined(schedule, entries)?)?)
@@ -76,44 +80,50 @@ mod globals {
     pub fn save_schedule(path: &str, schedule: Schedule) -> RhaiResult<()> {
         Ok(result::save(path, &schedule, (*schedule.record).clone())?)
     }
-    /// Writes the schedule as a JSON file together with what made it; entries as in `save`.
+    /// Writes the schedule as a JSON file, with what made it; entries as in `Schedule.save`.
+    ///
+    /// Example: `save_schedule(out("steps.json"), schedule::edm(noise::edm(), 5), #{ seed: 0 });`
     #[rhai_fn(name = "save_schedule", return_raw)]
     pub fn save_schedule_with(path: &str, schedule: Schedule, entries: Map) -> RhaiResult<()> {
         Ok(result::save(path, &schedule, joined(&schedule, entries)?)?)
     }
     /// Reads a schedule file, checking its format, its hash and its steps.
     ///
-    /// Example: `let s = load_schedule("ld3-5.json");`
+    /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json")); load_schedule(out("steps.json")).nfe` is 5
     #[rhai_fn(return_raw)]
     pub fn load_schedule(path: &str) -> RhaiResult<Schedule> {
         Ok(result::load(path, false)?.schedule)
     }
     /// Reads a schedule file.
     ///
-    /// Options: `accept_edits` (false): read it although its hash does not fit.
+    /// Options:
+    /// - `accept_edits` (false): read it although its hash does not fit
     ///
-    /// Example: `load_schedule("edited.json", #{ accept_edits: true })`
+    /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json")); load_schedule(out("steps.json"), #{ accept_edits: true })`
     #[rhai_fn(name = "load_schedule", return_raw)]
     pub fn load_schedule_with(path: &str, options: Map) -> RhaiResult<Schedule> {
         Ok(result::load(path, accept("load_schedule", options)?)?.schedule)
     }
     /// All that stands in a schedule file, as a map: `solver`, `losses`, `seed`, `versions`, …
     ///
-    /// Example: `schedule_info("ld3-5.json").losses`
+    /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json"), #{ seed: 3 }); schedule_info(out("steps.json")).seed` is 3
     #[rhai_fn(return_raw)]
     pub fn schedule_info(path: &str) -> RhaiResult<Dynamic> {
         Ok(from_json(&Value::Object(result::load(path, false)?.body)))
     }
     /// All that stands in a schedule file, as a map.
     ///
-    /// Options: `accept_edits` (false): read it although its hash does not fit.
+    /// Options:
+    /// - `accept_edits` (false): read it although its hash does not fit
+    ///
+    /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json"), #{ seed: 3 }); schedule_info(out("steps.json"), #{ accept_edits: true }).seed` is 3
     #[rhai_fn(name = "schedule_info", return_raw)]
     pub fn schedule_info_with(path: &str, options: Map) -> RhaiResult<Dynamic> {
         Ok(from_json(&Value::Object(result::load(path, accept("schedule_info", options)?)?.body)))
     }
     /// The schedule with a record of what made it, which `save` will write; entries as in `save`.
     ///
-    /// Example: `schedule.with_record(#{ seed: 0, losses: #{ valid: 0.01 } }).save("ld3-5.json")`
+    /// Example: `schedule::edm(noise::edm(), 5).with_record(#{ seed: 0, losses: #{ valid: 0.01 } }).save(out("steps.json"));`
     #[rhai_fn(return_raw, pure)]
     pub fn with_record(schedule: &mut Schedule, entries: Map) -> RhaiResult<Schedule> {
         Ok(schedule.clone().with_record(meta(entries)?))
@@ -126,6 +136,8 @@ mod globals {
         Ok(map_of(schedule)?)
     }
     /// The schedule that `to_map` described: `#{ name, noise, t, t_eval }`.
+    ///
+    /// Errors unless the times descend within the noise schedule's range.
     ///
     /// Example: `schedule_from_map(#{ noise: #{ name: "edm" }, t: [80, 1, 0.002] })`
     #[rhai_fn(return_raw)]

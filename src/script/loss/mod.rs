@@ -60,78 +60,86 @@ fn of_two(name: &'static str, f: impl Fn(&Tensor, &Tensor) -> crate::Result<Tens
 mod loss_api {
     /// The mean absolute difference of two tensors of one shape.
     ///
-    /// Example: `loss::l1(tensor([1.0, 3.0]), tensor([1.0, 1.0]))` is 1.0
+    /// Example: `loss::l1(tensor([1.0, 3.0]), tensor([1.0, 1.0])).item()` is 1
     #[rhai_fn(return_raw)]
     pub fn l1(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
         eval("l1", x, target, Map::new())
     }
     /// The absolute difference of two tensors of one shape, reduced. Its gradient at equality is 0.
     ///
-    /// Options: `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    /// Options:
+    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
     ///
-    /// Example: `loss::l1(x, target, #{ reduction: "none" })`
+    /// Example: `loss::l1(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ reduction: "none" })` is [0, 2]
     #[rhai_fn(name = "l1", return_raw)]
     pub fn l1_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
         eval("l1", x, target, options)
     }
     /// The mean squared difference of two tensors of one shape.
     ///
-    /// Example: `loss::l2(tensor([1.0, 3.0]), tensor([1.0, 1.0]))` is 2.0
+    /// Example: `loss::l2(tensor([1.0, 3.0]), tensor([1.0, 1.0])).item()` is 2
     #[rhai_fn(return_raw)]
     pub fn l2(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
         eval("l2", x, target, Map::new())
     }
     /// The squared difference of two tensors of one shape, reduced.
     ///
-    /// Options: `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    /// Options:
+    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
     ///
-    /// Example: `loss::l2(x, target, #{ reduction: "sum" })`
+    /// Example: `loss::l2(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ reduction: "sum" }).item()` is 4
     #[rhai_fn(name = "l2", return_raw)]
     pub fn l2_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
         eval("l2", x, target, options)
     }
     /// The Huber loss with delta 1: squared near 0, absolute beyond.
     ///
-    /// Example: `loss::huber(x, target)`
+    /// Example: `loss::huber(tensor([1.0, 3.0]), tensor([1.0, 1.0])).item()` is 0.75
     #[rhai_fn(return_raw)]
     pub fn huber(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
         eval("huber", x, target, Map::new())
     }
     /// The Huber loss: d²/2 where |d| is at most delta, delta·(|d| − delta/2) beyond (as `torch.nn.HuberLoss`).
     ///
-    /// Options: `delta` (1.0, above 0), `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    /// Options:
+    /// - `delta` (1.0): above 0, where the loss turns from squared to absolute
+    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
     ///
-    /// Example: `loss::huber(x, target, #{ delta: 0.1 })`
+    /// Example: `loss::huber(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ delta: 0.1 })`
     #[rhai_fn(name = "huber", return_raw)]
     pub fn huber_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
         eval("huber", x, target, options)
     }
     /// The pseudo-Huber loss with delta 1: a smooth form of the Huber loss.
     ///
-    /// Example: `loss::pseudo_huber(x, target)`
+    /// Example: `loss::pseudo_huber(tensor([1.0, 3.0]), tensor([1.0, 1.0]))`
     #[rhai_fn(return_raw)]
     pub fn pseudo_huber(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
         eval("pseudo_huber", x, target, Map::new())
     }
     /// The pseudo-Huber loss delta²·(√(1 + (d/delta)²) − 1), element by element.
     ///
-    /// Options: `delta` (1.0, above 0), `reduction` ("mean", "sum", or "none": the mean of each sample, [B]).
+    /// Options:
+    /// - `delta` (1.0): above 0, where the loss turns from squared to absolute
+    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
     ///
-    /// Example: `loss::pseudo_huber(x, target, #{ delta: 0.03 })`
+    /// Example: `loss::pseudo_huber(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ delta: 0.03 })`
     #[rhai_fn(name = "pseudo_huber", return_raw)]
     pub fn pseudo_huber_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
         eval("pseudo_huber", x, target, options)
     }
     /// The loss of that name as a function value: "l1", "l2", "huber" or "pseudo_huber".
     ///
-    /// Example: `let f = loss::get("l2"); f.call(x, target)`
+    /// Example: `let f = loss::get("l2"); f.call(tensor([1.0, 3.0]), tensor([1.0, 1.0])).item()` is 2
     #[rhai_fn(return_raw)]
     pub fn get(name: &str) -> RhaiResult<FnPtr> {
         function(name, Map::new())
     }
     /// The loss of that name as a function value with the given options, to pass wherever a closure `|x, target|` goes.
     ///
-    /// Example: `let f = loss::get("huber", #{ delta: 0.1 }); f.call(x, target)`
+    /// The options are those of the loss. Errors on an unknown name.
+    ///
+    /// Example: `let f = loss::get("huber", #{ delta: 0.1 }); f.call(tensor([1.0, 3.0]), tensor([1.0, 1.0]))`
     #[rhai_fn(name = "get", return_raw)]
     pub fn get_with(name: &str, options: Map) -> RhaiResult<FnPtr> {
         function(name, options)
@@ -143,23 +151,24 @@ mod loss_api {
 mod metric_api {
     /// The mean squared error of each sample, a tensor [B] in f64.
     ///
-    /// Example: `metric::mse(x, target)`
+    /// Example: `metric::mse(ones([2, 3]), zeros([2, 3]))` is [1, 1]
     #[rhai_fn(return_raw)]
     pub fn mse(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
         Ok(crate::metric::mse(&x, &target)?)
     }
     /// The peak signal-to-noise ratio of each sample in dB, for images in [−1, 1]; a tensor [B] in f64.
     ///
-    /// Example: `metric::psnr(x, target)`
+    /// Example: `metric::psnr(ones([1, 4]), 0.9 * ones([1, 4]))` is about 26
     #[rhai_fn(return_raw)]
     pub fn psnr(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
         Ok(crate::metric::psnr(&x, &target, 2.0)?)
     }
     /// The peak signal-to-noise ratio of each sample in dB, a tensor [B] in f64.
     ///
-    /// Options: `range` (2.0), the largest possible value minus the smallest.
+    /// Options:
+    /// - `range` (2.0): the largest possible value minus the smallest
     ///
-    /// Example: `metric::psnr(x, target, #{ range: 255 })`
+    /// Example: `metric::psnr(ones([1, 4]), zeros([1, 4]), #{ range: 255 })`
     #[rhai_fn(name = "psnr", return_raw)]
     pub fn psnr_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
         let mut o = Options::new("metric::psnr", options);
@@ -169,7 +178,7 @@ mod metric_api {
     }
     /// The mean and the covariance of features [N, D], as a map `#{ mean, cov }` of tensors [D] and [D, D] in f64.
     ///
-    /// Example: `metric::gaussian(features).mean`
+    /// Example: `metric::gaussian(randn([100, 3], #{ seed: 0 })).mean`
     #[rhai_fn(return_raw)]
     pub fn gaussian(features: Tensor) -> RhaiResult<Map> {
         let (mean, cov) = crate::metric::gaussian(&features)?;
@@ -179,7 +188,9 @@ mod metric_api {
     ///
     /// Arguments: two maps `#{ mean: [D], cov: [D, D] }` as `metric::gaussian` returns them.
     ///
-    /// Example: `metric::frechet(metric::gaussian(a), metric::gaussian(b))`
+    /// Dowson & Landau, 1982; Heusel et al., 2017.
+    ///
+    /// Example: `let f = metric::gaussian(randn([100, 3], #{ seed: 0 })); metric::frechet(f, f)` is 0
     #[rhai_fn(return_raw)]
     pub fn frechet(a: Map, b: Map) -> RhaiResult<FLOAT> {
         let read = |map: Map| -> RhaiResult<(Tensor, Tensor)> {

@@ -306,15 +306,25 @@ fn unit_noise(net: &DynDenoiser, n: i64, map: &Map) -> RhaiResult<Tensor> {
 pub mod api {
     /// Solves the sampling ODE or SDE from x_T with a solver over the steps of a schedule.
     ///
-    /// `x_t`: [B, …] at time `schedule.t[0]`, in the noise schedule's own scaling; a partial interval starts from any x at its t.
-    /// Options: `cond` (a class, an array of classes, rows [B, …], "none"; absent: classes drawn by seed for a network that has
-    /// them), `seed` (default 0) and `first` (number of the first sample) for noise and classes, `trajectory` (true: returns
-    /// `#{ x, trajectory, t, nfe }`), `callback` (`|s|` with `s.step`, `s.t`, `s.x`, `s.output`, at the end of each step), `batch` (rows at a
-    /// time where nothing is differentiated, default 64), `remat` (true: repeat evaluations in the reverse pass; false: keep their
-    /// activations; "auto", the default: keep them unless they are estimated at more than `budget` GiB, default 4).
-    /// Gradients reach x_T, the schedule's `t` and `t_eval`. Fails where a state is not finite, naming the step and the time.
+    /// `x_t`: [B, …] at time `schedule.t[0]`, in the noise schedule's own scaling; a partial interval starts from any x at its
+    /// t. A plan in place of solver and schedule runs as it is. Gradients reach x_T, the schedule's `t` and `t_eval`, and what
+    /// a plan was made from.
     ///
-    /// Example: `solve(net, solver::unipc(), schedule::logsnr(net.noise, 5), x_t)`
+    /// Options:
+    /// - `cond` (classes drawn by seed for a network that has them): a class, an array of classes, rows [B, …] or "none"
+    /// - `seed` (0), `first` (0): noise of SDE solvers and classes drawn are those of samples `first`, `first` + 1, … of this
+    ///   seed
+    /// - `trajectory` (false): return `#{ x, trajectory, t, nfe }`, with the state at the end of each step
+    /// - `callback` (none): a function `|s|` with `s.step`, `s.t`, `s.x`, `s.output`, called at the end of each step
+    /// - `batch` (64): rows at a time where nothing is differentiated
+    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps them
+    ///   unless they are estimated at more than `budget`
+    /// - `budget` (4.0): GiB
+    ///
+    /// Errors where a state is not finite, naming the step and the time; where the schedule's noise levels are not the
+    /// denoiser's.
+    ///
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); solve(net, solver::unipc(), schedule::logsnr(net.noise, 5), 80.0 * randn([4, 2]), #{ trajectory: true }).nfe` is 5
     #[rhai_fn(name = "solve", return_raw)]
     pub fn solve(
         ctx: NativeCallContext,
@@ -339,7 +349,7 @@ pub mod api {
     }
     /// Runs a plan from x_T; gradients reach x_T and whatever the plan was made from.
     ///
-    /// Example: `solve(net, plan::from_matrix(variable(a), t_eval), x_t)`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); solve(net, plan::from_matrix([[1, 0], [0.1, 0.9]], [80.0]), 80.0 * randn([4, 2]))`
     #[rhai_fn(name = "solve", return_raw)]
     pub fn solve_plan(ctx: NativeCallContext, net: DynDenoiser, plan: Tracked, x_t: Tensor) -> RhaiResult<Dynamic> {
         run_plan(&ctx, "solve", &net, &plan, &x_t, false, Map::new())
@@ -357,9 +367,25 @@ pub mod api {
     }
     /// Samples from unit-variance noise: `solve` from x_T = prior_std(t_0) · z.
     ///
-    /// `z`: noise [B, …], or a number of samples to draw by `seed` and `first`. Options: as `solve`.
+    /// `z`: noise [B, …] of unit variance (not scaled by σ_T), or a number of samples, whose noise is drawn by `seed` and
+    /// `first`. A plan in place of solver and schedule runs as it is. Gradients reach z, the schedule's `t` and `t_eval`, and
+    /// what a plan was made from.
     ///
-    /// Example: `sample(net, solver::unipc(), schedule::logsnr(net.noise, 5), noise([16, 1, 28, 28]))`
+    /// Options:
+    /// - `cond` (classes drawn by seed for a network that has them): a class, an array of classes, rows [B, …] or "none"
+    /// - `seed` (0), `first` (0): noise of SDE solvers and classes drawn are those of samples `first`, `first` + 1, … of this
+    ///   seed
+    /// - `trajectory` (false): return `#{ x, trajectory, t, nfe }`, with the state at the end of each step
+    /// - `callback` (none): a function `|s|` with `s.step`, `s.t`, `s.x`, `s.output`, called at the end of each step
+    /// - `batch` (64): rows at a time where nothing is differentiated
+    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps them
+    ///   unless they are estimated at more than `budget`
+    /// - `budget` (4.0): GiB
+    ///
+    /// Errors where a state is not finite, naming the step and the time; where the schedule's noise levels are not the
+    /// denoiser's.
+    ///
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); sample(net, solver::unipc(), schedule::logsnr(net.noise, 5), noise([4, 2], #{ seed: 0 }), #{ batch: 2 })`
     #[rhai_fn(name = "sample", return_raw)]
     pub fn sample(
         ctx: NativeCallContext,
@@ -384,7 +410,7 @@ pub mod api {
     }
     /// Draws `n` samples; their noise comes from seed 0.
     ///
-    /// Example: `sample(net, solver::unipc(), schedule::logsnr(net.noise, 5), 16)`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); sample(net, solver::unipc(), schedule::logsnr(net.noise, 5), 16)`
     #[rhai_fn(name = "sample", return_raw)]
     pub fn sample_n(
         ctx: NativeCallContext,
@@ -410,7 +436,7 @@ pub mod api {
     }
     /// Runs a plan from unit-variance noise.
     ///
-    /// Example: `sample(net, plan, z)`
+    /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); sample(net, solver::ddim().plan(schedule::edm(net.noise, 5)), noise([4, 2]))`
     #[rhai_fn(name = "sample", return_raw)]
     pub fn sample_plan(ctx: NativeCallContext, net: DynDenoiser, plan: Tracked, z: Tensor) -> RhaiResult<Dynamic> {
         run_plan(&ctx, "sample", &net, &plan, &z, true, Map::new())

@@ -128,11 +128,15 @@ pub(super) fn plan_of(ctx: &NativeCallContext, solver: &ScriptSolver, schedule: 
     }
 }
 
+/// Solvers: what turns time steps into a sampler.
 #[export_module]
 pub mod api {
     /// Euler in t on the probability-flow ODE; one evaluation per step.
     ///
-    /// Options (of every solver): `afs` (analytical first step, default false), `denoise_to_zero` (default false).
+    /// Options:
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::euler()`
     #[rhai_fn(name = "euler", return_raw)]
@@ -146,7 +150,13 @@ pub mod api {
     }
     /// DDIM: first order in λ on the noise prediction; one evaluation per step.
     ///
-    /// Options: `eta` from 0 (the ODE, default) to 1 (ancestral), `afs`, `denoise_to_zero`.
+    /// Song et al., 2021.
+    ///
+    /// Options:
+    /// - `eta` (0.0): 0 is the ODE, 1 ancestral sampling
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::ddim(#{ eta: 0.5 })`
     #[rhai_fn(name = "ddim", return_raw)]
@@ -160,7 +170,13 @@ pub mod api {
     }
     /// Heun's method of EDM; two evaluations per step.
     ///
-    /// Options: `nfe` (an odd number makes the last step an Euler step), `afs`, `denoise_to_zero`.
+    /// Karras et al., 2022, algorithm 1.
+    ///
+    /// Options:
+    /// - `nfe` (two per step): evaluations; an odd number makes the last step an Euler step
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::heun(#{ nfe: 7 })`
     #[rhai_fn(name = "heun", return_raw)]
@@ -174,10 +190,18 @@ pub mod api {
     }
     /// Singlestep DPM-Solver of order 2; two evaluations per step.
     ///
-    /// Options: `nfe` (steps then follow the published order list), `solver_type` ("midpoint" or "taylor"), `r1`, `afs`,
-    /// `denoise_to_zero`.
+    /// Lu et al., 2022.
     ///
-    /// Example: `solver::dpm2(#{ nfe: 7 })`
+    /// Options:
+    /// - `nfe` (two per step): evaluations; the steps then follow the published list of orders
+    /// - `solver_type` ("midpoint"): or "taylor"; how second-order terms are formed ("heun" is another name of "taylor")
+    /// - `r1` (0.5): where in λ the inner point is, as a fraction of the step
+    /// - `r2` (2/3): of order 3 only
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
+    ///
+    /// Example: `solver::dpm2(#{ nfe: 7 }).plan(schedule::logsnr(noise::edm(), 4)).nfe` is 7
     #[rhai_fn(name = "dpm2", return_raw)]
     pub fn dpm2() -> RhaiResult<ScriptSolver> {
         build("dpm2", Map::new())
@@ -189,7 +213,15 @@ pub mod api {
     }
     /// Singlestep DPM-Solver of order 3; three evaluations per step.
     ///
-    /// Options: as `dpm2`, and `r2`.
+    /// Lu et al., 2022.
+    ///
+    /// Options:
+    /// - `nfe` (three per step): evaluations; the steps then follow the published list of orders
+    /// - `solver_type` ("midpoint"): or "taylor"; how second-order terms are formed ("heun" is another name of "taylor")
+    /// - `r1` (1/3), `r2` (2/3): where in λ the inner points are, as fractions of the step
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::dpm3(#{ nfe: 10 })`
     #[rhai_fn(name = "dpm3", return_raw)]
@@ -203,10 +235,20 @@ pub mod api {
     }
     /// DPM-Solver++ on the data prediction, multistep unless told otherwise; one evaluation per step.
     ///
-    /// Options: `order` 1 to 3 (default 3), `lower_order_final` (default true), `solver_type` ("midpoint", the published
-    /// default, or "taylor"), `singlestep` (default false; then also `nfe`, `r1`, `r2`), `afs`, `denoise_to_zero`.
+    /// Lu et al., 2022b. The published coefficients of 3M are of second order; "taylor" is of third.
     ///
-    /// Example: `solver::dpmpp(#{ order: 2 })`
+    /// Options:
+    /// - `order` (3): 1 to 3
+    /// - `lower_order_final` (true): let the order fall to 1 over the last steps (multistep only)
+    /// - `solver_type` ("midpoint"): the published one, or "taylor" ("heun" is another name of it)
+    /// - `singlestep` (false): several evaluations per step instead of earlier ones
+    /// - `nfe` (`order` per step): of singlestep: evaluations; the steps then follow the published list of orders
+    /// - `r1` (0.5, of order 3: 1/3), `r2` (2/3): of singlestep: where in λ the inner points are, as fractions of the step
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
+    ///
+    /// Example: `solver::dpmpp(#{ order: 2 })`, `solver::dpmpp(#{ singlestep: true, nfe: 7 })`
     #[rhai_fn(name = "dpmpp", return_raw)]
     pub fn dpmpp() -> RhaiResult<ScriptSolver> {
         build("dpmpp", Map::new())
@@ -218,8 +260,17 @@ pub mod api {
     }
     /// UniPC of any order; one evaluation per step.
     ///
-    /// Options: `order` (default 3), `variant` ("bh1", default, or "bh2"), `corrector` (default true), `lower_order_final`
-    /// (default true), `predicts` ("data", default, or "noise"), `afs`, `denoise_to_zero`.
+    /// Zhao et al., 2023. The network sees the predicted state, the corrected one is what the next step builds on.
+    ///
+    /// Options:
+    /// - `order` (3): at least 1
+    /// - `variant` ("bh1"): B(h) = h, or "bh2": B(h) = e^h − 1
+    /// - `corrector` (true): correct each state with the next evaluation
+    /// - `lower_order_final` (true): let the order fall to 1 over the last steps
+    /// - `predicts` ("data"): or "noise"; which prediction is expanded in λ
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::unipc(#{ order: 3, variant: "bh1" })`
     #[rhai_fn(name = "unipc", return_raw)]
@@ -233,7 +284,13 @@ pub mod api {
     }
     /// iPNDM: Adams–Bashforth weights for equal steps on the noise prediction; one evaluation per step.
     ///
-    /// Options: `order` 1 to 4 (default 3), `afs`, `denoise_to_zero`.
+    /// Zhang & Chen, 2023; Liu et al., 2022.
+    ///
+    /// Options:
+    /// - `order` (3): 1 to 4
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::ipndm(#{ order: 3 })`
     #[rhai_fn(name = "ipndm", return_raw)]
@@ -247,7 +304,11 @@ pub mod api {
     }
     /// iPNDM with Adams–Bashforth weights for the actual steps in the VE noise level.
     ///
-    /// Options: as `ipndm`.
+    /// Options:
+    /// - `order` (3): 1 to 4
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::ipndm_v(#{ order: 4 })`
     #[rhai_fn(name = "ipndm_v", return_raw)]
@@ -261,7 +322,13 @@ pub mod api {
     }
     /// DEIS tAB: the noise prediction extrapolated in t and integrated exactly; one evaluation per step.
     ///
-    /// Options: `order` 1 to 4 (default 3: three predictions), `afs`, `denoise_to_zero`.
+    /// Zhang & Chen, 2023.
+    ///
+    /// Options:
+    /// - `order` (3): 1 to 4, the number of predictions used
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::deis(#{ order: 3 })`
     #[rhai_fn(name = "deis", return_raw)]
@@ -275,8 +342,16 @@ pub mod api {
     }
     /// EDM's stochastic sampler: Heun with churn; two evaluations per step.
     ///
-    /// Options: `s_churn` (default 0), `s_min` (0), `s_max` (∞), `s_noise` (1), all in VE noise levels; `nfe`, `afs`,
-    /// `denoise_to_zero`.
+    /// Karras et al., 2022, algorithm 2. Noise levels are VE (σ/α).
+    ///
+    /// Options:
+    /// - `s_churn` (0.0): the total amount of churn, over all steps
+    /// - `s_min` (0.0), `s_max` (∞): the noise levels between which there is churn
+    /// - `s_noise` (1.0): a factor on the noise
+    /// - `nfe` (two per step): evaluations; an odd number makes the last step an Euler step
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::edm_stochastic(#{ s_churn: 40, s_min: 0.05, s_max: 50, s_noise: 1.003 })`
     #[rhai_fn(name = "edm_stochastic", return_raw)]
@@ -290,8 +365,14 @@ pub mod api {
     }
     /// SDE-DPM-Solver++(2M); one evaluation per step.
     ///
-    /// Options: `eta` (default 1; 0 is DPM-Solver++(2M)), `s_noise` (1), `solver_type` ("midpoint" or "heun"),
-    /// `lower_order_final` (default false), `afs`, `denoise_to_zero`.
+    /// Options:
+    /// - `eta` (1.0): 0 is DPM-Solver++(2M), 1 the SDE
+    /// - `s_noise` (1.0): a factor on the noise
+    /// - `solver_type` ("midpoint"): or "heun" ("taylor" is another name of it); how the second-order term is formed
+    /// - `lower_order_final` (false): make the last step of order 1
+    /// - `afs` (false): replace the first evaluation by the analytical ε̂ = x/√(α² + σ²) (Dockhorn et al., 2022), which costs
+    ///   nothing
+    /// - `denoise_to_zero` (false): end with one more evaluation, whose data prediction is the result
     ///
     /// Example: `solver::sde_dpmpp(#{ eta: 0.5 })`
     #[rhai_fn(name = "sde_dpmpp", return_raw)]
@@ -305,6 +386,8 @@ pub mod api {
     }
     /// The solver of that name.
     ///
+    /// The options are those of the function of that name. Errors on an unknown name, with the nearest.
+    ///
     /// Example: `solver::named("unipc", #{ order: 2 })`
     #[rhai_fn(return_raw)]
     pub fn named(name: &str, options: Map) -> RhaiResult<ScriptSolver> {
@@ -312,7 +395,9 @@ pub mod api {
     }
     /// The solver that `solver.json` describes.
     ///
-    /// Example: `solver::from_json(run.solver_json)`
+    /// Errors on text that is not such JSON.
+    ///
+    /// Example: `solver::from_json(solver::unipc().json).name`
     #[rhai_fn(return_raw)]
     pub fn from_json(text: &str) -> RhaiResult<ScriptSolver> {
         let parsed: Result<Solver, _> = serde_json::from_str(text);
@@ -322,7 +407,9 @@ pub mod api {
     }
     /// A solver by its coefficients: a function `|schedule| plan`.
     ///
-    /// Example: `solver::from_plan(|s| solver::ipndm().plan(s).scale_row(0, 1.01))`
+    /// The function is called with each schedule. Gradients reach the schedule through the plan.
+    ///
+    /// Example: `solver::from_plan(|s| solver::ipndm().plan(s).scale_row(0, 1.01)).plan(schedule::edm(noise::edm(), 4))`
     pub fn from_plan(f: FnPtr) -> ScriptSolver {
         ScriptSolver::FromPlan(f)
     }
@@ -332,7 +419,12 @@ pub mod api {
     /// tensors through which gradients reach the schedule), `schedule`, and `memory`. Return the new state, or
     /// `#{ x, memory }` to carry something (model outputs, say) to the next step.
     ///
-    /// Example: `solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.predict_noise(s.x, s.t, s.cond))` is Euler for EDM, where t = σ
+    /// # Example
+    /// ```rhai
+    /// let euler = solver::from_fn(|s| s.x + (s.t_next - s.t) * s.net.predict_noise(s.x, s.t, s.cond));  // in EDM t is σ
+    /// let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 });
+    /// sample(net, euler, schedule::edm(net.noise, 4), 2).shape  // [2, 2]
+    /// ```
     pub fn from_fn(f: FnPtr) -> ScriptSolver {
         ScriptSolver::FromFn(f)
     }
@@ -342,7 +434,9 @@ pub mod api {
 pub mod methods {
     /// The solver's plan for the steps of a schedule.
     ///
-    /// Example: `print(solver::unipc().plan(schedule::logsnr(net.noise, 5)))`
+    /// Errors for a solver of `solver::from_fn`, which has none.
+    ///
+    /// Example: `print(solver::unipc().plan(schedule::logsnr(noise::edm(), 3)));`
     #[rhai_fn(pure, return_raw)]
     pub fn plan(ctx: NativeCallContext, solver: &mut ScriptSolver, schedule: Schedule) -> RhaiResult<Tracked> {
         let solver = solver.clone();
@@ -350,14 +444,14 @@ pub mod methods {
     }
     /// The number of evaluations that a schedule of `steps` steps takes.
     ///
-    /// Example: `solver::heun().nfe(3)`
+    /// Example: `solver::heun().nfe(3)` is 6
     #[rhai_fn(pure, return_raw)]
     pub fn nfe(solver: &mut ScriptSolver, steps: INT) -> RhaiResult<INT> {
         Ok(solver.native("nfe")?.nfe(index("steps", steps)?) as INT)
     }
     /// The number of steps that a schedule for `nfe` evaluations has.
     ///
-    /// Example: `schedule::logsnr(net.noise, solver.steps(10))`
+    /// Example: `schedule::logsnr(noise::edm(), solver::heun().steps(10)).nfe` is 5
     #[rhai_fn(pure, return_raw)]
     pub fn steps(solver: &mut ScriptSolver, nfe: INT) -> RhaiResult<INT> {
         let nfe = index("nfe", nfe)?;
@@ -368,7 +462,7 @@ pub mod methods {
     }
     /// The same solver fixed to `nfe` evaluations, where the number of steps does not determine them (Heun, singlestep).
     ///
-    /// Example: `solver::heun().for_nfe(7)`
+    /// Example: `solver::heun().for_nfe(7).plan(schedule::edm(noise::edm(), 4)).nfe` is 7
     #[rhai_fn(pure, return_raw)]
     pub fn for_nfe(solver: &mut ScriptSolver, nfe: INT) -> RhaiResult<ScriptSolver> {
         let nfe = index("nfe", nfe)?;
@@ -379,14 +473,14 @@ pub mod methods {
     }
     /// The solver's name, with its order and options where they differ from the defaults.
     ///
-    /// Example: `solver.name`
+    /// Example: `solver::unipc(#{ order: 2 }).name`
     #[rhai_fn(get = "name", pure)]
     pub fn name(solver: &mut ScriptSolver) -> ImmutableString {
         solver.describe().into()
     }
     /// The solver as JSON, for results; `solver::from_json` reads it.
     ///
-    /// Example: `solver.json`
+    /// Example: `solver::unipc().json`
     #[rhai_fn(get = "json", pure, return_raw)]
     pub fn json(solver: &mut ScriptSolver) -> RhaiResult<ImmutableString> {
         let text = serde_json::to_string(solver.native("json")?);
@@ -394,7 +488,7 @@ pub mod methods {
     }
     /// The order of the solver.
     ///
-    /// Example: `solver.order`
+    /// Example: `solver::ipndm().order` is 3
     #[rhai_fn(get = "order", pure, return_raw)]
     pub fn order(solver: &mut ScriptSolver) -> RhaiResult<INT> {
         Ok(solver.native("order")?.order() as INT)

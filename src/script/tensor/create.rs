@@ -9,7 +9,9 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rhai::{Array, Dynamic, INT};
 
-const OPTIONS: &str = "Options: dtype (\"f32\"), device. A string alone is a dtype: `zeros([2], \"f64\")`.";
+const OPTIONS: &str = "A string in place of the options is a dtype: `zeros([2], \"f64\")`.\n\nOptions:\n\
+    - `dtype` (\"f32\"): \"f64\", \"f32\", \"f16\", \"bf16\", \"i64\", \"u32\" or \"u8\"\n\
+    - `device` (that of `--device`): \"cpu\" or \"cuda:0\"";
 
 /// `fn(shape[, options])`.
 fn shaped(d: &mut Defs, name: &'static str, doc: &str, f: fn(&[usize], DType, &Device) -> Result<Tensor>) {
@@ -184,12 +186,14 @@ pub(super) fn register(d: &mut Defs) {
     shaped(d, "zeros", &format!("A tensor of zeros.\n\n{OPTIONS}\n\nExample: `zeros([2, 3])`"), create::zeros);
     shaped(d, "ones", &format!("A tensor of ones.\n\n{OPTIONS}\n\nExample: `ones([2, 3])`"), create::ones);
 
-    let doc = format!("A tensor filled with one value (integers give i64).\n\n{OPTIONS}\n\nExample: `full([2], 0.5)`");
+    let doc = format!(
+        "A tensor filled with one value; an integer gives i64 unless `dtype` says otherwise.\n\n{OPTIONS}\n\nExample: `full([2], 0.5)`"
+    );
     d.add("full", "shape: array, value: number -> Tensor", &doc, |s: Dynamic, v: Dynamic| full(s, v, Dynamic::UNIT));
     d.add("full", "shape: array, value: number, options: map -> Tensor", &doc, full);
 
     let doc = format!(
-        "Numbers from `start` (0) up to and without `end`, `step` (1) apart; integers give i64.\n\n{OPTIONS}\n\n\
+        "Numbers from `start` (0) up to and without `end`, `step` (1) apart; integers give i64 unless `dtype` says otherwise.\n\n{OPTIONS}\n\n\
          Example: `arange(5)`, `arange(1.0, 0.0, -0.25)`"
     );
     let (zero, one) = (Dynamic::from_int(0), Dynamic::from_int(1));
@@ -214,7 +218,9 @@ pub(super) fn register(d: &mut Defs) {
     );
     d.add("arange", "start: number, end: number, step: number, options: map -> Tensor", &doc, arange);
 
-    let doc = format!("`n` numbers from `start` to `end`, both included.\n\n{OPTIONS}\n\nExample: `linspace(0, 1, 5)`");
+    let doc = format!(
+        "`n` numbers evenly from `start` to `end`, both included.\n\n{OPTIONS}\n\nExample: `linspace(0, 1, 5)`"
+    );
     let linspace = |a: Dynamic, b: Dynamic, n: INT, o: Dynamic| -> RhaiResult<Tensor> {
         let (dtype, device) = Place::only("linspace", o)?;
         let at = |v: &Dynamic| args::number("linspace", v);
@@ -235,14 +241,16 @@ pub(super) fn register(d: &mut Defs) {
 
     let doc = format!(
         "A tensor from a number or nested arrays of numbers (or of tensors of one shape).\n\nIntegers give i64, floats \
-         f32, true and false a mask (u8), unless dtype says otherwise.\n\n{OPTIONS}\n\nExample: `tensor([[1, 2], [3, 4.5]])`"
+         f32, true and false a mask (u8), unless dtype says otherwise.\n\n{OPTIONS}\n\nExample: `tensor([[1, 2], [3, 4.5]])`, `tensor([1, 0], \"u8\")`"
     );
     d.add("tensor", "values: array -> Tensor", &doc, |v: Dynamic| tensor(v, Dynamic::UNIT));
     d.add("tensor", "values: array, options: map -> Tensor", &doc, tensor);
 
     const SEEDED: &str = "Row i of the first dimension is sample `first + i` and depends on (seed, first + i) alone: not \
                           on how many are drawn together. Without a seed the session's next one is taken \
-                          (`manual_seed`, `--seed`).\nOptions: seed, first (0), dtype (\"f32\"), device.";
+                          (`manual_seed`, `--seed`).\n\nOptions:\n- `seed` (the session's next): integer\n\
+                          - `first` (0): number of the first row\n- `dtype` (\"f32\"): dtype of the result\n\
+                          - `device` (that of `--device`): \"cpu\" or \"cuda:0\"";
     let doc = format!("Standard normal numbers.\n\n{SEEDED}\n\nExample: `randn([4, 2], #{{ seed: 0 }})`");
     random_shaped(d, "randn", &doc, stream::NORMAL, random::normal);
     let doc = format!(
@@ -252,13 +260,17 @@ pub(super) fn register(d: &mut Defs) {
     random_shaped(d, "noise", &doc, stream::NORMAL, random::normal);
     let doc = format!("Numbers uniform in [0, 1).\n\n{SEEDED}\n\nExample: `rand([4], #{{ seed: 0 }})`");
     random_shaped(d, "rand", &doc, stream::UNIFORM, random::uniform);
-    let doc = "Integers uniform in low..high (without high), i64.\n\nOptions: seed, first, dtype, device, as in `randn`.\n\n\
+    let doc = "Integers uniform in low..high (without high), i64.\n\nOptions:\n- `seed` (the session's next): integer\n\
+               - `first` (0): number of the first row\n- `dtype` (\"i64\"): dtype of the result\n\
+               - `device` (that of `--device`): \"cpu\" or \"cuda:0\"\n\n\
                Example: `randint(0, 10, [16], #{ seed: 0 })`";
     d.add("randint", "low: int, high: int, shape: array -> Tensor", doc, |l: INT, h: INT, s: Dynamic| {
         randint(l, h, s, Dynamic::UNIT)
     });
     d.add("randint", "low: int, high: int, shape: array, options: map -> Tensor", doc, randint);
-    let doc = "The integers 0..n in random order, i64.\n\nOptions: seed, device.\n\nExample: `x.index(0, permutation(x.len))`";
+    let doc = "The integers 0..n in random order, i64.\n\nOptions:\n- `seed` (the session's next): integer\n\
+               - `device` (that of `--device`): \"cpu\" or \"cuda:0\"\n- `dtype` (\"i64\"): has no effect\n\n\
+               Example: `let x = arange(6); x.index(0, permutation(6, #{ seed: 1 }))`";
     let permutation = |n: INT, o: Dynamic| -> RhaiResult<Tensor> {
         let mut p = Place::read("permutation", o)?;
         let seed = p.seed()?;
@@ -271,19 +283,24 @@ pub(super) fn register(d: &mut Defs) {
                Example: `manual_seed(0)`";
     d.add("manual_seed", "seed: int", doc, |s: INT| random::set_session_seed(s as u64));
 
-    let doc = "Zeros of the shape, dtype and device of `x`.";
+    let doc = "Zeros of the shape, dtype and device of `x`.\n\nExample: `zeros_like(arange(3))`";
     d.add("zeros_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
         done(x.zeros_like().map_err(Error::from).map(|t| t.detach()))
     });
-    let doc = "Ones of the shape, dtype and device of `x`.";
+    let doc = "Ones of the shape, dtype and device of `x`.\n\nExample: `ones_like(arange(3))`";
     d.add("ones_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
         done(x.ones_like().map_err(Error::from).map(|t| t.detach()))
     });
 
-    d.getter("shape", "array", "The sizes of all dimensions.", |x: &mut Tensor| -> Array {
-        x.dims().iter().map(|d| Dynamic::from_int(*d as INT)).collect()
+    d.getter(
+        "shape",
+        "array",
+        "The sizes of all dimensions, an array of integers.\n\nExample: `ones([2, 3]).shape` is [2, 3]",
+        |x: &mut Tensor| -> Array { x.dims().iter().map(|d| Dynamic::from_int(*d as INT)).collect() },
+    );
+    d.getter("dtype", "string", "The dtype's name.\n\nExample: `arange(3).dtype` is \"i64\"", |x: &mut Tensor| {
+        x.dtype().as_str().to_string()
     });
-    d.getter("dtype", "string", "The dtype's name.", |x: &mut Tensor| x.dtype().as_str().to_string());
     d.getter("device", "string", "Where the values lie: cpu, cuda:0, ….", |x: &mut Tensor| {
         device::device_name(x.device())
     });
@@ -291,21 +308,32 @@ pub(super) fn register(d: &mut Defs) {
     d.getter("size", "int", "The number of values.", |x: &mut Tensor| x.elem_count() as INT);
     let len = |x: &mut Tensor| x.dims().first().map_or(1, |n| *n as INT);
     d.getter("len", "int", "The size of the first dimension (1 for a scalar).", len);
-    d.add("len", "x: Tensor -> int", "The size of the first dimension (1 for a scalar).", len);
-    d.getter("T", "Tensor", "The last two dimensions exchanged.", |x: &mut Tensor| done(shape::t(x)));
+    d.add(
+        "len",
+        "x: Tensor -> int",
+        "The size of the first dimension (1 for a scalar).\n\nExample: `ones([4, 2]).len()` is 4",
+        len,
+    );
+    d.getter(
+        "T",
+        "Tensor",
+        "The last two dimensions exchanged.\n\nExample: `ones([2, 3]).T.shape` is [3, 2]",
+        |x: &mut Tensor| done(shape::t(x)),
+    );
 
     let doc = "The values as nested arrays of numbers (a number for a scalar).\n\nExample: `ones([2]).to_array()`";
     d.add("to_array", "x: Tensor -> array", doc, to_array);
-    let doc = "The single value of a tensor, as a number.\n\nExample: `let l = loss.item();`";
+    let doc = "The single value of a tensor, as a number.\n\nErrors unless there is exactly one value.\n\nExample: `tensor([1, 2, 3]).sum().item()` is 6";
     d.add("item", "x: Tensor -> number", doc, item);
-    let doc = "The single value of a tensor, as a float.\n\nExample: `loss.to_float()`";
+    let doc = "The single value of a tensor, as a float.\n\nExample: `tensor([1, 2]).mean().to_float()` is 1.5";
     d.add("to_float", "x: Tensor -> float", doc, |x: Tensor| -> RhaiResult<f64> { Ok(reduce::item(&x)?) });
-    let doc = "The single value of a tensor, cut to an integer.\n\nExample: `x.argmax().to_int()`";
+    let doc =
+        "The single value of a tensor, cut to an integer.\n\nExample: `tensor([1.0, 5.0, 2.0]).argmax().to_int()` is 1";
     d.add("to_int", "x: Tensor -> int", doc, |x: Tensor| -> RhaiResult<INT> {
         reduce::item(&x)?;
         Ok(create::to_i64(&x)?[0])
     });
-    let doc = "The tensor in another dtype, or on another device.\n\nExample: `x.to(\"f64\")`, `x.to(\"cuda\")`";
+    let doc = "The tensor in another dtype (\"f64\"), or on another device (\"cpu\", \"cuda:0\").\n\nExample: `arange(3).to(\"f64\")`";
     d.add("to", "x: Tensor, dtype_or_device: string -> Tensor", doc, to);
     d.add(
         "to_string",

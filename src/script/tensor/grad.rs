@@ -73,24 +73,24 @@ fn checkpoint(ctx: NativeCallContext, f: FnPtr, x: Dynamic) -> RhaiResult<Tensor
 
 pub(super) fn register(d: &mut Defs) {
     let doc = "A fresh variable with the values of `x`: what `grad` differentiates with respect to.\n\n\
-               Example: `let v = variable(x); let g = grad((v * v).sum(), v);`";
+               Errors on integers: only floating point has gradients.\n\nExample: `let v = variable(tensor([1.0, 2.0])); grad((v * v).sum(), v)` is [2, 4]";
     d.add("variable", "x: Tensor -> Tensor", doc, variable);
     let doc = "The gradient of a scalar loss with respect to a variable, or to each in an array.\n\n\
                Zeros where nothing flows. It goes through tensors, samples, denoisers and `checkpoint` alike.\n\n\
-               Example: `let g = grad(loss, [a, b]); g[0]`";
+               Example: `let a = variable(ones([2])); let b = variable(ones([2])); grad((a * b * b).sum(), [a, b])`";
     d.add("grad", "loss: Tensor, vars: array -> array", doc, gradient);
     let doc = "Σ ⟨cotangent, output⟩ differentiated with respect to variables: the vector-Jacobian product.\n\n\
                Outputs and cotangents are tensors, or arrays of as many, of the same shapes.\n\n\
-               Example: `vjp(y, ones_like(y), v)`";
+               Example: `let v = variable(tensor([1.0, 2.0])); let y = v * v; vjp(y, ones_like(y), v)` is [2, 4]";
     d.add("vjp", "outputs: array, cotangents: array, vars: array -> array", doc, vjp);
     let doc = "Runs a function without recording gradients: its tensors are constants.\n\n\
-               Example: `let y = no_grad(|| net.denoise(x, 1.0));`";
+               Example: `let v = variable(ones([2])); no_grad(|| v * 2.0).tracked` is false";
     d.add("no_grad", "f: Fn -> any", doc, no_grad);
     let doc = "f(x) without keeping what lies between: the backward pass runs f again.\n\n\
                `x` is a tensor or an array of tensors (the arguments of f), the result a tensor. Gradients also flow to \
-               variables that f captures. f must do the same both times.\n\nExample: `checkpoint(|h| block(h, w), x)`";
+               variables that f captures. f must do the same both times.\n\nExample: `let v = variable(ones([2])); grad(checkpoint(|x| x.exp().sin(), v).sum(), v)`";
     d.add("checkpoint", "f: Fn, x: Tensor -> Tensor", doc, checkpoint);
-    let doc = "The same values as a constant, through which no gradient flows.\n\nExample: `loss(x, y.detach())`";
+    let doc = "The same values as a constant, through which no gradient flows.\n\nExample: `let v = variable(ones([2])); (v * 2.0).detach().tracked` is false";
     d.add("detach", "x: Tensor -> Tensor", doc, |x: Tensor| x.detach());
     d.getter("tracked", "bool", "Whether gradients flow through the tensor.", |x: &mut Tensor| grad::is_tracked(x));
 }

@@ -14,7 +14,7 @@ const DOC: &str = "Part of a tensor.\n\n\
     tensor a list of entries, a mask (u8) the entries where it is not 0. An array holds one of these for each dimension; \
     `()` in it takes the whole dimension, an array in it lists entries.\n\n\
     Assigning makes a new tensor in the variable: no other variable changes.\n\n\
-    Example: `x[-1]`, `x[0..3]`, `x[[(), 0]]`, `x[x > 0]`, `x[0] = 1.0`";
+    Example: `let x = arange(6).reshape(2, 3); x[-1]`, `x[0..1]`, `x[[(), 0]]`, `x[x > 2]`, `x[0] = 7`";
 
 /// One entry of an index.
 fn entry(v: &Dynamic) -> Result<Index> {
@@ -94,12 +94,13 @@ pub(super) fn register(d: &mut Defs) {
     module.set_iter_result(TypeId::of::<Tensor>(), rows);
     d.engine.register_global_module(module.into());
 
-    let doc = "Entry `i` of dimension `dim`, which disappears.\n\nExample: `x.select(1, 0)`";
+    let doc =
+        "Entry `i` of dimension `dim`, which disappears.\n\nExample: `arange(6).reshape(2, 3).select(1, 0)` is [0, 3]";
     d.add("select", "x: Tensor, dim: int, i: int -> Tensor", doc, |x: Tensor, dim: INT, i: INT| {
         done(index::on_dim(&x, dim, Index::At(i)).and_then(|ix| index::get(&x, &ix)))
     });
     let doc = "Entries `start` to `end` (exclusive) of dimension `dim`, every `step`-th (1); `()` is the natural bound, \
-               negative ones count from the end.\n\nExample: `x.slice(-1, 0, 3)`, `x.slice(0, (), (), 2)`";
+               negative ones count from the end.\n\nExample: `arange(6).slice(-1, 1, 4)`, `arange(6).slice(0, (), (), 2)`";
     d.add(
         "slice",
         "x: Tensor, dim: int, start: int, end: int -> Tensor",
@@ -107,7 +108,7 @@ pub(super) fn register(d: &mut Defs) {
         |x: Tensor, dim: INT, a: Dynamic, b: Dynamic| slice(x, dim, a, b, 1),
     );
     d.add("slice", "x: Tensor, dim: int, start: int, end: int, step: int -> Tensor", doc, slice);
-    let doc = "`len` entries of dimension `dim` from `start`; all must exist.\n\nExample: `x.narrow(0, 2, 3)`";
+    let doc = "`len` entries of dimension `dim` from `start`; all must exist.\n\nExample: `arange(6).narrow(0, 2, 3)` is [2, 3, 4]";
     d.add(
         "narrow",
         "x: Tensor, dim: int, start: int, len: int -> Tensor",
@@ -117,15 +118,15 @@ pub(super) fn register(d: &mut Defs) {
         },
     );
     let doc = "Entries of dimension `dim` by a range, a list (array or i64 tensor) or a mask (u8).\n\n\
-               Example: `x.index(1, [0, 2])`, `x.index(0, order)`";
+               Example: `arange(6).reshape(2, 3).index(1, [0, 2])`";
     d.add("index", "x: Tensor, dim: int, at: Tensor -> Tensor", doc, |x: Tensor, dim: INT, at: Dynamic| {
         done(index::on_dim(&x, dim, entry(&at)?).and_then(|ix| index::get(&x, &ix)))
     });
-    let doc = "As PyTorch's gather: `out[i][j] = x[i][ids[i][j]]` for dim 1.\n\nExample: `logits.gather(1, labels)`";
+    let doc = "As PyTorch's gather: `out[i][j] = x[i][ids[i][j]]` for dim 1.\n\nExample: `arange(6).reshape(2, 3).gather(1, tensor([[0], [2]]))`";
     d.add("gather", "x: Tensor, dim: int, ids: Tensor -> Tensor", doc, |x: Tensor, dim: INT, ids: Tensor| {
         done(index::gather(&x, dim, &ids))
     });
-    let doc = "Where a mask is not 0, counted row by row, i64.\n\nExample: `nonzero(x > 0)`";
+    let doc = "Where a mask is not 0, counted row by row, i64.\n\nExample: `nonzero(tensor([0, 5, 7]) > 0)` is [1, 2]";
     d.add("nonzero", "mask: Tensor -> Tensor", doc, |x: Tensor| -> RhaiResult<Tensor> {
         let list = index::nonzero(&x)?;
         let n = list.len();

@@ -79,34 +79,40 @@ fn pooled(name: &'static str, f: Pool, x: &Tensor, kernel: &Dynamic, map: Map) -
 }
 
 pub(super) fn register(d: &mut Defs) {
-    let doc = "x Wᵀ + b, for x [.., in], weight [out, in], bias [out].\n\nExample: `linear(x, w, b)`";
+    let doc = "x Wᵀ + b, for x [.., in], weight [out, in], bias [out].\n\nExample: `linear(ones([5, 3]), ones([2, 3]), zeros([2])).shape` is [5, 2]";
     d.add("linear", "x: Tensor, weight: Tensor -> Tensor", doc, |x: Tensor, w: Tensor| done(nn::linear(&x, &w, None)));
     d.add("linear", "x: Tensor, weight: Tensor, bias: Tensor -> Tensor", doc, |x: Tensor, w: Tensor, b: Dynamic| {
         done(nn::linear(&x, &w, args::maybe_tensor("linear: the bias", &b)?.as_ref()))
     });
     let doc = "Convolution of x [B, Cin, H, W] with weight [Cout, Cin/groups, kh, kw].\n\n\
-               Options: bias [Cout], stride (1), padding (0), dilation (1), groups (1).\n\n\
-               Example: `conv2d(x, w, #{ bias: b, padding: 1 })`";
+               Options:\n- `bias` (none): a tensor [Cout]\n- `stride` (1), `padding` (0), `dilation` (1): integers, for both directions\n\
+               - `groups` (1): how many parts the channels are cut into\n\n\
+               Example: `conv2d(ones([1, 3, 8, 8]), ones([4, 3, 3, 3]), #{ bias: zeros([4]), padding: 1 }).shape` is [1, 4, 8, 8]";
     d.add("conv2d", "x: Tensor, weight: Tensor -> Tensor", doc, |x: Tensor, w: Tensor| conv2d(x, w, Map::new()));
     d.add("conv2d", "x: Tensor, weight: Tensor, options: map -> Tensor", doc, conv2d);
     let doc = "Transposed convolution of x [B, Cin, H, W] with weight [Cin, Cout/groups, kh, kw].\n\n\
-               Options: bias [Cout], stride (1), padding (0), output_padding (0), dilation (1), groups (1).\n\n\
-               Example: `conv_transpose2d(x, w, #{ stride: 2 })`";
+               Options:\n- `bias` (none): a tensor [Cout]\n- `stride` (1), `padding` (0), `dilation` (1): integers, for both directions\n\
+               - `output_padding` (0): rows and columns added at the end\n\
+               - `groups` (1): how many parts the channels are cut into\n\n\
+               Example: `conv_transpose2d(ones([1, 4, 8, 8]), ones([4, 3, 2, 2]), #{ stride: 2 }).shape` is [1, 3, 16, 16]";
     d.add("conv_transpose2d", "x: Tensor, weight: Tensor -> Tensor", doc, |x: Tensor, w: Tensor| {
         conv_transpose2d(x, w, Map::new())
     });
     d.add("conv_transpose2d", "x: Tensor, weight: Tensor, options: map -> Tensor", doc, conv_transpose2d);
     let doc = "Group normalization of x [B, C, …] in `groups` groups of channels.\n\n\
-               Options: weight [C], bias [C], eps (1e-5).\n\nExample: `group_norm(x, 32, #{ weight: w, bias: b })`";
+               Options:\n- `weight` (ones), `bias` (zeros): tensors [C]\n- `eps` (1e-5): added to the variance\n\n\
+               Example: `group_norm(randn([1, 4, 2, 2]), 2, #{ weight: ones([4]), bias: zeros([4]) })`";
     d.add("group_norm", "x: Tensor, groups: int -> Tensor", doc, |x: Tensor, g: INT| group_norm(x, g, Map::new()));
     d.add("group_norm", "x: Tensor, groups: int, options: map -> Tensor", doc, group_norm);
     let doc = "Layer normalization over the last dimensions: those of the weight, else one.\n\n\
-               Options: weight, bias, eps (1e-5).\n\nExample: `layer_norm(x, #{ weight: w, bias: b })`";
+               Options:\n- `weight` (ones), `bias` (zeros): tensors of the shape of the last dimensions\n- `eps` (1e-5): added to the variance\n\n\
+               Example: `layer_norm(randn([2, 4]), #{ weight: ones([4]), bias: zeros([4]) })`";
     d.add("layer_norm", "x: Tensor -> Tensor", doc, |x: Tensor| layer_norm(x, Map::new()));
     d.add("layer_norm", "x: Tensor, options: map -> Tensor", doc, layer_norm);
     let doc = "Attention softmax(q kᵀ · scale) v, for q [.., n, d], k [.., m, d], v [.., m, e].\n\n\
-               Options: mask [.., n, m] (u8: 0 hides; floating point: added), causal (false), scale (1/√d).\n\n\
-               Example: `attention(q, k, v)`";
+               Options:\n- `mask` (none): a tensor [.., n, m]; u8: 0 hides, floating point: added to q kᵀ · scale\n\
+               - `causal` (false): hides what comes later\n- `scale` (1/√d): a number\n\n\
+               Example: `let q = randn([2, 5, 8]); attention(q, q, q, #{ causal: true }).shape` is [2, 5, 8]";
     d.add("attention", "q: Tensor, k: Tensor, v: Tensor -> Tensor", doc, |q: Tensor, k: Tensor, v: Tensor| {
         attention(q, k, v, Map::new())
     });
@@ -114,15 +120,16 @@ pub(super) fn register(d: &mut Defs) {
     for (name, f) in
         [("softmax", nn::softmax as fn(&Tensor, i64) -> crate::Result<Tensor>), ("log_softmax", nn::log_softmax)]
     {
-        let doc =
-            format!("e^x / Σ e^x along `dim` (the last); `log_softmax` is its logarithm.\n\nExample: `{name}(x, 1)`");
+        let doc = format!(
+            "e^x / Σ e^x along `dim` (the last); `log_softmax` is its logarithm.\n\nExample: `{name}(tensor([[1.0, 2.0, 3.0]]), 1)`"
+        );
         d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(f(&x, -1)));
         d.add(name, "x: Tensor, dim: int -> Tensor", &doc, move |x: Tensor, dim: INT| done(f(&x, dim)));
     }
     for (name, f) in [("avg_pool2d", pool::avg_pool2d as Pool), ("max_pool2d", pool::max_pool2d)] {
         let doc = format!(
             "The mean (zeros of the padding count) or maximum over windows of x [B, C, H, W].\n\n\
-             Options: stride (the window), padding (0); each an integer or a pair.\n\nExample: `{name}(x, 2)`"
+             Options:\n- `stride` (the window), `padding` (0): integers or pairs\n\nExample: `{name}(ones([1, 1, 4, 4]), 2, #{{ stride: 1 }}).shape` is [1, 1, 3, 3]"
         );
         d.add(name, "x: Tensor, window: int -> Tensor", &doc, move |x: Tensor, k: Dynamic| {
             pooled(name, f, &x, &k, Map::new())
@@ -132,16 +139,15 @@ pub(super) fn register(d: &mut Defs) {
         });
     }
     let doc = "Images [B, C, H, W] enlarged by an integer factor, or to a size [h, w].\n\n\
-               Options: mode (\"nearest\" or \"bilinear\"), align_corners (false).\n\n\
-               Example: `upsample(x, 2)`, `upsample(x, [64, 64], #{ mode: \"bilinear\" })`";
+               Options:\n- `mode` (\"nearest\"): or \"bilinear\"\n- `align_corners` (false): of \"bilinear\": the corners' centres stay\n\n\
+               Example: `upsample(ones([1, 1, 4, 4]), 2)`, `upsample(ones([1, 1, 4, 4]), [6, 6], #{ mode: \"bilinear\" })`";
     d.add("upsample", "x: Tensor, size: array -> Tensor", doc, |x: Tensor, s: Dynamic| upsample(x, s, Map::new()));
     d.add("upsample", "x: Tensor, size: array, options: map -> Tensor", doc, upsample);
-    let doc =
-        "Images [B, C, H, W] made smaller by an integer factor: the mean of blocks.\n\nExample: `downsample(x, 2)`";
+    let doc = "Images [B, C, H, W] made smaller by an integer factor: the mean of blocks.\n\nExample: `downsample(ones([1, 1, 4, 4]), 2).shape` is [1, 1, 2, 2]";
     d.add("downsample", "x: Tensor, factor: int -> Tensor", doc, |x: Tensor, f: INT| -> RhaiResult<Tensor> {
         done(nn::downsample(&x, args::count("downsample", f)?))
     });
-    let doc = "Rows of a weight [n, d] by integer ids [..]: [.., d].\n\nExample: `embedding(w, ids)`";
+    let doc = "Rows of a weight [n, d] by integer ids [..]: [.., d].\n\nExample: `embedding(eye(4), tensor([2, 0]))`";
     d.add("embedding", "weight: Tensor, ids: Tensor -> Tensor", doc, |w: Tensor, ids: Tensor| {
         done(index::embedding(&w, &ids))
     });

@@ -72,7 +72,7 @@ pub(super) fn register(d: &mut Defs) {
     d.add("-", "x: Tensor -> Tensor", "The negative.", |x: Tensor| done(arith::neg(&x)));
     d.add("+", "x: Tensor -> Tensor", "The tensor itself.", |x: Tensor| x);
     d.add("!", "mask: Tensor -> Tensor", "1 where the mask is 0, else 0.", |x: Tensor| done(arith::not(&x)));
-    let doc = "1 where both masks are not 0.\n\nExample: `(x > 0) & (x < 1)`";
+    let doc = "1 where both masks are not 0.\n\nExample: `let x = arange(4); (x > 0) & (x < 3)`";
     d.add("&", "a: Tensor, b: Tensor -> Tensor", doc, |a: Tensor, b: Tensor| done(arith::and(&a, &b)));
     let doc = "1 where either mask is not 0.";
     d.add("|", "a: Tensor, b: Tensor -> Tensor", doc, |a: Tensor, b: Tensor| done(arith::or(&a, &b)));
@@ -80,17 +80,25 @@ pub(super) fn register(d: &mut Defs) {
     d.add("^", "a: Tensor, b: Tensor -> Tensor", doc, |a: Tensor, b: Tensor| done(arith::xor(&a, &b)));
 
     let doc = "Values of `a` where the condition is not 0, else of `b`; all broadcast, each a tensor or a number.\n\n\
-               Example: `where(x > 0, x, 0.0)`";
+               Example: `let x = tensor([-1.0, 2.0]); where(x > 0, x, 0.0)`";
     d.add("where", "condition: Tensor, a: Tensor, b: Tensor -> Tensor", doc, where_);
     for (name, op, doc) in [
-        ("maximum", Op::Maximum, "The larger of two, element by element (NaN if either is)."),
-        ("minimum", Op::Minimum, "The smaller of two, element by element (NaN if either is)."),
+        (
+            "maximum",
+            Op::Maximum,
+            "The larger of two, element by element (NaN if either is); each a tensor or a number.\n\nExample: `maximum(tensor([1, 5]), 3)`",
+        ),
+        (
+            "minimum",
+            Op::Minimum,
+            "The smaller of two, element by element (NaN if either is); each a tensor or a number.\n\nExample: `minimum(tensor([1, 5]), 3)`",
+        ),
     ] {
         d.add(name, "a: Tensor, b: Tensor -> Tensor", doc, move |a: Dynamic, b: Dynamic| {
             done(arith::binary(op, args::operand(name, &a)?, args::operand(name, &b)?))
         });
     }
-    let doc = "x to the power e, a number or a tensor: `x ** e`.";
+    let doc = "x to the power e, a number or a tensor: `x ** e`.\n\nExample: `tensor([1.0, 2.0]).pow(3)`";
     d.add("pow", "x: Tensor, e: Tensor -> Tensor", doc, |x: Tensor, e: Dynamic| {
         done(arith::binary(Op::Pow, &x, args::operand("pow", &e)?))
     });

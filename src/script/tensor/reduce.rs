@@ -36,7 +36,7 @@ pub(super) fn register(d: &mut Defs) {
     for (name, f, doc) in REDUCTIONS {
         let doc = format!(
             "{doc}\n\nOf all values, or over `dims` (an integer, an array, or () for all), which stay with size 1 if \
-             `keepdim`.\n\nExample: `x.{name}()`, `x.{name}(-1)`, `x.{name}([2, 3], true)`"
+             `keepdim`.\n\nExample: `let x = randn([2, 3, 4], #{{ seed: 0 }}); x.{name}()`, `x.{name}(-1)`, `x.{name}([1, 2], true)`"
         );
         d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(f(&x, None, false)));
         d.add(name, "x: Tensor, dims: array -> Tensor", &doc, move |x: Tensor, v: Dynamic| {
@@ -47,8 +47,16 @@ pub(super) fn register(d: &mut Defs) {
         });
     }
     for (name, f, doc) in [
-        ("all", reduce::all as Reduction, "Whether all values are not 0: true or false, or a mask when over `dims`."),
-        ("any", reduce::any, "Whether any value is not 0: true or false, or a mask when over `dims`."),
+        (
+            "all",
+            reduce::all as Reduction,
+            "Whether all values are not 0: true or false, or a mask when over `dims`.\n\nExample: `all(tensor([1, 2]) > 0)` is true",
+        ),
+        (
+            "any",
+            reduce::any,
+            "Whether any value is not 0: true or false, or a mask when over `dims`.\n\nExample: `any(tensor([1, 2]) > 5)` is false",
+        ),
     ] {
         d.add(name, "x: Tensor -> bool", doc, move |x: Tensor| truth(f(&x, None, false)?));
         d.add(name, "x: Tensor, dims: array -> Tensor", doc, move |x: Tensor, v: Dynamic| over(name, f, &x, &v, false));
@@ -70,7 +78,9 @@ pub(super) fn register(d: &mut Defs) {
         );
     }
     for (name, max) in [("argmax", true), ("argmin", false)] {
-        let doc = format!("Where the extreme value is (the first of equals), i64.\n\nExample: `x.{name}(-1)`");
+        let doc = format!(
+            "Where the extreme value is (the first of equals), i64.\n\nOf all values, counted row by row, or along `dim`.\n\nExample: `tensor([[3, 1], [2, 4]]).{name}(-1)`"
+        );
         d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(reduce::arg_extremum(&x, None, false, max)));
         d.add(name, "x: Tensor, dim: int -> Tensor", &doc, move |x: Tensor, dim: INT| {
             done(reduce::arg_extremum(&x, Some(dim), false, max))
@@ -79,14 +89,14 @@ pub(super) fn register(d: &mut Defs) {
             done(reduce::arg_extremum(&x, Some(dim), k, max))
         });
     }
-    let doc = "Running sums along `dim`.\n\nExample: `softmax(xi, 0).cumsum(0)`";
+    let doc = "Running sums along `dim`.\n\nExample: `tensor([1, 2, 3]).cumsum(0)` is [1, 3, 6]";
     d.add("cumsum", "x: Tensor, dim: int -> Tensor", doc, |x: Tensor, dim: INT| done(reduce::cumsum(&x, dim)));
 
     for (name, f) in
         [("sort", sort::sort as fn(&Tensor, i64, bool) -> crate::Result<Tensor>), ("argsort", sort::argsort)]
     {
         let doc = "In ascending order along `dim` (the last), or descending; NaN sorts last, equals keep their order.\n\n\
-                   `sort` gives the values, `argsort` their places (i64).\n\nExample: `x.sort()`, `x.argsort(0, true)`";
+                   `sort` gives the values, `argsort` their places (i64).\n\nExample: `let x = tensor([2.0, 3.0, 1.0]); x.sort()`, `x.argsort(0, true)`";
         d.add(name, "x: Tensor -> Tensor", doc, move |x: Tensor| done(f(&x, -1, false)));
         d.add(name, "x: Tensor, dim: int -> Tensor", doc, move |x: Tensor, dim: INT| done(f(&x, dim, false)));
         d.add(name, "x: Tensor, dim: int, descending: bool -> Tensor", doc, move |x: Tensor, dim: INT, r: bool| {
@@ -94,7 +104,7 @@ pub(super) fn register(d: &mut Defs) {
         });
     }
     let doc = "The q-quantile, linear between neighbours as in numpy; of all values, or along `dim`.\n\n\
-               Example: `x.quantile(0.995)`";
+               Example: `arange(5).quantile(0.25)` is 1";
     let quantile = |x: Tensor, q: Dynamic, dim: Dynamic, k: bool| -> RhaiResult<Tensor> {
         let dim = if dim.is_unit() { None } else { args::ints("quantile", &dim)?.first().copied() };
         done(sort::quantile(&x, args::number("quantile", &q)?, dim, k))
@@ -111,8 +121,7 @@ pub(super) fn register(d: &mut Defs) {
         doc,
         move |x: Tensor, q: Dynamic, dim: INT, k: bool| quantile(x, q, dim.into(), k),
     );
-    let doc =
-        "The median (the mean of the middle two, as in numpy); of all values, or along `dim`.\n\nExample: `x.median()`";
+    let doc = "The median (the mean of the middle two, as in numpy); of all values, or along `dim`.\n\nExample: `tensor([1, 2, 10]).median()` is 2";
     let half: FLOAT = 0.5;
     d.add("median", "x: Tensor -> Tensor", doc, move |x: Tensor| done(sort::quantile(&x, half, None, false)));
     d.add("median", "x: Tensor, dim: int -> Tensor", doc, move |x: Tensor, dim: INT| {
@@ -120,12 +129,12 @@ pub(super) fn register(d: &mut Defs) {
     });
 
     let doc = "The matrix product, broadcast over leading dimensions; vectors are rows on the left, columns on the \
-               right.\n\nExample: `matmul(a, b)`, `a.dot(b)`";
+               right.\n\nErrors where the inner sizes differ, with both shapes.\n\nExample: `matmul(ones([2, 3]), ones([3, 4]))`, `ones([3]).dot(arange(3))`";
     for name in ["matmul", "dot"] {
         d.add(name, "a: Tensor, b: Tensor -> Tensor", doc, |a: Tensor, b: Tensor| done(linalg::matmul(&a, &b)));
     }
     let doc = "Einstein summation: one letter for each dimension; letters missing from the output are summed.\n\n\
-               Example: `einsum(\"bij,bjk->bik\", [a, b])`";
+               Example: `einsum(\"bij,bjk->bik\", [ones([2, 3, 4]), ones([2, 4, 5])])`";
     d.add("einsum", "spec: string, operands: array -> Tensor", doc, |spec: &str, list: Array| {
         done(einsum::einsum(spec, &args::tensors("einsum", &list)?))
     });

@@ -44,46 +44,52 @@ fn split(x: Tensor, size: Dynamic, dim: INT) -> RhaiResult<Array> {
 }
 
 pub(super) fn register(d: &mut Defs) {
-    let doc = "The same values in a new shape; one size may be −1 and is inferred.\n\nExample: `x.reshape([2, -1])`";
+    let doc = "The same values in a new shape; one size may be −1 and is inferred.\n\nExample: `arange(6).reshape([2, -1])`, `arange(6).reshape(3, 2)`";
     listed(d, "reshape", doc, shape::reshape);
-    let doc = "The dimensions in a new order.\n\nExample: `x.permute([0, 2, 3, 1])`";
+    let doc =
+        "The dimensions in a new order.\n\nExample: `zeros([1, 3, 4, 5]).permute([0, 2, 3, 1]).shape` is [1, 4, 5, 3]";
     listed(d, "permute", doc, shape::permute);
-    let doc = "Broadcast to a shape; −1 keeps a size.\n\nExample: `x.expand([8, -1])`";
+    let doc = "Broadcast to a shape; −1 keeps a size.\n\nExample: `arange(3).reshape(1, 3).expand([2, -1])`";
     listed(d, "expand", doc, shape::expand);
-    let doc = "Copies side by side: how often along each dimension.\n\nExample: `x.repeat([2, 1])`";
+    let doc =
+        "Copies side by side: how often along each dimension.\n\nExample: `arange(3).reshape(1, 3).repeat([2, 1])`";
     listed(d, "repeat", doc, |x, n| {
         let n = n.iter().map(|n| args::count("repeat", *n)).collect::<Result<Vec<_>>>()?;
         shape::repeat(x, &n)
     });
-    let doc = "Two dimensions exchanged.\n\nExample: `x.transpose(1, 2)`";
+    let doc = "Two dimensions exchanged.\n\nExample: `zeros([2, 3, 4]).transpose(1, 2).shape` is [2, 4, 3]";
     d.add("transpose", "x: Tensor, a: int, b: int -> Tensor", doc, |x: Tensor, a: INT, b: INT| {
         done(shape::transpose(&x, a, b))
     });
-    d.add("t", "x: Tensor -> Tensor", "The last two dimensions exchanged.", |x: Tensor| done(shape::t(&x)));
-    let doc = "Without dimensions of size 1: all, or those named.\n\nExample: `x.squeeze()`, `x.squeeze(0)`";
+    d.add(
+        "t",
+        "x: Tensor -> Tensor",
+        "The last two dimensions exchanged.\n\nExample: `ones([2, 3]).t().shape` is [3, 2]",
+        |x: Tensor| done(shape::t(&x)),
+    );
+    let doc = "Without dimensions of size 1: all, or those named.\n\nExample: `zeros([1, 3, 1]).squeeze().shape` is [3], `zeros([1, 3, 1]).squeeze(0).shape` is [3, 1]";
     d.add("squeeze", "x: Tensor -> Tensor", doc, |x: Tensor| done(shape::squeeze(&x, None)));
     d.add("squeeze", "x: Tensor, dims: array -> Tensor", doc, |x: Tensor, l: Dynamic| {
         done(shape::squeeze(&x, Some(&args::ints("squeeze", &l)?)))
     });
-    let doc = "With a new dimension of size 1.\n\nExample: `x.unsqueeze(0)`";
+    let doc = "With a new dimension of size 1.\n\nExample: `arange(3).unsqueeze(0).shape` is [1, 3]";
     d.add("unsqueeze", "x: Tensor, dim: int -> Tensor", doc, |x: Tensor, a: INT| done(shape::unsqueeze(&x, a)));
-    let doc =
-        "Dimensions `start` (0) to `end` (the last) merged into one.\n\nExample: `x.flatten()`, `x.flatten(1, -1)`";
+    let doc = "Dimensions `start` (0) to `end` (the last) merged into one.\n\nExample: `zeros([2, 3, 4]).flatten(1, -1).shape` is [2, 12]";
     d.add("flatten", "x: Tensor -> Tensor", doc, |x: Tensor| done(shape::flatten(&x, 0, -1)));
     d.add("flatten", "x: Tensor, start: int -> Tensor", doc, |x: Tensor, s: INT| done(shape::flatten(&x, s, -1)));
     d.add("flatten", "x: Tensor, start: int, end: int -> Tensor", doc, |x: Tensor, s: INT, e: INT| {
         done(shape::flatten(&x, s, e))
     });
-    let doc = "Reversed along dimensions.\n\nExample: `x.flip(-1)`, `x.flip([2, 3])`";
+    let doc = "Reversed along dimensions.\n\nExample: `arange(3).flip(-1)` is [2, 1, 0]";
     d.add("flip", "x: Tensor, dims: array -> Tensor", doc, |x: Tensor, l: Dynamic| {
         done(shape::flip(&x, &args::ints("flip", &l)?))
     });
-    let doc = "Shifted along a dimension, round the end.\n\nExample: `x.roll(1, 0)`";
+    let doc = "Shifted along a dimension, round the end.\n\nExample: `arange(4).roll(1, 0)` is [3, 0, 1, 2]";
     d.add("roll", "x: Tensor, shift: int, dim: int -> Tensor", doc, |x: Tensor, n: INT, a: INT| {
         done(shape::roll(&x, n, a))
     });
     let doc = "Padded along `dim` by `before` and `after` values: 0, another number, \"reflect\" or \"replicate\".\n\n\
-               Example: `x.pad(-1, 1, 1)`, `x.pad(-1, 1, 1, \"reflect\")`";
+               Example: `ones([3]).pad(-1, 1, 1)`, `arange(3).pad(-1, 1, 1, \"reflect\")`";
     let pad = |x: Tensor, dim: INT, b: INT, a: INT, f: Dynamic| -> RhaiResult<Tensor> {
         let (b, a) = (args::count("pad", b)?, args::count("pad", a)?);
         done(shape::pad(&x, dim, b, a, fill("pad", &f)?))
@@ -96,7 +102,7 @@ pub(super) fn register(d: &mut Defs) {
     );
     d.add("pad", "x: Tensor, dim: int, before: int, after: int, fill: number -> Tensor", doc, pad);
     let doc = "Images padded by [left, right, top, bottom] with 0, another number, \"reflect\" or \"replicate\".\n\n\
-               Example: `x.pad2d([1, 1, 1, 1], \"reflect\")`";
+               Example: `ones([1, 1, 4, 4]).pad2d([1, 1, 0, 0], \"reflect\").shape` is [1, 1, 4, 6]";
     let pad2d = |x: Tensor, s: Dynamic, f: Dynamic| -> RhaiResult<Tensor> {
         let sides = args::shape("pad2d", &s)?;
         let Ok(sides) = <[usize; 4]>::try_from(sides) else {
@@ -113,9 +119,13 @@ pub(super) fn register(d: &mut Defs) {
         (
             "cat",
             shape::cat as fn(&[Tensor], i64) -> Result<Tensor>,
-            "Tensors joined along an existing dimension (0).\n\nExample: `cat([a, b], 1)`",
+            "Tensors joined along an existing dimension (0).\n\nExample: `cat([ones([2, 3]), zeros([2, 1])], 1).shape` is [2, 4]",
         ),
-        ("stack", shape::stack, "Tensors of one shape joined along a new dimension (0).\n\nExample: `stack([a, b])`"),
+        (
+            "stack",
+            shape::stack,
+            "Tensors of one shape joined along a new dimension (0).\n\nExample: `stack([arange(3), arange(3)]).shape` is [2, 3]",
+        ),
     ] {
         d.add(name, "tensors: array -> Tensor", doc, move |l: Array| done(f(&args::tensors(name, &l)?, 0)));
         d.add(name, "tensors: array, dim: int -> Tensor", doc, move |l: Array, dim: INT| {
@@ -123,11 +133,10 @@ pub(super) fn register(d: &mut Defs) {
         });
     }
     let doc = "Pieces of a size (the last may be smaller), or of the sizes in an array, along `dim` (0).\n\n\
-               Example: `x.split(2)`, `x.split([1, 3], 1)`";
+               Example: `arange(5).split(2)`, `zeros([2, 4]).split([1, 3], 1)`";
     d.add("split", "x: Tensor, size: int -> array", doc, |x: Tensor, n: Dynamic| split(x, n, 0));
     d.add("split", "x: Tensor, size: int, dim: int -> array", doc, split);
-    let doc =
-        "`n` pieces of equal size along `dim` (0); the last may be smaller.\n\nExample: `let parts = x.chunk(2, 1);`";
+    let doc = "`n` pieces of equal size along `dim` (0); the last may be smaller.\n\nExample: `arange(6).chunk(2)`";
     d.add("chunk", "x: Tensor, n: int -> array", doc, |x: Tensor, n: INT| {
         pieces(shape::chunk(&x, args::count("chunk", n)?, 0))
     });

@@ -1,0 +1,229 @@
+//! How values print at the prompt, and `show(x)`: pictures and charts in the terminal.
+pub mod blocks;
+pub mod chart;
+mod objects;
+pub mod protocols;
+pub mod spark;
+pub mod terminal;
+pub mod value;
+
+use crate::discretize::Schedule;
+use crate::files::image::{GridOptions, Image, grid};
+use crate::files::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines, schedules};
+use crate::real::{Real, host_values};
+use crate::script::context::SharedRun;
+use crate::script::engine::{print_line, report_line};
+use crate::script::error::RhaiResult;
+use crate::script::files::ScriptPlot;
+use crate::script::options::Options;
+use crate::{Error, Kind, Result};
+use candle_core::Tensor;
+use rhai::{Array, Dynamic, Engine, FuncRegistration, Map};
+use std::cell::Cell;
+use std::rc::Rc;
+use terminal::Graphics;
+
+/// Rows of a chart in characters.
+const CHART: usize = 14;
+
+/// What can be shown.
+enum Shown {
+    Picture(Image),
+    Drawing(Rc<Plot>),
+    Curve(Vec<f64>),
+    Schedules(Vec<Schedule>),
+}
+
+/// Registers `show`; what the terminal cannot draw goes to the output folder of `run`.
+pub fn register(engine: &mut Engine, run: &SharedRun) {
+    let count = Rc::new(Cell::new(0));
+    let (r, c) = (run.clone(), count.clone());
+    FuncRegistration::new("show")
+        .with_comments([
+            "/// Draws in the terminal: a picture, a batch of them, a plot, a schedule, or numbers as a curve.",
+            "///",
+            "/// `x`: an image or plot; a tensor [B, C, H, W], [C, H, W] or [H, W] with values in [−1, 1]; a schedule or an array of",
+            "/// schedules; a tensor [N] or an array of numbers. Uses kitty's protocol, iTerm2's, sixels, or half blocks, whichever the",
+            "/// terminal has (`LD3SH_GRAPHICS=kitty|iterm|sixel|blocks|none` decides otherwise). Where it has none, the picture is",
+            "/// saved in the output folder, and a line on standard error says where.",
+            "///",
+            "/// Example: `show([1.0, 0.4, 0.2, 0.1])`",
+        ])
+        .with_params_info(["x: Dynamic", "()"])
+        .register_into_engine(engine, move |x: Dynamic| -> RhaiResult<()> { show(&r, &c, &x, Map::new()) });
+    let r = run.clone();
+    FuncRegistration::new("show")
+        .with_comments([
+            "/// Draws in the terminal, with options.",
+            "///",
+            "/// Options:",
+            "/// - `columns` (the terminal's width): the most columns to use",
+            "///",
+            "/// Example: `show([1.0, 0.4, 0.2, 0.1], #{ columns: 40 })`",
+        ])
+        .with_params_info(["x: Dynamic", "options: Map", "()"])
+        .register_into_engine(engine, move |x: Dynamic, o: Map| -> RhaiResult<()> { show(&r, &count, &x, o) });
+}
+
+fn show(run: &SharedRun, count: &Cell<usize>, x: &Dynamic, options: Map) -> RhaiResult<()> {
+    let mut o = Options::new("show", options);
+    let wanted = o.count("columns")?;
+    o.finish()?;
+    let shown = shown(x)?;
+    let (columns, rows) = terminal::size();
+    let columns = wanted.unwrap_or(columns).min(columns).max(1);
+    match draw(&shown, terminal::graphics()?, columns, rows.saturating_sub(2).max(1))? {
+        Some(drawn) => print_line(&drawn),
+        None => {
+            let name = format!("show-{}.png", count.get() + 1);
+            count.set(count.get() + 1);
+            let path = run.borrow().out.join(name);
+            if let Some(dir) = path.parent() {
+                std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
+            }
+            picture(&shown, 2)?.save(&path)?;
+            report_line(&format!("saved `{}`: this output draws no pictures", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// What a script's value shows as.
+fn shown(x: &Dynamic) -> Result<Shown> {
+    if let Some(i) = x.read_lock::<Image>() {
+        return Ok(Shown::Picture(i.clone()));
+    }
+    if let Some(p) = x.read_lock::<ScriptPlot>() {
+        return Ok(Shown::Drawing(p.0.clone()));
+    }
+    if let Some(s) = x.read_lock::<Schedule>() {
+        return Ok(Shown::Schedules(vec![s.clone()]));
+    }
+    if let Some(t) = x.read_lock::<Tensor>() {
+        return match t.rank() {
+            1 => Ok(Shown::Curve(host_values(&t.detach())?)),
+            _ => {
+                let alone = t.rank() < 4 || t.dims()[0] == 1;
+                let pad = if alone { 0 } else { GridOptions::default().pad };
+                grid(&t, &GridOptions { pad, ..GridOptions::default() })
+                    .map(Shown::Picture)
+                    .map_err(|e| e.context("show"))
+            }
+        };
+    }
+    let cannot = |what: &str| {
+        Error::new(Kind::Type, format!("show: cannot draw {what}")).hint(
+            "it draws images, plots, tensors [B, C, H, W], [C, H, W], [H, W] or [N], schedules, and arrays of numbers",
+        )
+    };
+    let Some(a) = x.read_lock::<Array>() else {
+        return Err(cannot(x.type_name().rsplit("::").next().unwrap_or_default()));
+    };
+    if !a.is_empty() && a.iter().all(|v| v.is::<Schedule>()) {
+        return Ok(Shown::Schedules(a.iter().filter_map(|v| v.read_lock::<Schedule>().map(|s| s.clone())).collect()));
+    }
+    let number = |v: &Dynamic| match v.read_lock::<Tensor>() {
+        Some(t) if t.elem_count() == 1 => host_values(&t.detach()).ok()?.first().copied(),
+        _ if v.is_unit() => Some(f64::NAN),
+        _ => v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64)),
+    };
+    let numbers: Option<Vec<f64>> = a.iter().map(number).collect();
+    numbers.map(Shown::Curve).ok_or_else(|| cannot("this array"))
+}
+
+/// The text that draws it in `columns`×`rows` characters; None where it must become a file.
+fn draw(shown: &Shown, graphics: Graphics, columns: usize, rows: usize) -> Result<Option<String>> {
+    let image = || picture(shown, 1);
+    Ok(Some(match (graphics, shown) {
+        (Graphics::None, _) => return Ok(None),
+        (Graphics::Kitty, _) => protocols::kitty(&image()?, columns, rows)?,
+        (Graphics::Iterm, _) => protocols::iterm(&image()?, columns, rows)?,
+        (Graphics::Sixel, _) => protocols::sixel(&image()?, columns, rows)?,
+        (_, Shown::Curve(values)) => chart::curve(values, columns, CHART.min(rows)),
+        (_, Shown::Schedules(all)) => chart::ticks(&log_sigmas(all)?, columns),
+        (Graphics::Text, _) => return Ok(None),
+        (g, _) => blocks::half_blocks(&image()?, columns, rows, g == Graphics::Blocks),
+    }))
+}
+
+/// Each schedule's name and its ln(σ/α).
+fn log_sigmas(all: &[Schedule]) -> Result<Vec<(String, Vec<f64>)>> {
+    let one = |s: &Schedule| {
+        let t = s.times()?;
+        Ok((s.name.clone(), t.iter().map(|t| s.noise.ve_sigma(&Real::from(*t)).v().ln()).collect()))
+    };
+    all.iter().map(one).collect()
+}
+
+/// As pixels; plots with `scale` of them per unit.
+fn picture(shown: &Shown, scale: usize) -> Result<Image> {
+    let plot = match shown {
+        Shown::Picture(i) => return Ok(i.clone()),
+        Shown::Drawing(p) => return p.to_image(scale),
+        Shown::Curve(y) => {
+            let x = (0..y.len()).map(|i| i as f64).collect();
+            let series = Series { name: String::new(), x, y: y.clone(), line: true, points: y.len() <= 40 };
+            lines(&[series], &LinesOptions::default())?
+        }
+        Shown::Schedules(all) => {
+            let options = SchedulesOptions { space: Space::Sigma, title: String::new(), width: 720 };
+            schedules(all, &options)?
+        }
+    };
+    plot.to_image(scale)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn value(code: &str) -> Dynamic {
+        crate::script::engine::new(&Default::default()).eval(code).unwrap()
+    }
+    fn drawn(code: &str, graphics: Graphics, columns: usize, rows: usize) -> Result<Option<String>> {
+        draw(&shown(&value(code))?, graphics, columns, rows)
+    }
+    const ALL: [&str; 9] = [
+        "zeros([2, 3, 8, 8])",
+        "zeros([1, 8, 8])",
+        "ones([5, 7])",
+        "(zeros([4, 4]) / 0)",
+        "arange(0, 20)",
+        "[1, 2.5, (), tensor(3.0)]",
+        "schedule::edm(noise::edm(), 5)",
+        "[schedule::edm(noise::edm(), 5), schedule::logsnr(noise::edm(), 3)]",
+        "plot::lines(#{ series: [#{ y: [1, 2] }] })",
+    ];
+
+    #[test]
+    fn all_kinds_in_all_ways_at_all_sizes() {
+        use Graphics::*;
+        for code in ALL {
+            let shown = shown(&value(code)).unwrap();
+            for graphics in [Kitty, Iterm, Sixel, Blocks, Blocks256, Text, None] {
+                for (columns, rows) in [(1, 1), (40, 10)] {
+                    let text = draw(&shown, graphics, columns, rows).unwrap();
+                    assert_eq!(text.is_none(), graphics == None || graphics == Text && text.is_none(), "{code}");
+                    assert!(text.is_none_or(|t| !t.is_empty()), "{code}");
+                }
+            }
+            assert!(picture(&shown, 1).is_ok(), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_drawn() {
+        for (code, words) in [
+            ("zeros([0, 3, 4, 4])", "empty"),
+            ("zeros([2, 5, 4, 4])", "[2, 5, 4, 4]"),
+            ("tensor(1.0)", "show"),
+            ("1", "cannot draw i64"),
+            ("[\"a\"]", "cannot draw this array"),
+            ("#{}", "cannot draw"),
+        ] {
+            let e = drawn(code, Graphics::Blocks, 80, 20).err().unwrap_or_else(|| panic!("{code}"));
+            assert!(e.to_string().contains(words), "{code}: {e}");
+        }
+        assert!(drawn("[]", Graphics::Blocks, 80, 20).unwrap().unwrap().contains("nothing to draw"));
+    }
+}

@@ -1,0 +1,161 @@
+//! The blocks in which ld3sh's own objects print at the prompt.
+use super::spark::spark;
+use super::value::{cut, cut_middle, short};
+use crate::denoise::DynDenoiser;
+use crate::discretize::Schedule;
+use crate::noise::{Noise, NoiseSchedule};
+use crate::plan::Tracked;
+use crate::real::Real;
+use crate::script::noise::describe;
+use crate::script::plan::ScriptSolver;
+use crate::tensor::display;
+use candle_core::Tensor;
+use rhai::{Dynamic, Engine};
+
+/// The lines for a native object; None for what has no form of its own here.
+pub fn block(engine: &Engine, v: &Dynamic, width: usize) -> Option<String> {
+    if let Some(t) = v.read_lock::<Tensor>() {
+        return Some(display::text_within(&t, width));
+    }
+    if let Some(s) = v.read_lock::<Schedule>() {
+        return Some(schedule(&s, width));
+    }
+    if let Some(p) = v.read_lock::<Tracked>() {
+        return Some(cut_middle(p.plan().to_string().trim_end(), width));
+    }
+    if let Some(n) = v.read_lock::<Noise>() {
+        return Some(lines(&describe(n.as_ref()), &ends(n.as_ref()), width));
+    }
+    if let Some(d) = v.read_lock::<DynDenoiser>() {
+        return Some(denoiser(&d, width));
+    }
+    if let Some(s) = v.read_lock::<ScriptSolver>() {
+        return Some(solver(&s, width));
+    }
+    // what an area registered for its type
+    let own = engine.eval_fn_call::<String>("to_string", None, (v.clone(),)).ok()?;
+    own.contains('\n').then_some(own)
+}
+
+/// A title, and named facts below it.
+fn lines(title: &str, facts: &[(&str, String)], width: usize) -> String {
+    let widest = facts.iter().map(|(k, _)| k.chars().count()).max().unwrap_or(0);
+    let fact = |(k, v): &(&str, String)| cut(&format!("  {k:widest$}  {v}"), width);
+    std::iter::once(cut(title, width)).chain(facts.iter().map(fact)).collect::<Vec<_>>().join("\n")
+}
+
+fn range(a: f64, b: f64) -> String {
+    format!("{} … {}", short(a), short(b))
+}
+
+/// What a noise schedule's two ends are, from noise to data.
+fn ends(n: &dyn NoiseSchedule) -> Vec<(&'static str, String)> {
+    let (a, b) = (Real::from(n.t_max()), Real::from(n.t_min()));
+    vec![
+        ("t", range(a.v(), b.v())),
+        ("alpha", range(n.alpha(&a).v(), n.alpha(&b).v())),
+        ("sigma", range(n.sigma(&a).v(), n.sigma(&b).v())),
+        ("lambda", range(n.lambda(&a).v(), n.lambda(&b).v())),
+    ]
+}
+
+/// The table of steps, and how large each step is in ln σ.
+fn schedule(s: &Schedule, width: usize) -> String {
+    let table = cut_middle(&s.to_string(), width);
+    let Ok(t) = s.times() else { return table };
+    let log: Vec<f64> = t.iter().map(|t| s.noise.ve_sigma(&Real::from(*t)).v().ln()).collect();
+    let steps: Vec<f64> = log.windows(2).map(|w| w[0] - w[1]).collect();
+    let finite = || steps.iter().copied().filter(|s| s.is_finite());
+    if finite().count() == 0 {
+        return table;
+    }
+    let (low, high) = (finite().fold(f64::INFINITY, f64::min), finite().fold(f64::NEG_INFINITY, f64::max));
+    let line = spark(&steps, width.saturating_sub(34).clamp(8, 60));
+    format!("{table}\n{}", cut(&format!("steps in ln sigma {line} {}", range(low, high)), width))
+}
+
+fn denoiser(d: &DynDenoiser, width: usize) -> String {
+    let shape = d.sample_shape().map_or("any".into(), |s| {
+        let s: Vec<String> = s.iter().map(usize::to_string).collect();
+        format!("[{}]", s.join(", "))
+    });
+    let mut facts = vec![("noise", describe(d.noise().as_ref())), ("shape", shape)];
+    if d.classes() > 0 {
+        facts.push(("classes", d.classes().to_string()));
+    }
+    if d.runs_per_eval() != 1 {
+        facts.push(("runs", format!("{} of the network per evaluation", d.runs_per_eval())));
+    }
+    if let Some(c) = d.counter() {
+        facts.push(("nfe", format!("{} evaluations so far", c.nfe())));
+    }
+    lines(&d.describe(), &facts, width)
+}
+
+fn solver(s: &ScriptSolver, width: usize) -> String {
+    let ScriptSolver::Native(native) = s else { return cut(&s.describe(), width) };
+    let nfe: Vec<String> = [5, 10].map(|n| format!("{} for {n} steps", native.nfe(n))).into();
+    let mut facts = vec![("order", native.order().to_string()), ("evaluations", nfe.join(", "))];
+    if let Ok(serde_json::Value::Object(all)) = serde_json::to_value(native) {
+        let shown = all.iter().filter(|(k, v)| !matches!(k.as_str(), "name" | "order") && !v.is_null());
+        let options: Vec<String> = shown.map(|(k, v)| format!("{k}: {v}")).collect();
+        facts.push(("options", options.join(", ")));
+    }
+    lines(&native.describe(), &facts, width)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::echo;
+    use rhai::{Dynamic, Engine};
+    use unicode_width::UnicodeWidthStr;
+
+    fn echoed(code: &str, width: usize) -> String {
+        let engine: Engine = crate::script::engine::new(&Default::default());
+        let v = engine.eval::<Dynamic>(code).unwrap();
+        echo(&engine, &v, width)
+    }
+
+    #[test]
+    fn blocks() {
+        let s = echoed("schedule::edm(noise::edm(), 5)", 80);
+        assert!(s.contains("5 steps in the time of edm"), "{s}");
+        assert!(s.ends_with("steps in ln sigma ▁▂▃▄█ 1.1871 … 3.75053"), "{s}");
+        assert!(echoed("solver::unipc().plan(schedule::edm(noise::edm(), 3))", 80).contains("x_0"));
+        assert_eq!(
+            echoed("noise::edm()", 80),
+            "noise::edm(#{ sigma_min: 0.002, sigma_max: 80.0 })\n  t       80.0 … 0.002\n  alpha   1.0 … 1.0\n  \
+             sigma   80.0 … 0.002\n  lambda  -4.38203 … 6.21461"
+        );
+        let net = echoed("denoiser::gaussian(#{ mean: [0.5], std: 0.3 }).counted()", 80);
+        assert!(net.contains("  noise  noise::edm(") && net.contains("0 evaluations so far"), "{net}");
+        assert!(echoed("solver::heun()", 80).contains("evaluations  10 for 5 steps, 20 for 10 steps"));
+    }
+
+    #[test]
+    fn tensors_of_all_shapes_at_all_widths() {
+        for code in ["zeros([0])", "zeros([2, 0, 3])", "ones([3, 4, 5]) / 0", "arange(0, 2000)", "tensor(1.5)"] {
+            for width in [0, 1, 8, 40, 80] {
+                assert!(!echoed(code, width).is_empty(), "{code}");
+            }
+        }
+        let t = echoed("arange(0, 50)", 40);
+        assert!(t.lines().all(|l| l.width() <= 40), "{t}");
+    }
+
+    #[test]
+    fn narrow_terminals() {
+        for code in [
+            "schedule::edm(noise::edm(), 50)",
+            "solver::unipc().plan(schedule::edm(noise::edm(), 9))",
+            "noise::vp_linear()",
+            "solver::unipc()",
+            "denoiser::gaussian(#{ mean: [0.5], std: 0.3 })",
+        ] {
+            for width in [1, 10, 40] {
+                let text = echoed(code, width);
+                assert!(text.lines().all(|l| l.width() <= width.max(8)), "{width}\n{text}");
+            }
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The REPL in a pseudo-terminal, and the screen that a user sees.
+#![allow(dead_code)]
+use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+/// A terminal with a running REPL.
+pub struct Terminal {
+    screen: Arc<Mutex<vt100::Parser>>,
+    /// All bytes that were written to the terminal.
+    bytes: Arc<Mutex<Vec<u8>>>,
+    keys: Box<dyn Write + Send>,
+    child: Box<dyn Child + Send + Sync>,
+    // kept open as long as the child lives
+    _master: Box<dyn MasterPty + Send>,
+}
+
+impl Terminal {
+    /// A REPL in folder `home` (its history's too), in 30 rows, with these variables.
+    pub fn open(home: &Path, columns: u16, variables: &[(&str, &str)]) -> Self {
+        let size = PtySize { rows: 30, cols: columns, pixel_width: 0, pixel_height: 0 };
+        let pair = native_pty_system().openpty(size).unwrap();
+        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_ld3sh"));
+        command.cwd(home);
+        command.env("XDG_STATE_HOME", home);
+        command.env("LD3SH_CACHE", home.join("cache"));
+        for name in ["NO_COLOR", "COLORTERM", "TMUX", "STY", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL"] {
+            command.env_remove(name);
+        }
+        command.env("TERM", "xterm-256color");
+        for (name, value) in variables {
+            command.env(name, value);
+        }
+        let child = pair.slave.spawn_command(command).unwrap();
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(30.try_into().unwrap(), columns.try_into().unwrap(), 0)));
+        let bytes = Arc::new(Mutex::new(vec![]));
+        let (mut reader, seen, all) = (pair.master.try_clone_reader().unwrap(), screen.clone(), bytes.clone());
+        std::thread::spawn(move || {
+            let mut part = [0; 4096];
+            while let Ok(n @ 1..) = reader.read(&mut part) {
+                all.lock().unwrap().extend_from_slice(&part[..n]);
+                seen.lock().unwrap().process(&part[..n]);
+            }
+        });
+        let keys = pair.master.take_writer().unwrap();
+        let mut t = Terminal { screen, bytes, keys, child, _master: pair.master };
+        t.wait("ld3>");
+        t
+    }
+    /// The screen's text.
+    pub fn contents(&self) -> String {
+        self.screen.lock().unwrap().screen().contents()
+    }
+    /// Everything that was written so far.
+    pub fn raw(&self) -> String {
+        String::from_utf8_lossy(&self.bytes.lock().unwrap()).into_owned()
+    }
+    /// The number of the foreground colour in which the last `text` on the screen is drawn.
+    #[track_caller]
+    pub fn color_of(&self, text: &str) -> Option<u8> {
+        let screen = self.screen.lock().unwrap();
+        let screen = screen.screen();
+        let (rows, columns) = screen.size();
+        let rows: Vec<String> = screen.rows(0, columns.get()).take(rows.get().into()).collect();
+        let (row, line) =
+            rows.iter().enumerate().rfind(|(_, l)| l.contains(text)).unwrap_or_else(|| panic!("{rows:?}"));
+        let column = line[..line.rfind(text).unwrap()].chars().count();
+        match screen.cell(row as u16, column as u16).unwrap().fgcolor() {
+            vt100::Color::Idx(i) => Some(i),
+            _ => None,
+        }
+    }
+    /// Waits until the screen shows `text`.
+    #[track_caller]
+    pub fn wait(&mut self, text: &str) {
+        self.wait_until(text, |s| s.contains(text));
+    }
+    /// Waits until the screen's text satisfies `ok`.
+    #[track_caller]
+    pub fn wait_until(&mut self, what: &str, ok: impl Fn(&str) -> bool) {
+        let start = Instant::now();
+        while !ok(&self.contents()) {
+            assert!(start.elapsed() < Duration::from_secs(30), "waited for {what}; the screen:\n{}", self.contents());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+    /// Types.
+    pub fn send(&mut self, text: &str) {
+        self.keys.write_all(text.as_bytes()).unwrap();
+        self.keys.flush().unwrap();
+    }
+    /// Sends keys and waits for the next prompt: rustyline forgets what is typed ahead of it. A prompt is counted by the bytes
+    /// that switch bracketed paste on in front of it, so that a scrolling screen does not matter.
+    #[track_caller]
+    pub fn press(&mut self, keys: &str) {
+        let prompts = |t: &Terminal| t.raw().matches("\x1b[?2004h").count();
+        let before = prompts(self);
+        self.send(keys);
+        let start = Instant::now();
+        while prompts(self) == before {
+            assert!(
+                start.elapsed() < Duration::from_secs(30),
+                "no prompt after {keys:?}; the screen:\n{}",
+                self.contents()
+            );
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.wait_until("the prompt", |s| s.trim_end().lines().last().is_some_and(|l| l.starts_with("ld3>")));
+    }
+    /// Enters a line and waits for the next prompt.
+    #[track_caller]
+    pub fn enter(&mut self, line: &str) {
+        self.press(&format!("{line}\r"));
+    }
+    /// The exit code of a session that was told to leave.
+    pub fn exit_code(&mut self) -> u32 {
+        self.child.wait().unwrap().exit_code()
+    }
+}
