@@ -1,32 +1,74 @@
-//! Every function that a script can call, by name: for suggestions and for `ld3sh check`.
-use super::catalogue::Catalogue;
+//! Every function that a script can call, by name: quick to collect, for error reports and `ld3sh check`. The catalogue knows more.
 use rhai::Engine;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// The functions of a [`Catalogue`].
-pub struct Names {
-    catalogue: Catalogue,
+/// A function's signatures, by its name with namespace (`solver::unipc`).
+pub struct Names(BTreeMap<String, Vec<String>>);
+
+/// A signature's number of parameters, from its text `f(x: Tensor, y: i64) -> Tensor`.
+fn arity(signature: &str) -> usize {
+    let Some(start) = signature.find('(') else { return 0 };
+    let (mut depth, mut commas, mut any) = (0, 0, false);
+    for c in signature[start..].chars() {
+        match c {
+            '(' | '[' | '<' | '{' => depth += 1,
+            ')' if depth == 1 => break,
+            ')' | ']' | '}' => depth -= 1,
+            '>' => depth = 1.max(depth - 1),
+            ',' if depth == 1 => commas += 1,
+            c if !c.is_whitespace() => any = true,
+            _ => {}
+        }
+    }
+    if any { commas + 1 } else { 0 }
 }
 
 impl Names {
     /// Collects the names from an engine.
     pub fn of(engine: &Engine) -> Self {
-        Names { catalogue: Catalogue::of(engine) }
+        let mut names: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for s in engine.gen_fn_signatures(true) {
+            let Some(name) = s.split('(').next() else { continue };
+            // accessors are written without a call
+            let name = name.trim();
+            if !name.starts_with("get ") && !name.starts_with("set ") && !name.starts_with("__") {
+                names.entry(name.to_string()).or_default().push(s);
+            }
+        }
+        Names(names)
     }
     /// The names.
     pub fn all(&self) -> impl Iterator<Item = &str> {
-        self.catalogue.callable()
+        self.0.keys().map(String::as_str)
     }
     /// The signatures of a function; empty if there is none of that name.
-    pub fn signatures(&self, name: &str) -> Vec<String> {
-        self.catalogue.get(name).iter().flat_map(|e| e.signatures.clone()).collect()
+    pub fn signatures(&self, name: &str) -> &[String] {
+        self.0.get(name).map_or(&[], Vec::as_slice)
     }
     /// How many arguments a function can take.
     pub fn arities(&self, name: &str) -> BTreeSet<usize> {
-        self.catalogue.arities(name)
+        self.signatures(name).iter().map(|s| arity(s)).collect()
     }
     /// The namespaces (`solver`, `schedule`, …).
     pub fn namespaces(&self) -> BTreeSet<&str> {
-        self.catalogue.namespaces()
+        self.all().filter_map(|n| n.split_once("::")).map(|(ns, _)| ns).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::arity;
+
+    #[test]
+    fn arities_from_signatures() {
+        for (s, n) in [
+            ("f()", 0),
+            ("f() -> i64", 0),
+            ("f(x: i64)", 1),
+            ("f(x: RhaiResultOf<A, B>, y: [i64; 2]) -> T", 2),
+            ("f(_: fn(i64, i64) -> i64, _)", 2),
+        ] {
+            assert_eq!(arity(s), n, "{s}");
+        }
     }
 }
