@@ -14,6 +14,7 @@
 //! - [`discretize`]: heuristic schedules and τ_ξ.
 //! - [`optim`], [`loss`], [`metric`]: what a trainer needs.
 //! - [`files`]: checkpoints, arrays, images, plots and results on disk.
+//! - [`zoo`]: published files (networks, trunks of perceptual losses) by name: where they are, and how they get here.
 //! - [`script`]: all of the above as Rhai functions.
 //! - [`shell`]: the script runner and the REPL.
 #![warn(missing_docs)]
@@ -34,6 +35,7 @@ pub mod script;
 pub mod shell;
 pub mod solve;
 pub mod tensor;
+pub mod zoo;
 
 pub use error::{Error, Kind, Result};
 

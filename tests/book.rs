@@ -12,7 +12,7 @@ fn root() -> PathBuf {
 /// A place to run in that looks like the repository to relative paths.
 fn workplace() -> tempfile::TempDir {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    for name in ["scripts", "examples", "models", "stdlib"] {
+    for name in ["scripts", "examples", "models", "stdlib", "tests"] {
         std::os::unix::fs::symlink(root().join(name), dir.path().join(name)).expect("a link");
     }
     dir

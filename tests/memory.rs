@@ -31,6 +31,20 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
+/// A measurement repeated until it comes out the same twice.
+fn settled(measure: impl Fn() -> f64) -> f64 {
+    let mut last = measure();
+    for _ in 0..6 {
+        let next = measure();
+        println!("  {next:.2} states");
+        if next == last {
+            break;
+        }
+        last = next;
+    }
+    last
+}
+
 #[test]
 #[ignore = "a minute or more on two cores: 256 channels at 64×64"]
 fn nfe_20_holds_at_most_three_states_per_evaluation_more_than_nfe_5() {
@@ -50,19 +64,19 @@ fn nfe_20_holds_at_most_three_states_per_evaluation_more_than_nfe_5() {
         let s = Schedule::new(noise.clone(), &t, "test").unwrap();
         let z = grad::variable(&Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap()).unwrap();
         let plan = Tracked::new(&solver, &s).unwrap();
-        let before = LIVE.load(Relaxed);
-        PEAK.store(before, Relaxed);
+        PEAK.store(LIVE.load(Relaxed), Relaxed);
         let opts = SolveOptions { remat: Remat::Always, ..SolveOptions::default() };
         let y = plan.solve(&net, &Quiet, &z, &opts, None).unwrap().x;
         let g = grad::grad(&Quiet, &y.sum_all().unwrap(), &[t, z]).unwrap();
         assert!(g.iter().all(|g| {
             g.abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap() > 0.0
         }));
-        (PEAK.load(Relaxed) - before) as f64 / state
+        // all of the process: what lies in the pool of buffers before a solve is used by it
+        PEAK.load(Relaxed) as f64 / state
     };
-    // the kernels' workspaces grow to their size in the first run
-    peak(2);
-    let (few, many) = (peak(5), peak(20));
+    // the kernels' workspaces grow to their size in the first runs, and what the pool of buffers has put by depends on them
+    peak(20);
+    let (few, many) = (settled(|| peak(5)), settled(|| peak(20)));
     let each = (many - few) / 15.0;
     println!("256 channels at 64×64: {few:.2} states at NFE 5, {many:.2} at NFE 20: {each:.2} per evaluation");
     assert!(each > 0.0 && each <= 3.0, "{few} {many}");

@@ -5,7 +5,8 @@ use ld3sh::denoise::{Cond, Network};
 use ld3sh::host::Quiet;
 use ld3sh::nets::edm::{self, Config, EdmNet, Source};
 use ld3sh::nets::kernels::{
-    AddScale, Attention, Concat, Conv3x3, Down2, Frozen, GroupNorm, Linear, Modulation, Positional, Silu, Up2, apply,
+    AddScale, Attention, Concat, Conv3x3, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Silu, Up2,
+    Waves, apply,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -240,11 +241,31 @@ proptest! {
         let wider = rng.tensor(&[b, 2 * h, 2 * w, c + 3]);
         check(Arc::new(Up2), Arc::new(Up2), std::slice::from_ref(&x), 1e-5);
         check(Arc::new(Down2), Arc::new(Down2), std::slice::from_ref(&x), 1e-5);
+        for filter in [&[1.0, 3.0, 3.0, 1.0][..], &[2.0, 1.0], &[1.0, -2.0, 5.0, 4.0, 0.0, 1.0]] {
+            let pair = |make: fn(&[f64]) -> Resample, x: &Tensor| {
+                check(Arc::new(make(filter)), Arc::new(make(filter)), std::slice::from_ref(x), 1e-5);
+            };
+            pair(Resample::up, &x);
+            pair(Resample::down, &x);
+            let padding = Resample::padding(filter);
+            let pad: Arc<dyn Frozen> = Arc::new(Pad(padding));
+            check(pad.clone(), pad.clone(), std::slice::from_ref(&x), 1e-5);
+            let padded = apply(&pad, &[&x]).unwrap();
+            pair(Resample::down_inside, &padded);
+            let apart: Arc<dyn Frozen> = Arc::new(Resample::down_inside(filter));
+            let whole: Arc<dyn Frozen> = Arc::new(Resample::down(filter));
+            prop_assert!(error(&apply(&apart, &[&padded]).unwrap(), &apply(&whole, &[&x]).unwrap()) < 1e-12);
+        }
         check(Arc::new(Silu), Arc::new(Silu), &[(&x * 9.0).unwrap()], 1e-5);
         check(Arc::new(AddScale(0.7)), Arc::new(AddScale(0.7)), &[x.clone(), y], 1e-5);
         check(Arc::new(Concat), Arc::new(Concat), &[x, wider], 1e-5);
-        let positional = || Arc::new(Positional::new(2 * c + 2));
-        check(positional(), positional(), &[rng.tensor(&[b])], 1e-5);
+        for (endpoint, sines_first) in [(true, true), (false, false)] {
+            let waves = || Arc::new(Waves::positional(2 * c + 2, endpoint, sines_first));
+            check(waves(), waves(), &[rng.tensor(&[b])], 1e-5);
+        }
+        let frequencies = flat(&rng.tensor(&[c]));
+        let waves = || Arc::new(Waves::fourier(&frequencies, true));
+        check(waves(), waves(), &[rng.tensor(&[b])], 1e-5);
     }
 }
 
@@ -308,7 +329,7 @@ fn a_random_network_is_reproducible_and_bounded() {
     assert_eq!(run(&a), run(&b));
     assert_eq!(a.hash(), b.hash());
     assert_ne!(run(&a), run(&EdmNet::random(&config, 2, &Device::Cpu).unwrap()));
-    let huge = Config { model_channels: 1024, channel_mult: vec![16], ..config };
+    let huge = Config { model_channels: 2048, channel_mult: vec![16], channel_mult_emb: 1, ..config };
     assert_eq!(EdmNet::random(&huge, 1, &Device::Cpu).err().unwrap().kind(), Kind::Memory);
 }
 
@@ -400,7 +421,7 @@ fn damaged_files_are_refused() {
     bare.remove("__metadata__");
     refused(&together(&bare, &data), "metadata");
     let mut other = header.clone();
-    other["__metadata__"]["precond"] = "VPPrecond".into();
+    other["__metadata__"]["precond"] = "XPrecond".into();
     refused(&together(&other, &data), "VPPrecond");
     let mut nan = data.clone();
     let at = entry["data_offsets"][0].as_u64().unwrap() as usize;
@@ -430,9 +451,23 @@ fn absurd_configurations_are_refused() {
         ("label_dim", json!(10), "map_label"),
         ("sigma_data", json!(0.0), "sigma_data"),
         ("sigma_min", json!(90.0), "sigma_min"),
-        ("model_type", json!("DhariwalUNet"), "DhariwalUNet"),
-        ("encoder_type", json!("residual"), "residual"),
+        ("model_type", json!("DhariwalUNet"), "affine.weight"),
+        ("model_type", json!("UNet"), "SongUNet, DhariwalUNet"),
+        ("model_type", json!(3), "model_type"),
+        ("embedding_type", json!("fourier"), "model.map_noise.freqs"),
+        ("encoder_type", json!("residual"), "aux_residual"),
+        ("encoder_type", json!("skip"), "aux_down"),
+        ("encoder_type", json!("odd"), "standard, skip, residual"),
+        ("decoder_type", json!("skip"), "aux_norm"),
         ("resample_filter", json!([1, 3, 3, 1]), "resample_filter"),
+        ("resample_filter", json!([1, 2]), "resample_filter"),
+        ("resample_filter", json!([1, -1]), "resample_filter"),
+        ("resample_filter", json!([1, 2, 1]), "resample_filter"),
+        ("resample_filter", json!([]), "resample_filter"),
+        ("M", json!(0), "`M`"),
+        ("C_1", json!(0), "C_1"),
+        ("epsilon_t", json!(2), "epsilon_t"),
+        ("sigma_max", json!(0.001), "noise levels"),
         ("new_idea", json!(true), "new_idea"),
     ] {
         refused(&with_config(key, value), part);

@@ -13,7 +13,7 @@ mod from_fn;
 mod gaussian;
 mod guidance;
 mod labels;
-mod precond;
+pub(crate) mod precond;
 pub(crate) mod query;
 mod reparam;
 mod threshold;
@@ -106,6 +106,10 @@ pub trait Denoiser {
     /// How many network runs one evaluation costs (guidance: 2). NFE counts it as one.
     fn runs_per_eval(&self) -> usize {
         self.inner().map_or(1, Denoiser::runs_per_eval)
+    }
+    /// The only noise levels σ/α that the network was trained at, falling, where there are such.
+    fn known_levels(&self) -> Option<&[f64]> {
+        self.inner()?.known_levels()
     }
     /// The counter of a counted denoiser, also through the adapters around it.
     fn counter(&self) -> Option<&Counter> {

@@ -7,6 +7,7 @@ use crate::real::Real;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// What a network's output F means, for x_t = α x_0 + σ ε.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -24,10 +25,14 @@ pub enum Predicts {
         /// The standard deviation of the data.
         sigma_data: f64,
     },
+    /// F = ε, from an input of about unit variance, x_t / √(α² + σ²) (EDM's VP and iDDPM preconditioning).
+    UnitNoise,
+    /// F = −ε, from x_t / α (EDM's VE preconditioning: σ/α times the score).
+    NegativeNoise,
 }
 
 /// What a network is told about the noise, its second input.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum TimeInput {
     /// ln(s)/4 for the VE noise level s = σ/α (EDM).
     LnSigmaOver4,
@@ -44,6 +49,21 @@ pub enum TimeInput {
     Scaled(f64),
     /// The time of an unshifted rectified flow at this noise level, σ/(α + σ) from 0 to 1.
     FlowTime,
+    /// ln(s/2) for the VE noise level s = σ/α (EDM's VE preconditioning).
+    LnHalfSigma,
+    /// (M − 1)·t for the time t at which VP with β linear in time has the noise level s = σ/α (EDM's VP preconditioning):
+    /// t = (√(β_min² + 2β_d ln(1 + s²)) − β_min) / β_d.
+    VpSteps {
+        /// β_max − β_min.
+        beta_d: f64,
+        /// β at t = 0.
+        beta_min: f64,
+        /// The number M of training steps.
+        steps: usize,
+    },
+    /// M − 1 − j for the entry u_j of a falling table u_0 … u_M that is nearest to s = σ/α (EDM's iDDPM preconditioning): constant
+    /// between the middles of neighbouring entries, with no gradient.
+    Nearest(Arc<[f64]>),
 }
 
 impl Predicts {
@@ -56,6 +76,15 @@ impl Predicts {
             (Predicts::Data, W::Data) | (Predicts::Noise, W::Noise) => [zero(), one(), one()],
             (Predicts::Noise, W::Data) => [1.0 / alpha, -(sigma / alpha), one()],
             (Predicts::Data, W::Noise) => [1.0 / sigma, -(alpha / sigma), one()],
+            (Predicts::UnitNoise, _) => {
+                let c_in = 1.0 / (alpha.square() + sigma.square()).sqrt();
+                match want {
+                    W::Data => [1.0 / alpha, -(sigma / alpha), c_in],
+                    W::Noise => [zero(), one(), c_in],
+                }
+            }
+            (Predicts::NegativeNoise, W::Data) => [1.0 / alpha, sigma / alpha, 1.0 / alpha],
+            (Predicts::NegativeNoise, W::Noise) => [zero(), (-1.0).into(), 1.0 / alpha],
             (Predicts::V, _) => {
                 let q = alpha.square() + sigma.square();
                 match want {
@@ -83,17 +112,37 @@ impl Predicts {
     }
 }
 
+/// The index of the entry of a falling table that is nearest to `s`; the first of two at the same distance.
+pub fn nearest(table: &[f64], s: f64) -> usize {
+    let after = table.partition_point(|u| *u > s);
+    match after.checked_sub(1) {
+        Some(before) if after == table.len() || table[before] - s <= s - table[after] => before,
+        _ => after,
+    }
+}
+
 impl TimeInput {
-    fn of(self, noise: &Noise, t: &Real) -> Real {
+    fn of(&self, noise: &Noise, t: &Real) -> Real {
         match self {
             TimeInput::LnSigmaOver4 => noise.lambda(t) * -0.25,
             TimeInput::Sigma => noise.ve_sigma(t),
             TimeInput::T => t.clone(),
-            TimeInput::Discrete { steps } => t * steps as f64 - 1.0,
-            TimeInput::Scaled(k) => t * k,
+            TimeInput::Discrete { steps } => t * *steps as f64 - 1.0,
+            TimeInput::Scaled(k) => t * *k,
             TimeInput::FlowTime => {
                 let sigma = noise.sigma(t);
                 &sigma / (noise.alpha(t) + &sigma)
+            }
+            TimeInput::LnHalfSigma => -noise.lambda(t) - std::f64::consts::LN_2,
+            TimeInput::VpSteps { beta_d, beta_min, steps } => {
+                let q = noise.ve_sigma(t).square().ln_1p() * (2.0 * beta_d);
+                // √(b² + q) − b, where nothing cancels at small q
+                let root = (&q + beta_min * beta_min).sqrt();
+                q / (root + *beta_min) * ((*steps as f64 - 1.0) / beta_d)
+            }
+            TimeInput::Nearest(u) => {
+                let j = nearest(u, noise.ve_sigma(t).v());
+                (u.len() as f64 - 2.0 - j as f64).into()
             }
         }
     }
@@ -109,6 +158,8 @@ pub struct Preconditioned {
     noise: Noise,
     predicts: Predicts,
     time: TimeInput,
+    /// Where the trained range is not that of the schedule: its ends as times, with their noise levels.
+    trained: Option<[(f64, f64); 2]>,
     clamp: bool,
 }
 
@@ -126,7 +177,7 @@ impl Preconditioned {
             Predicts::Flow => TimeInput::FlowTime,
             _ => TimeInput::T,
         };
-        Ok(Preconditioned { net, noise, predicts, time, clamp: false })
+        Ok(Preconditioned { net, noise, predicts, time, trained: None, clamp: false })
     }
     /// Says what the network's second input is.
     pub fn with_time(mut self, time: TimeInput) -> Result<Self> {
@@ -134,11 +185,23 @@ impl Preconditioned {
             TimeInput::Discrete { steps: 0 } => {
                 return Err(Error::value("the number of training steps must be at least 1"));
             }
+            TimeInput::Nearest(ref u) if u.len() < 2 || u.iter().any(|u| u.is_nan()) => {
+                return Err(Error::value("a table of noise levels needs at least two, in falling order"));
+            }
             TimeInput::Scaled(k) if !k.is_finite() => {
                 return Err(Error::value(format!("the time's factor must be finite, not {k}")));
             }
             _ => self.time = time,
         }
+        Ok(self)
+    }
+    /// Says which noise levels σ/α the network knows, where these are not the ends of its schedule (of EDM's kind).
+    pub fn with_range(mut self, lowest: f64, highest: f64) -> Result<Self> {
+        if !(0.0 < lowest && lowest < highest && highest.is_finite()) {
+            return Err(Error::value(format!("a network cannot know the noise levels from {lowest} to {highest}")));
+        }
+        let end = |s: f64| (self.noise.t_of_sigma(&s.into()).v(), s);
+        self.trained = Some([end(lowest), end(highest)]);
         Ok(self)
     }
     /// Allows noise levels that the network was not trained at (see [`Preconditioned`]).
@@ -149,29 +212,31 @@ impl Preconditioned {
 
     /// (c_x, c_F, c_in, c_noise) at each time.
     fn coefs(&self, t: &[f64], want: Prediction) -> Result<Coefs<4>> {
-        let (lo, hi) = (self.noise.t_min(), self.noise.t_max());
+        let [lo, hi] = self.range();
         if !self.clamp {
             self.check_range(t, lo, hi)?;
         }
         Coefs::new(t, query::name(want), |t| {
             let [x, f, input] = self.predicts.coefs(want, &self.noise.alpha(t), &self.noise.sigma(t));
-            let told = if self.clamp { t.clamp(lo, hi) } else { t.clone() };
+            let told = if self.clamp { t.clamp(lo.0, hi.0) } else { t.clone() };
             [x, f, input, self.time.of(&self.noise, &told)]
         })
     }
-    fn check_range(&self, t: &[f64], lo: f64, hi: f64) -> Result<()> {
-        let level = |t: f64| self.noise.ve_sigma(&t.into()).v();
+    /// The ends of the trained range: their times and noise levels.
+    fn range(&self) -> [(f64, f64); 2] {
+        let end = |t: f64| (t, self.noise.ve_sigma(&t.into()).v());
+        self.trained.unwrap_or_else(|| [end(self.noise.t_min()), end(self.noise.t_max())])
+    }
+    fn check_range(&self, t: &[f64], (lo, lowest): (f64, f64), (hi, highest): (f64, f64)) -> Result<()> {
         for &t in t {
             if (lo..=hi).contains(&t) {
                 continue;
             }
-            let s = level(t);
+            let s = self.noise.ve_sigma(&t.into()).v();
             // one per cent: what interpolation between steps, and a finite difference at an end, may need
-            if !(s >= 0.99 * level(lo) && s <= 1.01 * level(hi)) {
+            if !(s >= 0.99 * lowest && s <= 1.01 * highest) {
                 let m = format!(
-                    "time {t} (noise level {s:.4e}) is outside the network's range {lo} to {hi} (noise levels {:.4e} to {:.4e})",
-                    level(lo),
-                    level(hi)
+                    "time {t} (noise level {s:.4e}) is outside the network's range {lo} to {hi} (noise levels {lowest:.4e} to {highest:.4e})"
                 );
                 return Err(
                     Error::value(m).hint("sample between these, or allow it with the option `clamp_time: true`")
@@ -223,11 +288,14 @@ impl Denoiser for Preconditioned {
             Predicts::V => "predicts v",
             Predicts::Flow => "predicts flow",
             Predicts::EdmF { .. } => "EDM preconditioning",
+            // the network's own line names its kind
+            Predicts::UnitNoise | Predicts::NegativeNoise => "predicts noise",
         };
         format!("{}, {what}, {}", self.net.describe(), self.noise.name())
     }
     fn hash(&self) -> Option<String> {
-        let how = format!("{:?} {:?} {}", self.predicts, self.time, self.clamp);
+        let range = self.trained.map_or_else(String::new, |r| format!(" {r:?}"));
+        let how = format!("{:?} {:?} {}{range}", self.predicts, self.time, self.clamp);
         let noise = self.noise.spec().to_string();
         self.net.hash().map(|h| query::digest(&[h.as_bytes(), noise.as_bytes(), how.as_bytes()]))
     }
@@ -236,6 +304,13 @@ impl Denoiser for Preconditioned {
     }
     fn classes(&self) -> usize {
         self.net.classes()
+    }
+    fn known_levels(&self) -> Option<&[f64]> {
+        match &self.time {
+            // the last one is 0, where there is nothing to denoise
+            TimeInput::Nearest(u) => u.split_last().map(|(_, levels)| levels),
+            _ => None,
+        }
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = self.check(q)?;
@@ -265,5 +340,29 @@ impl Denoiser for Preconditioned {
             Ok(InputGrad { x: (direct + c.scale(2, &x_in_bar)?)?, t })
         });
         Ok((m, pull))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::nearest;
+
+    #[test]
+    fn the_nearest_entry_is_found_everywhere() {
+        let table = [100.0, 10.0, 4.0, 1.0, 0.0];
+        let by_distance = |s: f64| {
+            let mut best = 0;
+            for (i, u) in table.iter().enumerate() {
+                if (u - s).abs() < (table[best] - s).abs() {
+                    best = i;
+                }
+            }
+            best
+        };
+        for s in [1e9, 100.0, 55.0, 54.9, 55.1, 10.0, 7.0, 6.9, 2.5, 1.0, 0.5, 0.49, 0.0] {
+            assert_eq!(nearest(&table, s), by_distance(s), "{s}");
+        }
+        assert_eq!(nearest(&[], 1.0), 0);
+        assert_eq!(nearest(&[3.0], 1.0), 0);
     }
 }

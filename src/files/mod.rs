@@ -1,6 +1,7 @@
 //! Files: atomic writes, hashes, images, plots, tables, learned schedules, and state to resume from.
 pub mod atomic;
 pub mod bulk;
+pub mod cache;
 pub mod hash;
 pub mod image;
 pub mod npy;

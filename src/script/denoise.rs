@@ -7,10 +7,12 @@ pub use args::{cond_of, drawn_cond};
 use super::error::RhaiResult;
 use super::host::ScriptHost;
 use super::options::Options;
+use crate::denoise::precond::nearest;
 use crate::denoise::{
     Counting, DynDenoiser, Guided, Prediction, Reparam, Rule, Thresholded, at_level, draw_labels, one_hot,
 };
 use crate::noise::Noise;
+use crate::real::host_values;
 use crate::tensor::device::default_device;
 use crate::tensor::random::next_session_seed;
 use crate::{Error, Kind};
@@ -67,6 +69,26 @@ fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
 /// What a denoiser can be asked, and the adapters around it.
 #[export_module]
 mod methods {
+    /// The noise levels nearest to `sigma` among those that the network was trained at.
+    ///
+    /// `sigma` is a number or a tensor of VE noise levels σ/α; the result is of the same kind (a tensor in f64). Networks with
+    /// iDDPM preconditioning know only their training steps' levels; for all others this changes nothing.
+    ///
+    /// Example: `denoiser::load("fashion28").round_sigma(2.5)`
+    #[rhai_fn(return_raw, pure)]
+    pub fn round_sigma(net: &mut DynDenoiser, sigma: Dynamic) -> RhaiResult<Dynamic> {
+        let Some(levels) = net.known_levels() else { return Ok(sigma) };
+        let near = |s: &f64| levels.get(nearest(levels, *s)).copied().unwrap_or(*s);
+        let given = level(&sigma)?;
+        let rounded: Vec<f64> = host_values(&given)?.iter().map(near).collect();
+        Ok(match rounded[..] {
+            [s] if !sigma.is::<Tensor>() => s.into(),
+            _ => {
+                let t = Tensor::from_vec(rounded, given.dims(), &candle_core::Device::Cpu).map_err(Error::from)?;
+                Dynamic::from(t.to_device(given.device()).map_err(Error::from)?)
+            }
+        })
+    }
     /// The data prediction: the denoiser's estimate of x_0 from `x`, of x's shape.
     ///
     /// `x` [B, …] is in the denoiser's own scaling α x_0 + σ ε (for EDM x_0 + σ ε), `sigma` the VE noise level σ/α: a number, or

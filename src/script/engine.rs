@@ -2,7 +2,9 @@
 use super::context::SharedRun;
 use super::error::Caught;
 use super::modules::Resolver;
-use super::{bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor};
+use super::{
+    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, tensor, zoo,
+};
 use rhai::packages::Package;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, ImmutableString, OptimizationLevel};
@@ -47,6 +49,7 @@ pub fn new(run: &SharedRun) -> Engine {
         files::register,
         bulk::register,
         method::register,
+        zoo::register,
     ] {
         area(&mut engine);
     }

@@ -75,20 +75,31 @@ impl Host for ScriptHost<'_> {
     }
 
     fn progress(&self, label: &str, total: u64) -> Box<dyn Progress> {
-        if QUIET.load(Ordering::Relaxed) {
-            Box::new(Hidden)
-        } else if std::io::stderr().is_terminal() {
-            Box::new(Bar::new(label, total))
-        } else {
-            Box::new(Lines {
-                label: label.into(),
-                total,
-                done: 0,
-                note: String::new(),
-                start: Instant::now(),
-                next: 10,
-            })
-        }
+        report(label, total)
+    }
+}
+
+/// The host of a command beside scripts: shows progress as scripts do, and has no script to call.
+pub struct Terminal;
+
+impl Host for Terminal {
+    fn call(&self, f: &Callback, args: Vec<Value>) -> Result<Value> {
+        crate::host::Quiet.call(f, args)
+    }
+    fn progress(&self, label: &str, total: u64) -> Box<dyn Progress> {
+        report(label, total)
+    }
+}
+
+/// Starts a progress report on stderr.
+fn report(label: &str, total: u64) -> Box<dyn Progress> {
+    if QUIET.load(Ordering::Relaxed) {
+        Box::new(Hidden)
+    } else if std::io::stderr().is_terminal() {
+        Box::new(Bar::new(label, total))
+    } else {
+        let (label, note) = (label.into(), String::new());
+        Box::new(Lines { label, total, done: 0, note, start: Instant::now(), next: 10 })
     }
 }
 

@@ -1,8 +1,8 @@
 //! Rhai functions that methods written as scripts are built from: defaults for options, progress, the cache folder.
 use super::error::RhaiResult;
 use super::host::ScriptHost;
+use crate::Error;
 use crate::host::{Host, Progress};
-use crate::{Error, Kind};
 use rhai::plugin::*;
 use rhai::{Engine, INT, ImmutableString, Map};
 use std::cell::RefCell;
@@ -16,19 +16,6 @@ struct Bar(Rc<RefCell<Box<dyn Progress>>>);
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<Bar>("Progress");
     engine.register_global_module(rhai::exported_module!(api).into());
-}
-
-/// The folder for values that are costly to make: `LD3SH_CACHE`, else the user's cache folder.
-fn cache_dir() -> Result<std::path::PathBuf, Error> {
-    use etcetera::BaseStrategy;
-    if let Some(dir) = std::env::var_os("LD3SH_CACHE").filter(|d| !d.is_empty()) {
-        return Ok(dir.into());
-    }
-    match etcetera::choose_base_strategy() {
-        Ok(base) => Ok(base.cache_dir().join("ld3sh")),
-        Err(_) => Err(Error::new(Kind::Io, "there is no home folder to keep a cache in")
-            .hint("say where: set LD3SH_CACHE to a folder")),
-    }
 }
 
 #[export_module]
@@ -91,7 +78,7 @@ mod api {
     /// Example: `cache_path("pairs.state")`
     #[rhai_fn(return_raw)]
     pub fn cache_path(name: &str) -> RhaiResult<ImmutableString> {
-        let dir = cache_dir()?;
+        let dir = crate::files::cache::folder()?;
         std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, "create", e))?;
         Ok(dir.join(name).display().to_string().into())
     }

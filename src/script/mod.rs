@@ -18,3 +18,4 @@ pub mod options;
 pub mod params;
 pub mod plan;
 pub mod tensor;
+pub mod zoo;

@@ -8,8 +8,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The modules compiled in: name, text.
-pub const STDLIB: &[(&str, &str)] =
-    &[("cache", include_str!("../../stdlib/cache.rhai")), ("ld3", include_str!("../../stdlib/ld3.rhai"))];
+pub const STDLIB: &[(&str, &str)] = &[
+    ("cache", include_str!("../../stdlib/cache.rhai")),
+    ("experiment", include_str!("../../stdlib/experiment.rhai")),
+    ("ld3", include_str!("../../stdlib/ld3.rhai")),
+];
 
 type Located<T> = std::result::Result<T, Box<EvalAltResult>>;
 

@@ -3,6 +3,7 @@ pub mod catalogue;
 pub mod check;
 pub mod cli;
 pub mod help;
+pub mod models;
 pub mod names;
 pub mod reference;
 pub mod repl;

@@ -28,6 +28,12 @@ pub const TOOLS: &[Tool] = &[
         summary: "Write the reference pages (docs/reference)",
         run: reference::write_reference,
     },
+    Tool {
+        name: "models",
+        usage: "[get|path|check] [NAME…]",
+        summary: "list published networks, fetch them, check them",
+        run: super::models::run,
+    },
 ];
 
 /// The lines about the commands in `ld3sh --help`.

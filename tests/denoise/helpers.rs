@@ -133,6 +133,8 @@ pub fn check_gradients(host: &dyn Host, d: &dyn Denoiser, x: &Tensor, t: &[f64],
     }
 }
 
-pub fn predictions() -> [Predicts; 5] {
-    [Predicts::Noise, Predicts::Data, Predicts::V, Predicts::Flow, Predicts::EdmF { sigma_data: 0.7 }]
+pub fn predictions() -> [Predicts; 7] {
+    let edm = Predicts::EdmF { sigma_data: 0.7 };
+    let [noise, data, v, flow] = [Predicts::Noise, Predicts::Data, Predicts::V, Predicts::Flow];
+    [noise, data, v, flow, edm, Predicts::UnitNoise, Predicts::NegativeNoise]
 }

@@ -1,20 +1,26 @@
 //! The networks of EDM (Karras et al. 2022): loading, checking, running; one file per architecture.
+mod blocks;
 mod config;
+mod dhariwal;
+mod precond;
 mod songunet;
+mod unet;
 mod weights;
 
-pub use config::Config;
+pub use config::{Config, PRECONDS};
+pub use precond::Precond;
 
 use super::tape::{Candle, Tape, Value};
-use crate::denoise::{Cond, NetPullback, Network};
+use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
 use crate::host::Host;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use rayon::prelude::*;
-use songunet::SongUNet;
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
-use weights::{File, Random, Weights};
+use unet::{Given, UNet};
+use weights::{File, Names, Random, Weights, wide};
 
 /// Images that run together through the network on one thread: enough to use the weights more than once while they are
 /// in cache, few enough for the activations to stay there.
@@ -37,14 +43,18 @@ pub fn builtins() -> impl Iterator<Item = &'static str> {
     BUILTIN.iter().map(|(name, _)| *name)
 }
 
-/// What the preconditioning and a user need to know of a network.
+/// What a user needs to know of a network.
 #[derive(Debug, Clone)]
 pub struct Meta {
+    /// "DDPM++", "NCSN++", "ADM", or "SongUNet" for what lies between the first two.
+    pub architecture: &'static str,
+    /// How D(x; σ) is made from it.
+    pub precond: Precond,
     /// The standard deviation of the training data.
     pub sigma_data: f64,
-    /// The lowest noise level it is meant for.
+    /// The lowest noise level at which it is sampled by default.
     pub sigma_min: f64,
-    /// The highest noise level it is meant for.
+    /// The highest noise level at which it is sampled by default.
     pub sigma_max: f64,
     /// Height and width in pixels.
     pub resolution: usize,
@@ -54,30 +64,41 @@ pub struct Meta {
     pub classes: Vec<String>,
     /// The number of classes; 0 for an unconditional network.
     pub label_dim: usize,
+    /// The width of augmentation labels; 0 for a network without.
+    pub augment_dim: usize,
+    /// Whether its file says that it was meant for half precision on a GPU.
+    pub use_fp16: bool,
 }
 
-/// A frozen EDM network F(x_in, c_noise, labels) with c_noise = ln(σ)/4; cheap to clone.
+/// A frozen EDM network F(x_in, c_noise, labels), with or without [`EdmNet::denoiser`] around it; cheap to clone.
 ///
 /// In f32 on the CPU it runs on its own kernels, elsewhere as a composition of candle operations. A sample's result does
 /// not depend on the batch that it is in, nor on the number of threads.
 #[derive(Clone)]
 pub struct EdmNet(Arc<Inner>);
 
+#[derive(Clone)]
 struct Inner {
-    unet: SongUNet,
+    unet: Arc<UNet>,
     meta: Meta,
     hash: String,
+    /// The type of the images inside; in half precision the embedding, norms and softmax are f32.
     dtype: DType,
     device: Device,
+    /// Augmentation labels of every sample.
+    augment: Option<Vec<f64>>,
 }
 
-/// Loads a network in f32 or f64 onto a device.
+/// Loads a network onto a device, in f32, f64, f16 or bf16 (bf16 on a GPU only; f16 on the CPU works, but slowly).
 ///
 /// Fails with [`Kind::Io`] where the file cannot be read, and with [`Kind::Format`], naming the file and the tensor or
 /// configuration key, where its content is not a complete network of a known architecture.
 pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<EdmNet> {
-    if !matches!(dtype, DType::F32 | DType::F64) {
-        return Err(Error::value(format!("a network runs in f32 or f64, not {}", dtype.as_str())));
+    if !matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
+        return Err(Error::value(format!("a network runs in f32, f64, f16 or bf16, not {}", dtype.as_str())));
+    }
+    if dtype == DType::BF16 && device.is_cpu() {
+        return Err(Error::new(Kind::Device, "bf16 has no matrix product on the CPU").hint("use f32, or a GPU"));
     }
     match source {
         Source::Path(path) => {
@@ -104,16 +125,24 @@ fn parse(bytes: &[u8], device: &Device, dtype: DType) -> Result<EdmNet> {
         Error::new(Kind::Format, format!("the safetensors metadata has no `{key}`"))
             .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata")
     };
-    let precond = file.metadata("precond").ok_or_else(|| missing("precond"))?;
-    if precond != "EDMPrecond" {
-        let e = Error::new(Kind::Format, format!("`precond` is \"{precond}\", supported is \"EDMPrecond\""));
-        return Err(e.hint("networks trained with VP, VE or iDDPM preconditioning cannot be loaded yet"));
-    }
+    let precond = file.metadata("precond").ok_or_else(|| missing("precond"))?.to_string();
     let json = file.metadata("config").ok_or_else(|| missing("config"))?.to_string();
-    let config = Config::parse(&json)?;
+    // where the configuration does not name its architecture, the tensors do
+    let like = if file.has("model.out_norm.weight") { "DhariwalUNet" } else { "SongUNet" };
+    let config = Config::parse_as(&json, like)?.with_precond(&precond)?;
     let classes = class_names(file.metadata("classes"), config.label_dim)?;
-    let hash = file.hash(&format!("{json}\n{}", dtype.as_str()));
+    // names the kind where it is not EDM's own: what was cached before there were others stays valid
+    let kind = if precond == "EDMPrecond" { "" } else { &*precond };
+    let hash = file.hash(&format!("{json}\n{}{kind}", dtype.as_str()));
     EdmNet::build(&config, &mut file, classes, hash, device, dtype)
+}
+
+/// The tensors that a checkpoint of this configuration holds, by name and shape, in the order of the architecture. It builds the
+/// network with zeros, so it takes the memory of one.
+pub fn tensors(config: &Config) -> Result<Vec<(String, Vec<usize>)>> {
+    let mut names = Names::default();
+    EdmNet::build(config, &mut names, vec![], String::new(), &Device::Cpu, DType::F32)?;
+    Ok(names.0)
 }
 
 fn class_names(json: Option<&str>, n: usize) -> Result<Vec<String>> {
@@ -152,17 +181,30 @@ impl EdmNet {
         device: &Device,
         dtype: DType,
     ) -> Result<EdmNet> {
-        let unet = SongUNet::build(config, weights)?;
+        let precond = Precond::build(config, weights)?;
+        // iDDPM's networks also predict variances
+        let out = config.img_channels * if config.precond == "iDDPMPrecond" { 2 } else { 1 };
+        let unet = match &*config.model_type {
+            "DhariwalUNet" => dhariwal::build(config, out, weights, dtype)?,
+            _ => songunet::build(config, out, weights, dtype)?,
+        };
+        weights.finish()?;
+        let [sigma_min, sigma_max] = precond.sampled();
         let meta = Meta {
+            architecture: config.architecture(),
+            precond,
             sigma_data: config.sigma_data,
-            sigma_min: config.sigma_min,
-            sigma_max: config.sigma_max,
+            sigma_min,
+            sigma_max,
             resolution: config.img_resolution,
             channels: config.img_channels,
             classes,
             label_dim: config.label_dim,
+            augment_dim: config.augment_dim,
+            use_fp16: config.use_fp16,
         };
-        Ok(EdmNet(Arc::new(Inner { unet, meta, hash, dtype, device: device.clone() })))
+        let (unet, device) = (Arc::new(unet), device.clone());
+        Ok(EdmNet(Arc::new(Inner { unet, meta, hash, dtype, device, augment: None })))
     }
 
     /// A network with random f32 weights, for tests and benches: same seed, same weights.
@@ -174,9 +216,53 @@ impl EdmNet {
         EdmNet::build(config, &mut Random::new(seed, device), classes, hash, device, DType::F32)
     }
 
-    /// What the preconditioning and a user need to know.
+    /// What a user needs to know.
     pub fn meta(&self) -> &Meta {
         &self.0.meta
+    }
+
+    /// What a user may want to know when it is loaded: where it does not do what might be expected.
+    pub fn notes(&self) -> Vec<String> {
+        let Inner { meta, dtype, device, .. } = &*self.0;
+        let mut notes = vec![];
+        if let TimeInput::Nearest(u) = &meta.precond.time {
+            notes.push(format!(
+                "it knows {} noise levels from {:.4} to {:.4}, and between them is told the nearest; `net.round_sigma(sigma)` rounds steps to them",
+                u.len() - 1, meta.precond.trained[0], meta.precond.trained[1],
+            ));
+        }
+        if meta.use_fp16 && *dtype == DType::F32 {
+            notes.push(match device.is_cpu() {
+                true => "its file asks for half precision on a GPU; on the CPU it runs in f32, as in EDM's code".into(),
+                false => "its file asks for half precision; it runs in f32 unless loaded with `dtype: \"f16\"`".into(),
+            });
+        }
+        notes
+    }
+
+    /// The same network with these augmentation labels for every sample: what training told it about how an image was
+    /// changed (EDM's nine numbers). Without them, and with zeros, it makes images as they are.
+    pub fn augmented(&self, labels: &[f64]) -> Result<EdmNet> {
+        let n = self.0.meta.augment_dim;
+        if n == 0 {
+            return Err(Error::value("this network takes no augmentation labels"));
+        }
+        if labels.len() != n || labels.iter().any(|v| !v.is_finite()) {
+            return Err(Error::value(format!("expected {n} finite augmentation labels, got {labels:?}")));
+        }
+        let hash = format!("{} augment {labels:?}", self.0.hash);
+        Ok(EdmNet(Arc::new(Inner { augment: Some(labels.to_vec()), hash, ..(*self.0).clone() })))
+    }
+
+    /// D(x; σ): the network with its preconditioning, in EDM's noise schedule between the noise levels of [`Meta`].
+    pub fn denoiser(self) -> Result<Preconditioned> {
+        let Meta { precond, sigma_min, sigma_max, .. } = self.meta().clone();
+        let own = serde_json::json!({ "name": "edm", "sigma_min": sigma_min, "sigma_max": sigma_max });
+        let [lowest, highest] = precond.trained;
+        let ends = [lowest, highest] == [sigma_min, sigma_max];
+        let d = Preconditioned::new(Rc::new(self), crate::noise::from_spec(&own)?, precond.predicts)?;
+        let d = d.with_time(precond.time)?;
+        if ends { Ok(d) } else { d.with_range(lowest, highest) }
     }
 
     fn fast(&self) -> bool {
@@ -184,9 +270,10 @@ impl EdmNet {
     }
 
     /// Checks the inputs and brings them into the network's layout, dtype and device: x [B, H, W, C], c_noise [B], and
-    /// labels [B, classes] times √classes.
+    /// labels [B, classes], scaled as the architecture wants them.
     fn inputs(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<(Tensor, Tensor, Option<Tensor>)> {
         let Inner { meta, dtype, device, .. } = &*self.0;
+        let base = wide(*dtype);
         let (c, r, n) = (meta.channels, meta.resolution, meta.label_dim);
         let b = match *x.dims() {
             [b, c_, h, w] if (c_, h, w) == (c, r, r) && b > 0 => b,
@@ -204,9 +291,9 @@ impl EdmNet {
         }
         let labels = match cond {
             Cond::None if n == 0 => None,
-            Cond::None => Some(Tensor::zeros((b, n), *dtype, device)?),
+            Cond::None => Some(Tensor::zeros((b, n), base, device)?),
             Cond::Rows(rows) if n > 0 && rows.dims() == [b, n] => {
-                Some((rows.detach().to_device(device)?.to_dtype(*dtype)? * (n as f64).sqrt())?)
+                Some((rows.detach().to_device(device)?.to_dtype(base)? * self.0.unet.label_scale())?)
             }
             Cond::Rows(rows) if n == 0 => {
                 let e = Error::shape("this network has no classes, but class rows were given", &[rows.dims()]);
@@ -223,14 +310,22 @@ impl EdmNet {
                 return Err(e.hint(format!("pass a tensor of shape [{b}, {n}], or nothing")));
             }
         };
-        let into = |t: &Tensor| -> Result<Tensor> { Ok(t.to_device(device)?.to_dtype(*dtype)?) };
-        Ok((into(x)?.permute((0, 2, 3, 1))?.contiguous()?, into(c_noise)?, labels))
+        let into = |t: &Tensor, dtype: DType| -> Result<Tensor> { Ok(t.to_device(device)?.to_dtype(dtype)?) };
+        Ok((into(x, *dtype)?.permute((0, 2, 3, 1))?.contiguous()?, into(c_noise, base)?, labels))
     }
 
     /// F as candle operations throughout, in x_in's dtype and on its device.
     fn composed(&self, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
         let (x, c, labels) = self.inputs(x_in, c_noise, cond)?;
-        let y = self.0.unet.run(&mut Candle, &x, &c, labels.as_ref())?;
+        let augment = match &self.0.augment {
+            None => None,
+            Some(row) => {
+                let row = Tensor::new(&row[..], &self.0.device)?.to_dtype(c.dtype())?.unsqueeze(0)?;
+                Some(row.broadcast_as((c.dim(0)?, self.0.meta.augment_dim))?.contiguous()?)
+            }
+        };
+        let given = Given { labels: labels.as_ref(), augment: augment.as_ref() };
+        let y = self.0.unet.run(&mut Candle, &x, &c, &given)?;
         like(&y.permute((0, 3, 1, 2))?.contiguous()?, x_in)
     }
 
@@ -253,7 +348,12 @@ impl EdmNet {
             let x = tape.variable(&x[start * size..end * size], vec![b, r, r, meta.channels]);
             let c_noise = tape.variable(&c[start..end], vec![b]);
             let rows = labels.as_ref().map(|l| Tape::constant(&l[start * n..end * n], vec![b, n]));
-            let out = self.0.unet.run(&mut tape, &x, &c_noise, rows.as_ref())?;
+            let augment = self.0.augment.as_ref().map(|row| {
+                let row: Vec<f32> = row.iter().map(|v| *v as f32).collect();
+                Tape::constant(&row.repeat(b), vec![b, row.len()])
+            });
+            let given = Given { labels: rows.as_ref(), augment: augment.as_ref() };
+            let out = self.0.unet.run(&mut tape, &x, &c_noise, &given)?;
             Ok(Part { tape, x, c_noise, out })
         };
         let parts: Vec<_> = starts.into_par_iter().map(|s| run(s).map_err(portable)).collect();
@@ -282,7 +382,7 @@ impl Network for EdmNet {
             0 => "unconditional".to_string(),
             n => format!("{n} classes"),
         };
-        format!("EDM DDPM++ {r}×{r}×{}, {classes}", m.channels, r = m.resolution)
+        format!("{} {} {r}×{r}×{}, {classes}", m.precond.name, m.architecture, m.channels, r = m.resolution)
     }
     fn hash(&self) -> Option<String> {
         Some(self.0.hash.clone())

@@ -7,10 +7,19 @@ use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 
+/// The type of weights and embedding in a network whose images have type `dtype`: half precision is for images only.
+pub fn wide(dtype: DType) -> DType {
+    if dtype == DType::F64 { DType::F64 } else { DType::F32 }
+}
+
 /// Where an architecture takes its weights from: each name once, with the shape that it must have.
 pub trait Weights {
-    /// The tensor `name`, of exactly this shape, in the network's dtype on its device.
+    /// The tensor `name`, of exactly this shape, in f64 or f32 (see [`wide`]) on the network's device.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
+    /// Values that are computed and not trained: what the file holds, or `computed` where there is no file.
+    fn buffer(&mut self, name: &str, shape: &[usize], _computed: &[f64]) -> Result<Vec<f64>> {
+        Ok(self.take(name, shape)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
+    }
     /// Fails if anything is left that the architecture did not ask for.
     fn finish(&mut self) -> Result<()>;
 }
@@ -38,6 +47,10 @@ impl<'a> File<'a> {
     /// A metadata entry.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)
+    }
+    /// Whether there is a tensor of this name, not taken yet.
+    pub fn has(&self, name: &str) -> bool {
+        self.tensors.contains_key(name)
     }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
     pub fn hash(&self, also: &str) -> String {
@@ -76,7 +89,7 @@ impl Weights for File<'_> {
                 return Err(e.hint("save the weights in floating point"));
             }
         };
-        let tensor = Tensor::from_raw_buffer(t.data(), dtype, shape, &Device::Cpu)?.to_dtype(self.dtype)?;
+        let tensor = Tensor::from_raw_buffer(t.data(), dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
         // NaN and ±Inf are the values whose product with zero is not zero
         let odd = tensor.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
         if odd != 0.0 {
@@ -97,6 +110,15 @@ impl Weights for File<'_> {
             )
             .hint("does the `config` in the file's metadata describe this network?")),
         }
+    }
+}
+
+/// Fails where a network that is made here, and not read from a file of its size, would be absurdly large.
+fn bounded(total: usize) -> Result<usize> {
+    match total <= 1 << 29 {
+        true => Ok(total),
+        false => Err(Error::new(Kind::Memory, "a network without a file may have at most 2²⁹ weights")
+            .hint("use fewer channels, levels or blocks")),
     }
 }
 
@@ -123,21 +145,40 @@ impl Random {
 impl Weights for Random {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
         let n: usize = shape.iter().product();
-        self.total += n;
-        if self.total > 1 << 27 {
-            return Err(Error::new(Kind::Memory, "a random network may have at most 2²⁷ weights")
-                .hint("use fewer channels, levels or blocks"));
-        }
+        self.total = bounded(self.total + n)?;
         let fan_in = shape.iter().skip(1).product::<usize>().max(1);
         let norm_weight = name.contains("norm") && name.ends_with("weight");
-        let (scale, centre) = match (shape.len(), norm_weight, name.ends_with("resample_filter")) {
-            (_, _, true) => (0.0, 0.25),
+        let (scale, centre) = match (shape.len(), norm_weight, name.ends_with("freqs")) {
+            // Fourier features as they are drawn before training
+            (_, _, true) => (16.0, 0.0),
             (_, true, _) => (0.1, 1.0),
             (1, ..) => (0.1, 0.0),
             _ => ((1.0 / fan_in as f32).sqrt(), 0.0),
         };
         let data: Vec<f32> = (0..n).map(|_| centre + scale * self.normal()).collect();
         Ok(Tensor::from_vec(data, shape, &Device::Cpu)?.to_device(&self.device)?)
+    }
+    fn buffer(&mut self, _: &str, _: &[usize], computed: &[f64]) -> Result<Vec<f64>> {
+        Ok(computed.to_vec())
+    }
+    fn finish(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+/// Notes what an architecture asks for, and gives zeros.
+#[derive(Default)]
+pub struct Names(pub Vec<(String, Vec<usize>)>);
+
+impl Weights for Names {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.0.push((name.to_string(), shape.to_vec()));
+        bounded(self.0.iter().map(|(_, s)| s.iter().product::<usize>()).sum())?;
+        Ok(Tensor::zeros(shape, DType::F32, &Device::Cpu)?)
+    }
+    fn buffer(&mut self, name: &str, shape: &[usize], computed: &[f64]) -> Result<Vec<f64>> {
+        self.0.push((name.to_string(), shape.to_vec()));
+        Ok(computed.to_vec())
     }
     fn finish(&mut self) -> Result<()> {
         Ok(())

@@ -4,18 +4,24 @@
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
 mod attention;
 mod conv;
+mod embedding;
 mod norm;
 mod pointwise;
 pub(crate) mod pool;
+mod resample;
 pub mod simd;
 mod winograd;
+mod within;
 
 pub use attention::Attention;
 pub use conv::{Conv3x3, Linear};
+pub use embedding::Waves;
 pub use norm::{GroupNorm, Modulation};
 pub(crate) use pointwise::accumulate;
-pub use pointwise::{AddScale, Concat, Down2, Positional, Silu, Up2};
+pub use pointwise::{AddScale, Concat, Down2, Silu, Up2};
+pub use resample::{Pad, Resample};
 pub use winograd::Winograd;
+pub use within::Within;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor};
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! The small operations between the large ones: sums, concatenation, resampling, SiLU, the noise embedding.
+//! The small operations between the large ones: sums, concatenation, resampling, SiLU.
 use super::simd::dispatch;
 use super::{Frozen, View, pool};
 use candle_core::Tensor;
@@ -243,62 +243,5 @@ impl Frozen for Down2 {
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         let (b, h, w, c) = inputs[0].dims4()?;
         (inputs[0].reshape((b, h / 2, 2, w / 2, 2, c))?.sum(4)?.sum(2)? * 0.25)?.contiguous()
-    }
-}
-
-/// sin and cos of c_noise at geometrically spaced frequencies: [B] → [B, channels] (EDM puts the sines first).
-pub struct Positional {
-    /// f_i = 10000^(−i / (n − 1)), n = channels / 2.
-    frequencies: Vec<f64>,
-}
-
-impl Positional {
-    /// With an even number of channels, at least 4.
-    pub fn new(channels: usize) -> Self {
-        let n = (channels / 2).max(1);
-        let frequencies = (0..n).map(|i| 1e-4f64.powf(i as f64 / (n.max(2) - 1) as f64)).collect();
-        Positional { frequencies }
-    }
-}
-
-impl Frozen for Positional {
-    fn name(&self) -> &'static str {
-        "noise embedding"
-    }
-    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
-        match *inputs[0] {
-            [b] => Ok(vec![b, 2 * self.frequencies.len()]),
-            ref d => Err(format!("expected [B], got {d:?}")),
-        }
-    }
-    fn run(&self, inputs: &[View], out: &mut [f32], _: bool) {
-        let n = self.frequencies.len();
-        for (c, row) in inputs[0].data.iter().zip(out.chunks_mut(2 * n)) {
-            for (i, f) in self.frequencies.iter().enumerate() {
-                let (sin, cos) = (*c as f64 * f).sin_cos();
-                (row[i], row[n + i]) = (sin as f32, cos as f32);
-            }
-        }
-    }
-    fn saves(&self) -> bool {
-        true
-    }
-    fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
-        let n = self.frequencies.len();
-        let of = |(c, g): (&f32, &[f32])| {
-            let term = |(i, f): (usize, &f64)| {
-                let (sin, cos) = (*c as f64 * f).sin_cos();
-                f * (g[i] as f64 * cos - g[n + i] as f64 * sin)
-            };
-            self.frequencies.iter().enumerate().map(term).sum::<f64>() as f32
-        };
-        vec![inputs[0].data.iter().zip(cot.chunks(2 * n)).map(of).collect()]
-    }
-    fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
-        let c = inputs[0];
-        let f = Tensor::new(&self.frequencies[..], &candle_core::Device::Cpu)?;
-        let f = f.to_dtype(c.dtype())?.to_device(c.device())?.unsqueeze(0)?;
-        let angle = c.unsqueeze(1)?.broadcast_mul(&f)?;
-        Tensor::cat(&[angle.sin()?, angle.cos()?], 1)
     }
 }

@@ -3,17 +3,19 @@ use super::args::{number, tensor_of};
 use crate::denoise::{
     DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Preconditioned, Predicts, Reparam, TimeInput,
 };
+use crate::host::Host;
 use crate::nets::edm;
 use crate::noise::{self, Noise};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
-use crate::script::host::callback;
+use crate::script::host::{ScriptHost, callback};
 use crate::script::options::Options;
 use crate::tensor::device::{default_device, parse_device};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, zoo};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
-use rhai::{Dynamic, FnPtr, ImmutableString, Map};
+use rhai::{Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
+use std::io::Write;
 use std::path::Path;
 use std::rc::Rc;
 
@@ -42,35 +44,63 @@ fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
     }
 }
 
-fn source(name: &str) -> Result<edm::Source> {
+/// What `denoiser::load` is given: a built-in network, a file, or a published network, which is downloaded where need be.
+fn source(name: &str, host: &dyn Host) -> Result<edm::Source> {
     if let Some(known) = edm::builtins().find(|b| *b == name) {
         return Ok(edm::Source::Builtin(known));
     }
     let path = Path::new(name);
-    if path.extension().is_none() && path.components().count() == 1 && !path.exists() {
-        return Err(Error::unknown("built-in network", name, edm::builtins()).context("denoiser::load"));
+    if path.exists() || path.components().count() != 1 {
+        crate::files::atomic::existing(path)?;
+        return Ok(edm::Source::Path(path.into()));
     }
-    crate::files::atomic::existing(path)?;
-    Ok(edm::Source::Path(path.into()))
+    match zoo::find(name) {
+        Some(e) if e.role == zoo::Role::Denoiser => Ok(edm::Source::Path(zoo::locate(name, host)?)),
+        Some(e) => {
+            let m = format!("denoiser::load: `{name}` is not a denoiser ({})", e.about);
+            Err(Error::value(m).hint("`ld3sh models` lists what there is"))
+        }
+        None => {
+            let networks = zoo::ENTRIES.iter().filter(|e| e.role == zoo::Role::Denoiser).map(|e| e.name);
+            let known: Vec<&str> = edm::builtins().chain(networks).collect();
+            if path.extension().is_some() && crate::error::nearest(name, known.iter().copied()).is_none() {
+                crate::files::atomic::existing(path)?;
+            }
+            Err(Error::unknown("network, and there is no such file:", name, known).context("denoiser::load"))
+        }
+    }
 }
 
-fn load_with(name: &str, options: Map) -> RhaiResult<DynDenoiser> {
+fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<DynDenoiser> {
     let mut o = Options::new("denoiser::load", options);
-    let dtype = match o.one_of("dtype", &["f32", "f64"])? {
+    let dtype = match o.one_of("dtype", &["f32", "f64", "f16", "bf16"])? {
         Some("f64") => DType::F64,
+        Some("f16") => DType::F16,
+        Some("bf16") => DType::BF16,
         _ => DType::F32,
     };
+    let augment = o.take("augment").map(|a| host_values(&tensor_of("`augment`", a)?)).transpose()?;
     let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
     let clamp = o.bool("clamp_time")?.unwrap_or(false);
     let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
     o.finish()?;
-    let net = edm::load(&source(name)?, &device, dtype)?;
-    let meta = net.meta();
-    let own = noise::from_spec(
-        &serde_json::json!({ "name": "edm", "sigma_min": meta.sigma_min, "sigma_max": meta.sigma_max }),
-    )?;
-    let predicts = Predicts::EdmF { sigma_data: meta.sigma_data };
-    let net: DynDenoiser = Rc::new(Preconditioned::new(Rc::new(net), own, predicts)?.clamp_time(clamp));
+    let mut notes = vec![];
+    let dtype = match dtype {
+        DType::F16 | DType::BF16 if device.is_cpu() => {
+            notes.push(format!("{} is for GPUs; on the CPU it runs in f32", dtype.as_str()));
+            DType::F32
+        }
+        dtype => dtype,
+    };
+    let mut net = edm::load(&source(name, &ScriptHost::new(ctx))?, &device, dtype)?;
+    if let Some(labels) = augment {
+        net = net.augmented(&labels)?;
+    }
+    for note in notes.into_iter().chain(net.notes()) {
+        // a closed stderr must not stop the computation
+        let _ = writeln!(std::io::stderr(), "note: {name}: {note}");
+    }
+    let net: DynDenoiser = Rc::new(net.denoiser()?.clamp_time(clamp));
     Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
 }
 
@@ -109,27 +139,33 @@ fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> Rhai
 /// Denoisers: pretrained networks, exact ones, and functions of a script.
 #[export_module]
 pub mod denoiser_api {
-    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file.
+    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), an EDM network from a safetensors file, or a published one by
+    /// name (`"edm-ffhq-64x64-uncond-vp"`; `models()` lists them), which is downloaded once to the cache folder.
     ///
     /// It runs in f32 on the default device, in EDM's noise schedule. Errors name the file and what is wrong with it.
     ///
     /// Example: `denoiser::load("fashion28").shape` is [1, 28, 28]
     #[rhai_fn(return_raw)]
-    pub fn load(name_or_path: ImmutableString) -> RhaiResult<DynDenoiser> {
-        load_with(&name_or_path, Map::new())
+    pub fn load(ctx: NativeCallContext, name_or_path: ImmutableString) -> RhaiResult<DynDenoiser> {
+        load_with(&ctx, &name_or_path, Map::new())
     }
-    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), or an EDM network from a safetensors file.
+    /// A pretrained denoiser: built-in, from a file, or published, as with a name alone.
     ///
     /// Options:
-    /// - `dtype` ("f32"): or "f64"
+    /// - `dtype` ("f32"): or "f64"; on a GPU also "f16" and "bf16"
     /// - `device` (that of `--device`): "cpu" or "cuda:0"
     /// - `noise` (its own, EDM's): expresses it in another noise schedule
     /// - `clamp_time` (false): let it run at noise levels that it was not trained at, telling it the nearest one
+    /// - `augment` (none): augmentation labels for all samples, where the network was trained with them
     ///
     /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
     #[rhai_fn(name = "load", return_raw)]
-    pub fn load_options(name_or_path: ImmutableString, options: Map) -> RhaiResult<DynDenoiser> {
-        load_with(&name_or_path, options)
+    pub fn load_options(
+        ctx: NativeCallContext,
+        name_or_path: ImmutableString,
+        options: Map,
+    ) -> RhaiResult<DynDenoiser> {
+        load_with(&ctx, &name_or_path, options)
     }
     /// The exact denoiser of Gaussian data, x_0 ~ N(mean, std²).
     ///

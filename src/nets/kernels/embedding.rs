@@ -1,0 +1,72 @@
+//! Embeddings of the noise level: sines and cosines at fixed frequencies.
+use super::{Frozen, View};
+use candle_core::Tensor;
+
+/// cos and sin of c_noise at fixed frequencies: [B] → [B, 2·frequencies].
+pub struct Waves {
+    frequencies: Vec<f64>,
+    sines_first: bool,
+}
+
+impl Waves {
+    /// Geometrically spaced frequencies f_i = 10000^(−i/n), n = channels / 2; with `endpoint` 10000^(−i/(n − 1)), so that the
+    /// last one is 1/10000 (Vaswani et al. 2017, in the two forms that diffusion networks use). An even number of channels, at least 4.
+    pub fn positional(channels: usize, endpoint: bool, sines_first: bool) -> Self {
+        let n = (channels / 2).max(1);
+        let last = if endpoint { n.max(2) - 1 } else { n };
+        let frequencies = (0..n).map(|i| 1e-4f64.powf(i as f64 / last as f64)).collect();
+        Waves { frequencies, sines_first }
+    }
+    /// Random Fourier features at 2π times the given frequencies (Tancik et al. 2020).
+    pub fn fourier(frequencies: &[f64], sines_first: bool) -> Self {
+        Waves { frequencies: frequencies.iter().map(|f| std::f64::consts::TAU * f).collect(), sines_first }
+    }
+    /// Where the sines and the cosines begin in a row.
+    fn places(&self) -> (usize, usize) {
+        let n = self.frequencies.len();
+        if self.sines_first { (0, n) } else { (n, 0) }
+    }
+}
+
+impl Frozen for Waves {
+    fn name(&self) -> &'static str {
+        "noise embedding"
+    }
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        match *inputs[0] {
+            [b] => Ok(vec![b, 2 * self.frequencies.len()]),
+            ref d => Err(format!("expected [B], got {d:?}")),
+        }
+    }
+    fn run(&self, inputs: &[View], out: &mut [f32], _: bool) {
+        let (s, c) = self.places();
+        for (level, row) in inputs[0].data.iter().zip(out.chunks_mut(2 * self.frequencies.len())) {
+            for (i, f) in self.frequencies.iter().enumerate() {
+                let (sin, cos) = (*level as f64 * f).sin_cos();
+                (row[s + i], row[c + i]) = (sin as f32, cos as f32);
+            }
+        }
+    }
+    fn saves(&self) -> bool {
+        true
+    }
+    fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
+        let (s, c) = self.places();
+        let of = |(level, g): (&f32, &[f32])| {
+            let term = |(i, f): (usize, &f64)| {
+                let (sin, cos) = (*level as f64 * f).sin_cos();
+                f * (g[s + i] as f64 * cos - g[c + i] as f64 * sin)
+            };
+            self.frequencies.iter().enumerate().map(term).sum::<f64>() as f32
+        };
+        vec![inputs[0].data.iter().zip(cot.chunks(2 * self.frequencies.len())).map(of).collect()]
+    }
+    fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
+        let c = inputs[0];
+        let f = Tensor::new(&self.frequencies[..], &candle_core::Device::Cpu)?;
+        let f = f.to_dtype(c.dtype())?.to_device(c.device())?.unsqueeze(0)?;
+        let angle = c.unsqueeze(1)?.broadcast_mul(&f)?;
+        let (sin, cos) = (angle.sin()?, angle.cos()?);
+        if self.sines_first { Tensor::cat(&[sin, cos], 1) } else { Tensor::cat(&[cos, sin], 1) }
+    }
+}
