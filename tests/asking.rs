@@ -44,6 +44,21 @@ fn pages() {
     });
 }
 
+/// The overview names nothing that is not there.
+#[test]
+fn the_overview_is_true() {
+    after(&[], |s| {
+        let overview = help::answer_in(s, "help", Style { width: 1000, color: false }).expect("a page");
+        let topics = overview.split("\nModules\n").next().expect("a part");
+        let names: Vec<&str> =
+            topics.lines().filter_map(|l| l.strip_prefix("  ")).flat_map(|l| l.split(", ")).collect();
+        assert!(names.len() > 30, "{overview}");
+        for name in names {
+            assert!(!s.catalogue().find(name).is_empty(), "`{name}` is in the overview only");
+        }
+    });
+}
+
 #[test]
 fn pages_fit_the_screen() {
     after(&[], |s| {

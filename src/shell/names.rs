@@ -1,4 +1,4 @@
-//! Every function that a script can call, as the engine knows it: for suggestions and for `ld3sh check`.
+//! Every function that a script can call, by name: quick to collect, for error reports and `ld3sh check`. The catalogue knows more.
 use rhai::Engine;
 use std::collections::{BTreeMap, BTreeSet};
 

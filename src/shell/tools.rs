@@ -40,6 +40,12 @@ pub const TOOLS: &[Tool] = &[
         summary: "write the reference pages (docs/reference)",
         run: reference::write_reference,
     },
+    Tool {
+        name: "models",
+        usage: "[get|path|check] [NAME…]",
+        summary: "list published networks, fetch them, check them",
+        run: super::models::run,
+    },
 ];
 
 /// The lines about the commands in `ld3sh --help`.

@@ -105,6 +105,27 @@ pub const COMMANDS: &[Command] = &[
         summary: "write the inputs that succeeded as a script; `:save! FILE` replaces a file",
         run: history::save,
     },
+    Command {
+        names: &["vars"],
+        usage: "[PART OF A NAME]",
+        summary: "the variables with their types, shapes and memory",
+        run: |session, state, part| told(state, super::help::vars(session, part)?),
+    },
+    Command {
+        names: &["type"],
+        usage: "CODE",
+        summary: "evaluate, and say of what type and shape the value is",
+        run: |session, state, code| {
+            let text = super::help::type_of(session, code)?;
+            told(state, text)
+        },
+    },
+    Command {
+        names: &["source"],
+        usage: "FUNCTION | MODULE",
+        summary: "the text of a function of a script or module",
+        run: |session, state, name| told(state, super::help::source(session, name)?),
+    },
     Command { names: &["cd"], usage: "[FOLDER]", summary: "change the working folder", run: files::cd },
     Command { names: &["pwd"], usage: "", summary: "the working folder", run: files::pwd },
     Command {
@@ -207,6 +228,12 @@ pub fn find(name: &str) -> Result<&'static Command> {
             None => e.hint("`:help` lists the commands"),
         }
     })
+}
+
+/// Shows a command's answer.
+fn told(state: &State, text: String) -> Done {
+    (state.say)(&text);
+    Ok(Answer::Done)
 }
 
 /// Fails if there is text after a command that takes none.
