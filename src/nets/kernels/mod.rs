@@ -4,6 +4,7 @@
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
 mod attention;
 mod conv;
+mod direct;
 mod norm;
 mod pointwise;
 pub(crate) mod pool;
@@ -11,11 +12,10 @@ pub mod simd;
 mod winograd;
 
 pub use attention::Attention;
-pub use conv::{Conv3x3, Linear};
+pub use conv::{Conv, Conv as Conv3x3, Linear, exact, set_exact};
 pub use norm::{GroupNorm, Modulation};
 pub(crate) use pointwise::accumulate;
 pub use pointwise::{AddScale, Concat, Down2, Positional, Silu, Up2};
-pub use winograd::Winograd;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor};
 use std::sync::Arc;
