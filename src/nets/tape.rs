@@ -105,7 +105,7 @@ impl Tape {
             for (g, input) in step.op.pull(&views, &cot, self.par).into_iter().zip(&step.inputs) {
                 match input.node.map(|n| &mut grads[n]) {
                     Some(Some(sum)) => {
-                        super::kernels::accumulate(sum, &g);
+                        super::kernels::accumulate(sum, &g, self.par);
                         pool::give(g);
                     }
                     Some(slot) => *slot = Some(g),

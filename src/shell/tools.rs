@@ -14,7 +14,12 @@ pub struct Tool {
 }
 
 /// All commands, in the order in which `--help` lists them.
-pub const TOOLS: &[Tool] = &[];
+pub const TOOLS: &[Tool] = &[Tool {
+    name: "bench",
+    usage: "[CASE…] [--json]",
+    summary: "time kernels, networks and training steps on this machine",
+    run: super::bench::run,
+}];
 
 /// The lines about the commands in `ld3sh --help`.
 pub fn help() -> String {

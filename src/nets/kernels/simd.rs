@@ -5,6 +5,7 @@
 //! set, so it may be changed at any time.
 // indices run over several arrays of vectors at once
 #![allow(clippy::needless_range_loop)]
+use crate::{Error, Result};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
 use std::sync::RwLock;
@@ -47,10 +48,23 @@ pub fn force(arch: Arch) {
     *FORCED.write().unwrap_or_else(|e| e.into_inner()) = Some(arch);
 }
 
+/// Does what `LD3SH_SIMD` asks for; fails with the names that this machine knows where it is none of them.
+pub fn force_from_environment() -> Result<()> {
+    let Some(name) = std::env::var_os("LD3SH_SIMD") else { return Ok(()) };
+    let name = name.to_string_lossy();
+    match available().iter().find(|(n, _)| *n == name) {
+        Some((_, arch)) => {
+            force(*arch);
+            Ok(())
+        }
+        None => Err(Error::unknown("instruction set in LD3SH_SIMD", &name, available().iter().map(|(n, _)| *n))),
+    }
+}
+
 /// Runs a kernel with the instruction set that was forced, or the best one of this CPU.
 pub fn dispatch<O: WithSimd>(op: O) -> O::Output {
     let forced = *FORCED.read().unwrap_or_else(|e| e.into_inner());
-    forced.unwrap_or_else(Arch::new).dispatch(op)
+    forced.unwrap_or_default().dispatch(op)
 }
 
 /// A buffer whose first element lies on a cache line: split loads would halve the rate of the inner loops.
@@ -179,9 +193,7 @@ fn tile<S: Simd, const MR: usize, const NV: usize>(
         Some(init) => {
             let init = S::as_simd_f32s(init).0;
             for i in 0..MR {
-                for v in 0..NV {
-                    acc[i][v] = init[j + v];
-                }
+                acc[i].copy_from_slice(&init[j..j + NV]);
             }
         }
         None => {
