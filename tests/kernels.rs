@@ -168,7 +168,9 @@ fn other_kernels_agree_on_every_instruction_set() {
         (Box::new(norm(24, 3)), vec![2, 15, 13, 24]),
         (Box::new(Attention { heads: 2 }), vec![2, 5, 7, 66]),
         (
-            Box::new(Conv::new(tensor(&numbers(21 * 9 * 35, 1), &[35, 21, 3, 3]), tensor(&numbers(35, 2), &[35])).unwrap()),
+            Box::new(
+                Conv::new(tensor(&numbers(21 * 9 * 35, 1), &[35, 21, 3, 3]), tensor(&numbers(35, 2), &[35])).unwrap(),
+            ),
             vec![2, 6, 6, 21],
         ),
     ];

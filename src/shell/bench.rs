@@ -40,10 +40,7 @@ enum Case {
 /// Named network sizes, with random weights.
 const SIZES: [(&str, &str); 2] = [
     ("cifar10", r#"{"img_resolution": 32, "img_channels": 3, "augment_dim": 9, "channel_mult": [2, 2, 2]}"#),
-    (
-        "ffhq64",
-        r#"{"img_resolution": 64, "img_channels": 3, "augment_dim": 9, "channel_mult": [1, 2, 2, 2]}"#,
-    ),
+    ("ffhq64", r#"{"img_resolution": 64, "img_channels": 3, "augment_dim": 9, "channel_mult": [1, 2, 2, 2]}"#),
 ];
 
 /// What `ld3sh bench` times when it is not told, as name and case.
@@ -57,10 +54,7 @@ const CASES: [(&str, &str); 10] = [
     ("attention", r#"{"what": "attention", "channels": 256, "size": 16, "batch": 2, "heads": 1, "gradient": true}"#),
     ("net", r#"{"what": "net", "net": "fashion28", "batch": 16, "gradient": false}"#),
     ("net", r#"{"what": "net", "net": "fashion28", "batch": 16, "gradient": true}"#),
-    (
-        "step",
-        r#"{"what": "step", "net": "fashion28", "batch": 2, "nfe": 5, "solver": "unipc", "remat": true}"#,
-    ),
+    ("step", r#"{"what": "step", "net": "fashion28", "batch": 2, "nfe": 5, "solver": "unipc", "remat": true}"#),
 ];
 
 type Tensors = HashMap<String, Tensor>;
@@ -90,7 +84,8 @@ impl Inputs {
             }
             None => {
                 let seed = name.bytes().fold(1, |s, b| s * 31 + b as u64);
-                Ok((crate::plan::rows::normal_like(seed, 0, 0, &Tensor::zeros(dims, DType::F32, &Device::Cpu)?)? * 0.5)?)
+                Ok((crate::plan::rows::normal_like(seed, 0, 0, &Tensor::zeros(dims, DType::F32, &Device::Cpu)?)?
+                    * 0.5)?)
             }
         }
     }
@@ -269,14 +264,23 @@ pub fn run(words: &[String]) -> Result<()> {
         cases = CASES.iter().map(|(_, c)| parse(c)).collect::<Result<_>>()?;
     }
     if !as_json {
-        println!("{:>10} {:>10} {:>6}  case ({} threads)", "best ms", "median ms", "runs", rayon::current_num_threads());
+        println!(
+            "{:>10} {:>10} {:>6}  case ({} threads)",
+            "best ms",
+            "median ms",
+            "runs",
+            rayon::current_num_threads()
+        );
     }
     for case in &cases {
         let mut run = prepare(case, &Inputs(Tensors::new()))?;
         let (best, median, runs) = time(&mut run)?;
         if as_json {
             let name = format!("{case:?}");
-            println!("{}", json!({ "case": name, "ms": best, "median_ms": median, "runs": runs, "peak_mib": peak_mib() }));
+            println!(
+                "{}",
+                json!({ "case": name, "ms": best, "median_ms": median, "runs": runs, "peak_mib": peak_mib() })
+            );
         } else {
             println!("{best:10.3} {median:10.3} {runs:6}  {case:?}");
         }

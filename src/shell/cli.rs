@@ -30,7 +30,8 @@ fn after_help() -> String {
     ];
     let commands: String = commands.iter().map(|(c, what)| format!("  {c:<34}{what}\n")).collect();
     let path = "LD3SH_PATH: folders (separated by `:`) in which `import` looks for modules";
-    let simd = "LD3SH_SIMD: the instruction set of the kernels: scalar, v3 (AVX2), v4 (AVX-512) or neon; the best by default";
+    let simd =
+        "LD3SH_SIMD: the instruction set of the kernels: scalar, v3 (AVX2), v4 (AVX-512) or neon; the best by default";
     format!("Commands:\n{commands}{}\n{path}\n{simd}", tools::help())
 }
 

@@ -65,6 +65,9 @@ pub struct EdmNet(Arc<Inner>);
 
 struct Inner {
     unet: SongUNet,
+    /// Whether the weights outgrow the caches: then a few images at a time share all threads, because reading (and
+    /// transforming) the weights once for each image costs more than threads that wait for each other.
+    wide: bool,
     meta: Meta,
     hash: String,
     dtype: DType,
@@ -162,7 +165,8 @@ impl EdmNet {
             classes,
             label_dim: config.label_dim,
         };
-        Ok(EdmNet(Arc::new(Inner { unet, meta, hash, dtype, device: device.clone() })))
+        let wide = config.model_channels >= 64;
+        Ok(EdmNet(Arc::new(Inner { unet, wide, meta, hash, dtype, device: device.clone() })))
     }
 
     /// A network with random f32 weights, for tests and benches: same seed, same weights.
@@ -244,7 +248,7 @@ impl EdmNet {
         let (r, n) = (meta.resolution, meta.label_dim);
         let size = r * r * meta.channels;
         let threads = rayon::current_num_threads().max(1);
-        let per = CHUNK.min(c.len().div_ceil(threads)).max(1);
+        let per = if self.0.wide { CHUNK } else { CHUNK.min(c.len().div_ceil(threads)).max(1) };
         let par = c.len().div_ceil(per) < threads;
         let starts: Vec<usize> = (0..c.len()).step_by(per).collect();
         let run = |start: usize| -> Result<Part> {

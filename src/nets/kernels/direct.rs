@@ -37,7 +37,15 @@ impl Walk {
 }
 
 /// x [b, h, w, cin] → out [b, oh, ow, cout] with walks along both axes; `op` holds the taps row by row.
-pub fn convolve(op: &Taps, walks: [Walk; 2], x: &[f32], dims: [usize; 3], out: &mut [f32], size: [usize; 2], par: bool) {
+pub fn convolve(
+    op: &Taps,
+    walks: [Walk; 2],
+    x: &[f32],
+    dims: [usize; 3],
+    out: &mut [f32],
+    size: [usize; 2],
+    par: bool,
+) {
     let pixels = dims[0] * size[0] * size[1];
     let target = Columns::new(out);
     let job = |first: usize| {

@@ -161,13 +161,7 @@ impl WithSimd for Product<'_> {
 }
 
 #[inline(always)]
-fn by_rows<S: Simd, const NV: usize>(
-    simd: S,
-    p: &mut Product,
-    at: usize,
-    m: usize,
-    j: usize,
-) {
+fn by_rows<S: Simd, const NV: usize>(simd: S, p: &mut Product, at: usize, m: usize, j: usize) {
     macro_rules! cases {
         ($($n:literal)*) => {
             match m {
@@ -181,12 +175,7 @@ fn by_rows<S: Simd, const NV: usize>(
 
 /// MR rows, the `at`-th of a group and following, times NV vectors of columns.
 #[inline(always)]
-fn tile<S: Simd, const MR: usize, const NV: usize>(
-    simd: S,
-    p: &mut Product,
-    at: usize,
-    j: usize,
-) {
+fn tile<S: Simd, const MR: usize, const NV: usize>(simd: S, p: &mut Product, at: usize, j: usize) {
     let lanes = S::F32_LANES;
     let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
     match p.init {
