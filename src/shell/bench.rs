@@ -8,6 +8,7 @@ use crate::host::Quiet;
 use crate::nets::edm::{self, Config, EdmNet, Source};
 use crate::nets::kernels::{Attention, Conv, Frozen, GroupNorm, Modulation, View};
 use crate::plan::{Remat, SolveOptions, Tracked};
+use crate::script::engine::print_line;
 use crate::solve::{Method, Solver, UnipcOptions};
 use crate::tensor::grad;
 use crate::{Error, Kind, Result, noise};
@@ -206,7 +207,7 @@ fn serve(path: &Path) -> Result<()> {
     let mut run = prepare(&case, &Inputs(candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?))?;
     candle_core::safetensors::save(&run()?, path.with_extension("out"))?;
     let say = |v: serde_json::Value| {
-        println!("{v}");
+        print_line(&v.to_string());
         std::io::stdout().flush().map_err(|e| Error::io(Path::new("standard output"), "write", e))
     };
     say(json!({ "ready": true }))?;
@@ -264,29 +265,29 @@ pub fn run(words: &[String]) -> Result<()> {
         cases = CASES.iter().map(|(_, c)| parse(c)).collect::<Result<_>>()?;
     }
     if !as_json {
-        println!(
+        print_line(&format!(
             "{:>10} {:>10} {:>6}  case ({} threads)",
             "best ms",
             "median ms",
             "runs",
             rayon::current_num_threads()
-        );
+        ));
     }
     for case in &cases {
         let mut run = prepare(case, &Inputs(Tensors::new()))?;
         let (best, median, runs) = time(&mut run)?;
         if as_json {
             let name = format!("{case:?}");
-            println!(
+            print_line(&format!(
                 "{}",
                 json!({ "case": name, "ms": best, "median_ms": median, "runs": runs, "peak_mib": peak_mib() })
-            );
+            ));
         } else {
-            println!("{best:10.3} {median:10.3} {runs:6}  {case:?}");
+            print_line(&format!("{best:10.3} {median:10.3} {runs:6}  {case:?}"));
         }
     }
     if let (false, Some(peak)) = (as_json, peak_mib()) {
-        println!("peak resident size {peak:.0} MiB");
+        print_line(&format!("peak resident size {peak:.0} MiB"));
     }
     Ok(())
 }
