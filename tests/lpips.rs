@@ -10,7 +10,7 @@ use ld3sh::host::Quiet;
 use ld3sh::loss::Reduction;
 use ld3sh::loss::perceptual::{Compare, Perceptual, Settings};
 use ld3sh::nets::features::{State, spec};
-use ld3sh::nets::kernels::{Channels, Conv2d, Frozen, MaxPool, Relu, apply};
+use ld3sh::nets::kernels::{Channels, Conv, Frozen, MaxPool, Relu, apply};
 use ld3sh::tensor::grad::{grad, live_records, no_grad, variable};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -449,7 +449,7 @@ proptest! {
         prop_assume!(h + 2 * padding >= kh && w + 2 * padding >= kw);
         let make = |dtype: DType| -> Arc<dyn Frozen> {
             let of = |name: &str, shape: &[usize]| filled(name, shape).to_dtype(dtype).unwrap();
-            Arc::new(Conv2d::new(of("w", &[cout, cin, kh, kw]), of("b", &[cout]), stride, padding).unwrap())
+            Arc::new(Conv::with(of("w", &[cout, cin, kh, kw]), of("b", &[cout]), stride, padding).unwrap())
         };
         agrees(&make, &[b, h, w, cin]);
     }

@@ -5,8 +5,8 @@ use ld3sh::denoise::{Cond, Network};
 use ld3sh::host::Quiet;
 use ld3sh::nets::edm::{self, Config, EdmNet, Source};
 use ld3sh::nets::kernels::{
-    AddScale, Attention, Concat, Conv3x3, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Silu, Up2,
-    Waves, apply,
+    AddScale, Attention, Concat, Conv, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Silu, Up2, Waves,
+    apply,
 };
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -193,8 +193,8 @@ proptest! {
     ) {
         let mut rng = Lcg(seed);
         let (x, k, bias) = (rng.tensor(&[b, h, w, cin]), rng.tensor(&[cout, cin, 3, 3]), rng.tensor(&[cout]));
-        let wide: Arc<dyn Frozen> = Arc::new(Conv3x3::new(k.clone(), bias.clone()).unwrap());
-        let fast: Arc<dyn Frozen> = Arc::new(Conv3x3::new(f32(&k), f32(&bias)).unwrap());
+        let wide: Arc<dyn Frozen> = Arc::new(Conv::new(k.clone(), bias.clone()).unwrap());
+        let fast: Arc<dyn Frozen> = Arc::new(Conv::new(f32(&k), f32(&bias)).unwrap());
         prop_assert!(error(&apply(&fast, &[&f32(&x)]).unwrap(), &naive_conv(&x, &k, &bias)) < 2e-5);
         check(wide, fast, &[x], 2e-5);
     }

@@ -101,7 +101,7 @@ impl Tape {
         let mut grads: Vec<Option<Vec<f32>>> = vec![None; self.nodes];
         for (out, cot) in outs {
             match out.node.map(|n| &mut grads[n]) {
-                Some(Some(sum)) => super::kernels::accumulate(sum, &cot),
+                Some(Some(sum)) => super::kernels::accumulate(sum, &cot, self.par),
                 Some(slot) => *slot = Some(cot),
                 None => {}
             }
@@ -113,7 +113,7 @@ impl Tape {
             for (g, input) in step.op.pull(&views, &cot, self.par).into_iter().zip(&step.inputs) {
                 match input.node.map(|n| &mut grads[n]) {
                     Some(Some(sum)) => {
-                        super::kernels::accumulate(sum, &g);
+                        super::kernels::accumulate(sum, &g, self.par);
                         pool::give(g);
                     }
                     Some(slot) => *slot = Some(g),

@@ -3,6 +3,7 @@ use super::commands::{self, State};
 use super::session::{Failure, Outcome, Session, Settings};
 use super::{check, repl, report, tools};
 use crate::files::bulk::Shard;
+use crate::nets::kernels::simd;
 use crate::script::engine::{STACK, print_line, report_line};
 use crate::script::{context, host, modules, panics, params};
 use crate::tensor::device;
@@ -30,7 +31,9 @@ fn after_help() -> String {
     ];
     let commands: String = commands.iter().map(|(c, what)| format!("  {c:<34}{what}\n")).collect();
     let path = "LD3SH_PATH: folders (separated by `:`) in which `import` looks for modules";
-    format!("Commands:\n{commands}{}\n{path}", tools::help())
+    let simd =
+        "LD3SH_SIMD: the instruction set of the kernels: scalar, v3 (AVX2), v4 (AVX-512) or neon; the best by default";
+    format!("Commands:\n{commands}{}\n{path}\n{simd}", tools::help())
 }
 
 /// A scripting environment for few-step sampling of diffusion models
@@ -70,6 +73,9 @@ struct Args {
     /// Threads to compute with; all cores by default
     #[arg(long, value_name = "N")]
     threads: Option<usize>,
+    /// Sum convolutions of networks directly, without Winograd's transform: slower, with less rounding error
+    #[arg(long)]
+    exact_conv: bool,
     /// Print help: ld3sh's, or the given script's
     #[arg(short = 'h', long)]
     help: bool,
@@ -95,6 +101,9 @@ pub fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    if let Err(e) = simd::force_from_environment() {
+        return ExitCode::from(usage(&e));
+    }
     panics::quiet();
     // without a handler Ctrl-C ends the process, which is no worse than failing here
     let _ = ctrlc::set_handler(|| {
@@ -182,6 +191,7 @@ fn settings(args: &Args) -> Result<()> {
     if let Some(shard) = &args.shard {
         context::set_default_shard(Shard::parse(shard).map_err(|e| e.context("--shard"))?);
     }
+    crate::nets::kernels::set_exact(args.exact_conv);
     host::set_quiet(args.quiet);
     Ok(())
 }

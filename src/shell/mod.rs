@@ -1,4 +1,5 @@
 //! The script runner and the REPL: one [`session::Session`] under both.
+pub mod bench;
 pub mod catalogue;
 pub mod check;
 pub mod cli;

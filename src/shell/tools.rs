@@ -1,5 +1,4 @@
 //! The commands beside running scripts, a row each: `ld3sh NAME ARGUMENTS…`.
-use super::reference;
 use crate::Result;
 
 /// A command.
@@ -29,22 +28,22 @@ pub const TOOLS: &[Tool] = &[
         run: super::convert::run,
     },
     Tool {
+        name: "bench",
+        usage: "[CASE…] [--json]",
+        summary: "time kernels, networks and training steps on this machine",
+        run: super::bench::run,
+    },
+    Tool {
         name: "definitions",
         usage: "DIR",
         summary: "write .d.rhai files, from which editors complete",
-        run: reference::write_definitions,
+        run: super::reference::write_definitions,
     },
     Tool {
         name: "reference",
         usage: "[--out DIR]",
         summary: "write the reference pages (docs/reference)",
-        run: reference::write_reference,
-    },
-    Tool {
-        name: "models",
-        usage: "[get|path|check] [NAME…]",
-        summary: "list published networks, fetch them, check them",
-        run: super::models::run,
+        run: super::reference::write_reference,
     },
 ];
 

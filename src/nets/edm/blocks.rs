@@ -1,7 +1,7 @@
 //! The parts that EDM's architectures share, made from weights by name: convolutions, norms, residual blocks, attention.
 use super::weights::Weights;
 use crate::nets::kernels::{
-    AddScale, Attention, Conv3x3, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Up2, Within,
+    AddScale, Attention, Conv, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Up2, Within,
 };
 use crate::nets::tape::Exec;
 use crate::{Error, Kind, Result};
@@ -70,7 +70,7 @@ impl Build<'_> {
     pub fn conv3(&mut self, name: &str, cin: usize, cout: usize, keep: usize) -> Result<Op> {
         let weight = self.trunk(&format!("{name}.weight"), &[cout, cin, 3, 3])?.narrow(0, 0, keep)?;
         let bias = self.trunk(&format!("{name}.bias"), &[cout])?.narrow(0, 0, keep)?;
-        Ok(Arc::new(Conv3x3::new(weight.contiguous()?, bias.contiguous()?)?))
+        Ok(Arc::new(Conv::new(weight.contiguous()?, bias.contiguous()?)?))
     }
     fn conv1_weights(&mut self, name: &str, cin: usize, cout: usize) -> Result<(Tensor, Tensor)> {
         let weight = self.trunk(&format!("{name}.weight"), &[cout, cin, 1, 1])?.reshape((cout, cin))?;

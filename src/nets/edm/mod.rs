@@ -84,6 +84,9 @@ pub struct EdmNet(Arc<Inner>);
 #[derive(Clone)]
 struct Inner {
     unet: Arc<UNet>,
+    /// Whether the weights outgrow the caches: then a few images at a time share all threads, because reading (and
+    /// transforming) the weights once for each image costs more than threads that wait for each other.
+    wide: bool,
     meta: Meta,
     hash: String,
     /// The type of the images inside; in half precision the embedding, norms and softmax are f32.
@@ -211,7 +214,8 @@ impl EdmNet {
             use_fp16: config.use_fp16,
         };
         let (unet, device) = (Arc::new(unet), device.clone());
-        Ok(EdmNet(Arc::new(Inner { unet, meta, hash, dtype, device, augment: None })))
+        let wide = config.model_channels >= 64;
+        Ok(EdmNet(Arc::new(Inner { unet, wide, meta, hash, dtype, device, augment: None })))
     }
 
     /// A network with random f32 weights, for tests and benches: same seed, same weights.
@@ -346,7 +350,7 @@ impl EdmNet {
         let (r, n) = (meta.resolution, meta.label_dim);
         let size = r * r * meta.channels;
         let threads = rayon::current_num_threads().max(1);
-        let per = CHUNK.min(c.len().div_ceil(threads)).max(1);
+        let per = if self.0.wide { CHUNK } else { CHUNK.min(c.len().div_ceil(threads)).max(1) };
         let par = c.len().div_ceil(per) < threads;
         let starts: Vec<usize> = (0..c.len()).step_by(per).collect();
         let run = |start: usize| -> Result<Part> {

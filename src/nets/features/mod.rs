@@ -3,7 +3,7 @@ mod spec;
 
 pub use spec::{SPECS, Spec};
 
-use super::kernels::{Channels, Concat, Conv2d, Conv3x3, Down2, Frozen, Linear, MaxPool, Relu};
+use super::kernels::{Channels, Concat, Conv, Down2, Frozen, Linear, MaxPool, Relu};
 use super::tape::Exec;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -93,12 +93,9 @@ impl Build<'_> {
     fn conv(&self, name: &str, [cin, cout, k, stride, padding]: [usize; 5]) -> Result<Op> {
         let weight = self.take(&format!("{name}.weight"), &[cout, cin, k, k])?;
         let bias = self.take(&format!("{name}.bias"), &[cout])?;
-        let fast = self.device.is_cpu() && self.dtype == DType::F32;
         Ok(match (k, stride, padding) {
             (1, 1, 0) => Arc::new(Linear::new(&weight.reshape((cout, cin))?, bias)?),
-            // composed, its gradient by candle is slow
-            (3, 1, 1) if fast => Arc::new(Conv3x3::new(weight, bias)?),
-            _ => Arc::new(Conv2d::new(weight, bias, stride, padding)?),
+            _ => Arc::new(Conv::with(weight, bias, stride, padding)?),
         })
     }
 }

@@ -81,17 +81,17 @@ impl Head {
     /// P, into `s.p`.
     fn probabilities(&self, qkv: &[f32], s: &mut Scratch) {
         let Head { tokens: t, c, d, at } = *self;
-        s.packed.pack(1, d, t, |_, k, n| qkv[n * 3 * c + c + at + k]);
+        s.packed.pack(d, t, |k, n| qkv[n * 3 * c + c + at + k]);
         s.p.resize(t * t, 0.0);
-        dispatch(MatMul { a: &qkv[at..], lda: 3 * c, m: t, w: &s.packed, out: &mut s.p, ldc: t });
+        MatMul { a: &qkv[at..], lda: 3 * c, m: t, w: &s.packed, out: &mut s.p, ldc: t }.run();
         dispatch(Softmax(&mut s.p, t, self.scale()));
     }
     /// The head's columns of `out` [tokens, C].
     fn run(&self, qkv: &[f32], out: &mut [f32], s: &mut Scratch) {
         let Head { tokens: t, c, d, at } = *self;
         self.probabilities(qkv, s);
-        s.packed.pack(1, t, d, |_, k, n| qkv[k * 3 * c + 2 * c + at + n]);
-        dispatch(MatMul { a: &s.p, lda: t, m: t, w: &s.packed, out: &mut out[at..], ldc: c });
+        s.packed.pack(t, d, |k, n| qkv[k * 3 * c + 2 * c + at + n]);
+        MatMul { a: &s.p, lda: t, m: t, w: &s.packed, out: &mut out[at..], ldc: c }.run();
     }
     /// The head's columns of `grad` [tokens, 3C].
     fn pull(&self, qkv: &[f32], cot: &[f32], grad: &mut [f32], s: &mut Scratch) {
@@ -101,19 +101,19 @@ impl Head {
         s.dp.resize(t * t, 0.0);
         // dV = Pᵀ dO
         transpose(&s.p, t, &mut s.t);
-        s.packed.pack(1, t, d, |_, k, n| cot[k * c + at + n]);
-        dispatch(MatMul { a: &s.t, lda: t, m: t, w: &s.packed, out: &mut grad[2 * c + at..], ldc: 3 * c });
+        s.packed.pack(t, d, |k, n| cot[k * c + at + n]);
+        MatMul { a: &s.t, lda: t, m: t, w: &s.packed, out: &mut grad[2 * c + at..], ldc: 3 * c }.run();
         // dP = dO Vᵀ, then dS
-        s.packed.pack(1, d, t, |_, k, n| qkv[n * 3 * c + 2 * c + at + k]);
-        dispatch(MatMul { a: &cot[at..], lda: c, m: t, w: &s.packed, out: &mut s.dp, ldc: t });
+        s.packed.pack(d, t, |k, n| qkv[n * 3 * c + 2 * c + at + k]);
+        MatMul { a: &cot[at..], lda: c, m: t, w: &s.packed, out: &mut s.dp, ldc: t }.run();
         dispatch(SoftmaxPull(&s.p, &mut s.dp, t, self.scale()));
         // dQ = dS K
-        s.packed.pack(1, t, d, |_, k, n| qkv[k * 3 * c + c + at + n]);
-        dispatch(MatMul { a: &s.dp, lda: t, m: t, w: &s.packed, out: &mut grad[at..], ldc: 3 * c });
+        s.packed.pack(t, d, |k, n| qkv[k * 3 * c + c + at + n]);
+        MatMul { a: &s.dp, lda: t, m: t, w: &s.packed, out: &mut grad[at..], ldc: 3 * c }.run();
         // dK = dSᵀ Q
         transpose(&s.dp, t, &mut s.t);
-        s.packed.pack(1, t, d, |_, k, n| qkv[k * 3 * c + at + n]);
-        dispatch(MatMul { a: &s.t, lda: t, m: t, w: &s.packed, out: &mut grad[c + at..], ldc: 3 * c });
+        s.packed.pack(t, d, |k, n| qkv[k * 3 * c + at + n]);
+        MatMul { a: &s.t, lda: t, m: t, w: &s.packed, out: &mut grad[c + at..], ldc: 3 * c }.run();
     }
 }
 

@@ -1,64 +1,145 @@
-//! Frozen 3×3 convolutions and linear maps over channels (1×1 convolutions), with bias.
-use super::simd::{MatMul, Packed, dispatch};
-use super::{Frozen, View, Winograd, host_f32, image, pool};
-use candle_core::Tensor;
+//! Frozen convolutions and linear maps over channels (1×1 convolutions), with bias.
+use super::direct::{self, Walk};
+use super::simd::{MatMul, Packed};
+use super::winograd::{self, Taps};
+use super::{Frozen, View, host_f32, image, pool};
+use crate::tensor::conv::{Geometry, conv2d};
+use candle_core::{DType, Tensor};
 use rayon::prelude::*;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
-/// 3×3 convolution, stride 1, padding 1: [B, H, W, in] → [B, H, W, out].
-pub struct Conv3x3 {
-    cin: usize,
-    cout: usize,
-    weight: Tensor,
-    bias: Tensor,
-    /// The weights and bias on the host until both directions are packed; packed at first use, because each direction
-    /// takes four times the weights' memory.
-    host: Vec<f32>,
-    host_bias: Vec<f32>,
-    forward: OnceLock<Winograd>,
-    backward: OnceLock<Winograd>,
+static EXACT: AtomicBool = AtomicBool::new(false);
+
+/// Makes every convolution from here on sum its products directly, without Winograd's rounding error and speed.
+pub fn set_exact(on: bool) {
+    EXACT.store(on, Ordering::Relaxed);
 }
 
-impl Conv3x3 {
-    /// From weights [out, in, 3, 3] and bias [out], in the dtype and on the device that the composed form shall use.
+/// Whether [`set_exact`] is on.
+pub fn exact() -> bool {
+    EXACT.load(Ordering::Relaxed)
+}
+
+/// Convolution: [B, H, W, in] → [B, H', W', out], H' = (H + 2·padding − kernel) / stride + 1.
+///
+/// 3×3 with stride 1 and padding 1 goes by Winograd's F(4×4, 3×3) unless [`exact`] is on; all others sum directly.
+pub struct Conv {
+    cin: usize,
+    cout: usize,
+    kernel: [usize; 2],
+    stride: usize,
+    padding: usize,
+    /// Weights and bias for the composed form, where that is not in f32 on the CPU.
+    composed: Option<(Tensor, Tensor)>,
+    bias: Vec<f32>,
+    forward: Taps,
+    /// Packed when a gradient is first asked for.
+    backward: OnceLock<Taps>,
+}
+
+impl Conv {
+    /// Stride 1 and a padding of half the kernel, from weights [out, in, kh, kw] and bias [out], in the dtype and on the
+    /// device that the composed form shall use.
     pub fn new(weight: Tensor, bias: Tensor) -> candle_core::Result<Self> {
-        let (cout, cin, _, _) = weight.dims4()?;
-        let (host, host_bias) = (host_f32(&weight)?, host_f32(&bias)?);
-        let (forward, backward) = (OnceLock::new(), OnceLock::new());
-        Ok(Conv3x3 { cin, cout, weight, bias, host, host_bias, forward, backward })
+        let padding = weight.dims4()?.2 / 2;
+        Conv::with(weight, bias, 1, padding)
+    }
+
+    /// The same with a stride ≥ 1 and a padding on all sides.
+    pub fn with(weight: Tensor, bias: Tensor, stride: usize, padding: usize) -> candle_core::Result<Self> {
+        let (cout, cin, kh, kw) = weight.dims4()?;
+        if stride == 0 || kh * kw == 0 {
+            candle_core::bail!("a convolution needs a stride and a kernel of at least 1, got {stride} and {kh}×{kw}");
+        }
+        let (host, bias_) = (host_f32(&weight)?, host_f32(&bias)?);
+        let taps = kh * kw;
+        let forward = Taps::new(cin, cout, taps, &bias_, |co, ci, t| host[(co * cin + ci) * taps + t]);
+        let plain = weight.dtype() == DType::F32 && weight.device().is_cpu();
+        let composed = if plain { None } else { Some((weight, bias)) };
+        let (kernel, backward) = ([kh, kw], OnceLock::new());
+        Ok(Conv { cin, cout, kernel, stride, padding, composed, bias: bias_, forward, backward })
+    }
+
+    /// Bytes that the packed weights take: once for values, and once more when gradients have been asked for.
+    pub fn bytes(&self) -> usize {
+        self.forward.bytes() + self.backward.get().map_or(0, Taps::bytes)
+    }
+
+    fn fast(&self) -> bool {
+        self.kernel == [3, 3] && self.stride == 1 && self.padding == 1 && !exact()
+    }
+
+    fn walk(&self, axis: usize, transposed: bool) -> Walk {
+        let (size, s) = (self.kernel[axis], self.stride);
+        match transposed {
+            false => Walk { size, mul: s, div: 1, pad: self.padding as isize },
+            true => Walk { size, mul: 1, div: s, pad: size as isize - 1 - self.padding as isize },
+        }
     }
 }
 
-impl Frozen for Conv3x3 {
+impl Frozen for Conv {
     fn name(&self) -> &'static str {
-        "frozen 3×3 convolution"
+        "frozen convolution"
     }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [b, h, w, _] = image(inputs[0], self.cin)?;
-        Ok(vec![b, h, w, self.cout])
+        let size = |n: usize, k: usize| (n + 2 * self.padding).checked_sub(k).map(|n| n / self.stride + 1);
+        match (size(h, self.kernel[0]), size(w, self.kernel[1])) {
+            (Some(h), Some(w)) => Ok(vec![b, h, w, self.cout]),
+            _ => Err(format!("a kernel of {:?} does not fit an image of {h}×{w}", self.kernel)),
+        }
     }
     fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
-        let op = self.forward.get_or_init(|| {
-            let at = |co: usize, ci: usize, tap: usize| self.host[(co * self.cin + ci) * 9 + tap];
-            Winograd::new(self.cin, self.cout, &self.host_bias, at)
-        });
         let d = inputs[0].dims;
-        op.run(inputs[0].data, [d[0], d[1], d[2]], out, par);
+        let dims = [d[0], d[1], d[2]];
+        if self.fast() {
+            return winograd::convolve(&self.forward, inputs[0].data, dims, out, par);
+        }
+        let [wy, wx] = [self.walk(0, false), self.walk(1, false)];
+        let size = |n: usize, k: usize| (n + 2 * self.padding - k) / self.stride + 1;
+        let size = [size(d[1], self.kernel[0]), size(d[2], self.kernel[1])];
+        direct::convolve(&self.forward, [wy, wx], inputs[0].data, dims, out, size, par);
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         // the input gradient is the same convolution with the kernel flipped and transposed
         let op = self.backward.get_or_init(|| {
-            let at = |co: usize, ci: usize, tap: usize| self.host[(ci * self.cin + co) * 9 + 8 - tap];
-            Winograd::new(self.cout, self.cin, &[], at)
+            let taps = self.kernel[0] * self.kernel[1];
+            Taps::new(self.cout, self.cin, taps, &[], |co, ci, t| self.forward.at(ci, co, taps - 1 - t))
         });
         let d = inputs[0].dims;
         let mut grad = pool::take(d.iter().product());
-        op.run(cot, [d[0], d[1], d[2]], &mut grad, par);
+        if self.fast() {
+            winograd::convolve(op, cot, [d[0], d[1], d[2]], &mut grad, par);
+        } else {
+            let size = |n: usize, k: usize| (n + 2 * self.padding - k) / self.stride + 1;
+            let dims = [d[0], size(d[1], self.kernel[0]), size(d[2], self.kernel[1])];
+            let walks = [self.walk(0, true), self.walk(1, true)];
+            direct::convolve(op, walks, cot, dims, &mut grad, [d[1], d[2]], par);
+        }
         vec![grad]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
+        let [kh, kw] = self.kernel;
+        let (weight, bias) = match &self.composed {
+            Some(both) => both.clone(),
+            None => {
+                let taps = kh * kw;
+                let at = |i: usize| self.forward.at(i / taps / self.cin, i / taps % self.cin, i % taps);
+                let weight: Vec<f32> = (0..self.cout * self.cin * taps).map(at).collect();
+                let device = &candle_core::Device::Cpu;
+                (
+                    Tensor::from_vec(weight, (self.cout, self.cin, kh, kw), device)?,
+                    Tensor::from_slice(&self.bias, self.cout, device)?,
+                )
+            }
+        };
         let x = inputs[0].permute((0, 3, 1, 2))?.contiguous()?;
-        x.conv2d(&self.weight, 1, 1, 1, 1)?.permute((0, 2, 3, 1))?.contiguous()?.broadcast_add(&self.bias)
+        // its gradient is right for every stride, and not by candle's slow transposed convolution
+        let geometry = Geometry { stride: self.stride, padding: self.padding, ..Geometry::default() };
+        let y = conv2d(&x, &weight, Some(&bias), geometry).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
+        y.permute((0, 2, 3, 1))?.contiguous()
     }
 }
 
@@ -78,8 +159,8 @@ impl Linear {
     pub fn new(weight: &Tensor, bias: Tensor) -> candle_core::Result<Self> {
         let (cout, cin) = weight.dims2()?;
         let w = host_f32(weight)?;
-        let forward = Packed::new(1, cin, cout, &host_f32(&bias)?, |_, k, n| w[n * cin + k]);
-        let backward = Packed::new(1, cout, cin, &[], |_, k, n| w[k * cin + n]);
+        let forward = Packed::new(cin, cout, &host_f32(&bias)?, |k, n| w[n * cin + k]);
+        let backward = Packed::new(cout, cin, &[], |k, n| w[k * cin + n]);
         Ok(Linear { cin, cout, weight: weight.t()?.contiguous()?, bias, forward, backward })
     }
 }
@@ -90,10 +171,10 @@ fn rows(a: &[f32], w: &Packed, out: &mut [f32], par: bool) {
         return out.fill(0.0);
     }
     let piece = |(a, out): (&[f32], &mut [f32])| {
-        dispatch(MatMul { a, lda: w.k, m: out.len() / w.n, w, out, ldc: w.n });
+        MatMul { a, lda: w.k, m: out.len() / w.n, w, out, ldc: w.n }.run();
     };
     let m = out.len() / w.n;
-    let per = (64 * 1024 / (w.n + w.k)).clamp(6, 240);
+    let per = (64 * 1024 / (w.n + w.k)).clamp(24, 240);
     if par && m > per {
         a.par_chunks(per * w.k).zip(out.par_chunks_mut(per * w.n)).for_each(piece);
     } else {

@@ -4,12 +4,12 @@
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
 mod attention;
 mod conv;
-mod conv2d;
+mod direct;
 mod embedding;
 mod maxpool;
 mod norm;
 mod pointwise;
-pub(crate) mod pool;
+pub mod pool;
 mod relu;
 mod resample;
 pub mod simd;
@@ -17,8 +17,7 @@ mod winograd;
 mod within;
 
 pub use attention::Attention;
-pub use conv::{Conv3x3, Linear};
-pub use conv2d::Conv2d;
+pub use conv::{Conv, Linear, exact, set_exact};
 pub use embedding::Waves;
 pub use maxpool::MaxPool;
 pub use norm::{GroupNorm, Modulation};
@@ -26,7 +25,6 @@ pub(crate) use pointwise::accumulate;
 pub use pointwise::{AddScale, Concat, Down2, Silu, Up2};
 pub use relu::{Channels, Relu};
 pub use resample::{Pad, Resample};
-pub use winograd::Winograd;
 pub use within::Within;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor};

@@ -11,6 +11,9 @@ use rayon::prelude::*;
 /// A sample's values and cotangent, and where its gradients go: the values' and the embedding's.
 type PerSample<'a> = ((&'a [f32], &'a [f32]), (&'a mut [f32], &'a mut Vec<f32>));
 
+/// Pixels that one task of a pass over a sample takes.
+const PIECE: usize = 128;
+
 /// How the embedding, a second input, enters.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Modulation {
@@ -55,20 +58,20 @@ impl GroupNorm {
     }
 
     /// What a pass over one sample needs for each channel: n = (x − mean) · rstd, u = n · a + k.
-    fn coefficients(&self, x: &[f32], e: &[f32]) -> Channels {
+    fn coefficients(&self, x: &[f32], e: &[f32], par: bool) -> Channels {
         let c = self.channels;
         let per = c / self.groups;
         let pixels = (x.len() / c).max(1);
         let add = |i: usize| if self.modulation == Modulation::Add { e[i] as f64 } else { 0.0 };
         let over = |of: &dyn Fn(usize) -> f64, g: usize| (g * per..(g + 1) * per).map(of).sum::<f64>();
         let n = (pixels * per) as f64;
-        let sums = column_sums(x, c, &vec![0.0; c], false);
+        let sums = column_sums(x, c, &vec![0.0; c], false, par);
         let mut mean = vec![0f32; c];
         for g in 0..self.groups {
             let m = over(&|i| sums[i] + pixels as f64 * add(i), g) / n;
             (g * per..(g + 1) * per).for_each(|i| mean[i] = (m - add(i)) as f32);
         }
-        let squares = column_sums(x, c, &mean, true);
+        let squares = column_sums(x, c, &mean, true, par);
         let mut out = Channels { mean, rstd: vec![0.0; c], a: self.gamma.clone(), k: self.beta.clone(), sums };
         for g in 0..self.groups {
             let r = 1.0 / (over(&|i| squares[i], g) / n + self.eps).sqrt();
@@ -84,13 +87,17 @@ impl GroupNorm {
     }
 
     /// Adds the gradients of one sample: into x's and, where there is one, into the embedding's row.
-    fn pull_sample(&self, x: &[f32], e: &[f32], cot: &[f32], grad: &mut [f32], e_grad: &mut [f32]) {
+    fn pull_sample(&self, x: &[f32], e: &[f32], cot: &[f32], grad: &mut [f32], e_grad: &mut [f32], par: bool) {
         let c = self.channels;
         let per = c / self.groups;
         let pixels = (x.len() / c).max(1);
-        let ch = self.coefficients(x, e);
+        let ch = self.coefficients(x, e, par);
+        let size = PIECE * c;
         // Σ ū and Σ ū n over pixels, ū the cotangent before SiLU (left in grad)
-        let (p, q) = dispatch(Slope { x, cot, ch: &ch, silu: self.silu, grad });
+        let work = x.chunks(size).zip(cot.chunks(size)).zip(grad.chunks_mut(size)).collect();
+        let sums = each(work, par, |((x, cot), grad)| dispatch(Slope { x, cot, ch: &ch, silu: self.silu, grad }));
+        let (p, q): (Vec<_>, Vec<_>) = sums.into_iter().unzip();
+        let (p, q) = (in_order(p, c), in_order(q, c));
         let (mut m1, mut m2) = (vec![0f32; c], vec![0f32; c]);
         let n = (pixels * per) as f64;
         for g in 0..self.groups {
@@ -100,7 +107,8 @@ impl GroupNorm {
             m1[channels.clone()].fill((s1 / n) as f32);
             m2[channels].fill((s2 / n) as f32);
         }
-        dispatch(Finish { x, ch: &ch, m1: &m1, m2: &m2, grad });
+        let work = x.chunks(size).zip(grad.chunks_mut(size)).collect();
+        each(work, par, |(x, grad)| dispatch(Finish { x, ch: &ch, m1: &m1, m2: &m2, grad }));
         match self.modulation {
             Modulation::None => {}
             Modulation::Add => {
@@ -138,7 +146,7 @@ struct Channels {
 }
 
 /// Σ over pixels of (x − shift), or of its square: short f32 sums collected in f64.
-fn column_sums(x: &[f32], c: usize, shift: &[f32], square: bool) -> Vec<f64> {
+fn column_sums(x: &[f32], c: usize, shift: &[f32], square: bool, par: bool) -> Vec<f64> {
     struct Sums<'a>(&'a [f32], usize, &'a [f32], bool);
     impl WithSimd for Sums<'_> {
         type Output = Vec<f64>;
@@ -159,7 +167,22 @@ fn column_sums(x: &[f32], c: usize, shift: &[f32], square: bool) -> Vec<f64> {
             total
         }
     }
-    dispatch(Sums(x, c, shift, square))
+    let work = x.chunks(PIECE * c).collect();
+    in_order(each(work, par, |x| dispatch(Sums(x, c, shift, square))), c)
+}
+
+/// Does each piece of work, spread over threads where that is allowed; the results stay in order.
+fn each<W: Send, T: Send>(work: Vec<W>, par: bool, f: impl Fn(W) -> T + Sync + Send) -> Vec<T> {
+    if par && work.len() > 1 { work.into_par_iter().map(f).collect() } else { work.into_iter().map(f).collect() }
+}
+
+/// The sum of each channel's partial sums, in order: the same bits whoever computed them.
+fn in_order(parts: Vec<Vec<f64>>, c: usize) -> Vec<f64> {
+    let mut total = vec![0.0; c];
+    for part in parts {
+        total.iter_mut().zip(part).for_each(|(t, p)| *t += p);
+    }
+    total
 }
 
 struct Forward<'a> {
@@ -272,8 +295,9 @@ impl Frozen for GroupNorm {
         let size = inputs[0].dims[1..].iter().product::<usize>().max(1);
         let width = self.embedding_width();
         let sample = |(b, (x, out)): (usize, (&[f32], &mut [f32]))| {
-            let ch = self.coefficients(x, row(inputs, b, width));
-            dispatch(Forward { x, ch: &ch, silu: self.silu, out });
+            let ch = self.coefficients(x, row(inputs, b, width), par);
+            let work = x.chunks(PIECE * self.channels).zip(out.chunks_mut(PIECE * self.channels)).collect();
+            each(work, par, |(x, out)| dispatch(Forward { x, ch: &ch, silu: self.silu, out }));
         };
         let x = inputs[0].data;
         if par {
@@ -292,7 +316,7 @@ impl Frozen for GroupNorm {
         let mut grad = pool::take(x.len());
         let mut e_grads = vec![vec![0.0; width]; x.len() / size];
         let sample = |(b, ((x, cot), (grad, e_grad))): (usize, PerSample)| {
-            self.pull_sample(x, row(inputs, b, width), cot, grad, e_grad);
+            self.pull_sample(x, row(inputs, b, width), cot, grad, e_grad, par);
         };
         if par {
             let outs = grad.par_chunks_mut(size).zip(e_grads.par_iter_mut());

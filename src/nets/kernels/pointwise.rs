@@ -57,10 +57,13 @@ fn each(a: &[f32], b: &[f32], out: &mut [f32], par: bool, f: impl Fn(f32, f32) -
     }
 }
 
-/// a += b, on one thread.
-pub(crate) fn accumulate(a: &mut [f32], b: &[f32]) {
-    for (a, b) in a.iter_mut().zip(b) {
-        *a += *b;
+/// a += b.
+pub(crate) fn accumulate(a: &mut [f32], b: &[f32], par: bool) {
+    let add = |(a, b): (&mut [f32], &[f32])| a.iter_mut().zip(b).for_each(|(a, b)| *a += *b);
+    if par && a.len() > PIECE {
+        a.par_chunks_mut(PIECE).zip(b.par_chunks(PIECE)).for_each(add);
+    } else {
+        add((a, b));
     }
 }
 
@@ -134,21 +137,39 @@ impl Frozen for Concat {
             _ => Err(format!("shapes differ before the last dimension: {:?} and {:?}", inputs[0], inputs[1])),
         }
     }
-    fn run(&self, inputs: &[View], out: &mut [f32], _: bool) {
+    fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
         let (a, b) = (inputs[0], inputs[1]);
         let (na, nb) = (last(a.dims), last(b.dims));
-        for ((a, b), o) in a.data.chunks(na).zip(b.data.chunks(nb)).zip(out.chunks_mut(na + nb)) {
-            o[..na].copy_from_slice(a);
-            o[na..].copy_from_slice(b);
+        let join = |((a, b), o): ((&[f32], &[f32]), &mut [f32])| {
+            for ((a, b), o) in a.chunks(na).zip(b.chunks(nb)).zip(o.chunks_mut(na + nb)) {
+                o[..na].copy_from_slice(a);
+                o[na..].copy_from_slice(b);
+            }
+        };
+        if par {
+            let rows = PIECE.div_ceil(na + nb);
+            let (pa, pb) = (a.data.par_chunks(rows * na), b.data.par_chunks(rows * nb));
+            pa.zip(pb).zip(out.par_chunks_mut(rows * (na + nb))).for_each(join);
+        } else {
+            join(((a.data, b.data), out));
         }
     }
-    fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
+    fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         let (na, nb) = (last(inputs[0].dims), last(inputs[1].dims));
         let rows = cot.len() / (na + nb);
         let (mut a, mut b) = (pool::take(rows * na), pool::take(rows * nb));
-        for ((g, a), b) in cot.chunks(na + nb).zip(a.chunks_mut(na)).zip(b.chunks_mut(nb)) {
-            a.copy_from_slice(&g[..na]);
-            b.copy_from_slice(&g[na..]);
+        let part = |((g, a), b): ((&[f32], &mut [f32]), &mut [f32])| {
+            for ((g, a), b) in g.chunks(na + nb).zip(a.chunks_mut(na)).zip(b.chunks_mut(nb)) {
+                a.copy_from_slice(&g[..na]);
+                b.copy_from_slice(&g[na..]);
+            }
+        };
+        if par {
+            let rows = PIECE.div_ceil(na + nb);
+            let (pa, pb) = (a.par_chunks_mut(rows * na), b.par_chunks_mut(rows * nb));
+            cot.par_chunks(rows * (na + nb)).zip(pa).zip(pb).for_each(part);
+        } else {
+            part(((cot, &mut a), &mut b));
         }
         vec![a, b]
     }

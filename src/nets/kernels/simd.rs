@@ -1,17 +1,70 @@
-//! The matrix product under every kernel: rows times packed panels of weights, in whatever vectors the CPU has.
+//! The matrix product under every kernel: packed rows times panels of weights, in whatever vectors the CPU has.
 //!
 //! Each element of the result is one chain of multiply-adds over k in order, whatever the number of rows and however the
-//! rows are split over threads: bits do not depend on the batch or on scheduling.
+//! rows are split over threads: bits do not depend on the batch or on scheduling. Layouts do not depend on the instruction
+//! set, so it may be changed at any time.
 // indices run over several arrays of vectors at once
 #![allow(clippy::needless_range_loop)]
+use crate::{Error, Result};
 use pulp::{Arch, Simd, WithSimd};
+use std::cell::RefCell;
+use std::sync::RwLock;
 
-/// Rows that one register tile holds.
-const ROWS: usize = 6;
+/// Columns of a panel: two of the widest vectors.
+pub const PANEL: usize = 32;
+/// Depths that lie together in packed rows: one of the widest vectors.
+pub const DEPTH: usize = 16;
+/// Rows that are packed together: with two vectors of columns they fill the 32 registers of the widest instruction sets.
+pub const GROUP: usize = 12;
 
-/// Runs a kernel with the best instruction set of this CPU.
+static FORCED: RwLock<Option<Arch>> = RwLock::new(None);
+
+thread_local! {
+    static ROWS: RefCell<Aligned> = RefCell::new(Aligned::default());
+}
+
+/// The instruction sets that this machine can run, by the names that `LD3SH_SIMD` takes, the widest last.
+pub fn available() -> Vec<(&'static str, Arch)> {
+    let mut all = vec![("scalar", scalar())];
+    #[cfg(target_arch = "x86_64")]
+    {
+        all.extend(pulp::x86::V3::try_new().map(|s| ("v3", Arch::V3(s))));
+        all.extend(pulp::x86::V4::try_new().map(|s| ("v4", Arch::V4(s))));
+    }
+    #[cfg(target_arch = "aarch64")]
+    all.push(("neon", Arch::new()));
+    all
+}
+
+fn scalar() -> Arch {
+    #[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
+    return Arch::Scalar;
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    return Arch::new();
+}
+
+/// Makes every kernel of this process use one instruction set from here on.
+pub fn force(arch: Arch) {
+    *FORCED.write().unwrap_or_else(|e| e.into_inner()) = Some(arch);
+}
+
+/// Does what `LD3SH_SIMD` asks for; fails with the names that this machine knows where it is none of them.
+pub fn force_from_environment() -> Result<()> {
+    let Some(name) = std::env::var_os("LD3SH_SIMD") else { return Ok(()) };
+    let name = name.to_string_lossy();
+    match available().iter().find(|(n, _)| *n == name) {
+        Some((_, arch)) => {
+            force(*arch);
+            Ok(())
+        }
+        None => Err(Error::unknown("instruction set in LD3SH_SIMD", &name, available().iter().map(|(n, _)| *n))),
+    }
+}
+
+/// Runs a kernel with the instruction set that was forced, or the best one of this CPU.
 pub fn dispatch<O: WithSimd>(op: O) -> O::Output {
-    Arch::new().dispatch(op)
+    let forced = *FORCED.read().unwrap_or_else(|e| e.into_inner());
+    forced.unwrap_or_default().dispatch(op)
 }
 
 /// A buffer whose first element lies on a cache line: split loads would halve the rate of the inner loops.
@@ -44,192 +97,198 @@ impl Aligned {
     }
 }
 
-/// Columns `col..col + width` of a packed matrix; `vectors` SIMD vectors wide.
-#[derive(Clone, Copy)]
-pub struct Panel {
-    /// The first column.
-    pub col: usize,
-    /// SIMD vectors in a row of the panel.
-    pub vectors: usize,
-    /// Floats in a row of the panel, with padding.
-    pub width: usize,
-    offset: usize,
+/// Where the groups of `rows` packed rows begin and how many rows each has: as equal as possible, at most [`GROUP`].
+#[inline(always)]
+pub fn groups(rows: usize) -> impl Iterator<Item = (usize, usize)> {
+    let n = rows.div_ceil(GROUP).max(1);
+    let (each, more) = (rows / n, rows % n);
+    (0..n).map(move |g| (g * each + g.min(more), each + usize::from(g < more)))
 }
 
-/// `count` matrices [k, n] of the same size, cut into panels that the inner loop reads front to back.
+/// Rows of depth k, packed: for each group [k/16][rows of the group][16]; the last block of depths may be partly unused.
+#[inline(always)]
+pub fn packed_len(rows: usize, k: usize) -> usize {
+    rows * k.next_multiple_of(DEPTH)
+}
+
+/// out[rows, n ≤ 32] += rows · panel.
+pub struct Product<'a> {
+    /// One group of packed rows: [blocks][rows][16].
+    pub a: &'a [f32],
+    /// The number of rows, at most [`GROUP`].
+    pub rows: usize,
+    /// The number of blocks that take part, of which all from `full` on have `tail` depths that count.
+    pub blocks: usize,
+    /// The number of whole blocks, which come first.
+    pub full: usize,
+    /// Depths in the others.
+    pub tail: usize,
+    /// The panel: for each block, `stride` floats that begin with 16 rows of 32.
+    pub w: &'a [f32],
+    /// Floats from one block of the panel to the next.
+    pub stride: usize,
+    /// What each row begins with: 32 values; without them the product is added to `out`, whose rows must be padded to whole
+    /// vectors.
+    pub init: Option<&'a [f32; PANEL]>,
+    /// The result's first row; `rows` rows of stride `ldc`.
+    pub out: &'a mut [f32],
+    /// The result's row stride.
+    pub ldc: usize,
+    /// How many of the panel's columns the result has.
+    pub n: usize,
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let mut p = self;
+        let lanes = S::F32_LANES;
+        for j in (0..p.n.div_ceil(lanes)).step_by(2) {
+            let most = if S::REGISTER_COUNT >= 32 { GROUP } else { GROUP / 2 };
+            let mut at = 0;
+            while at < p.rows {
+                let m = (p.rows - at).min(most);
+                if (j + 1) * lanes < p.n {
+                    by_rows::<S, 2>(simd, &mut p, at, m, j);
+                } else {
+                    by_rows::<S, 1>(simd, &mut p, at, m, j);
+                }
+                at += m;
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn by_rows<S: Simd, const NV: usize>(simd: S, p: &mut Product, at: usize, m: usize, j: usize) {
+    macro_rules! cases {
+        ($($n:literal)*) => {
+            match m {
+                $($n if S::REGISTER_COUNT >= 32 || $n <= GROUP / 2 => tile::<S, $n, NV>(simd, p, at, j),)*
+                _ => {}
+            }
+        };
+    }
+    cases!(1 2 3 4 5 6 7 8 9 10 11 12)
+}
+
+/// MR rows, the `at`-th of a group and following, times NV vectors of columns.
+#[inline(always)]
+fn tile<S: Simd, const MR: usize, const NV: usize>(simd: S, p: &mut Product, at: usize, j: usize) {
+    let lanes = S::F32_LANES;
+    let mut acc = [[simd.splat_f32s(0.0); NV]; MR];
+    match p.init {
+        Some(init) => {
+            let init = S::as_simd_f32s(init).0;
+            for i in 0..MR {
+                acc[i].copy_from_slice(&init[j..j + NV]);
+            }
+        }
+        None => {
+            for i in 0..MR {
+                let from = &p.out[(at + i) * p.ldc + j * lanes..][..NV * lanes];
+                for v in 0..NV {
+                    acc[i][v] = S::as_simd_f32s(&from[v * lanes..(v + 1) * lanes]).0[0];
+                }
+            }
+        }
+    }
+    let a = &p.a[..p.rows * p.blocks * DEPTH];
+    let blocks = a.chunks_exact(p.rows * DEPTH).zip(p.w.chunks(p.stride));
+    let mut left = p.full;
+    // no closures around vectors: the compiler may leave one outside the function that has the instruction set
+    for (a, w) in blocks {
+        let Some(a) = a.as_chunks::<DEPTH>().0[at..].first_chunk::<MR>() else { return };
+        let w = w.as_chunks::<PANEL>().0;
+        if left > 0 {
+            left -= 1;
+            let Some(w) = w.first_chunk::<DEPTH>() else { return };
+            for kk in 0..DEPTH {
+                step::<S, MR, NV>(simd, a, kk, &w[kk], j, &mut acc);
+            }
+        } else {
+            for (kk, w) in w.iter().enumerate().take(p.tail.min(DEPTH)) {
+                step::<S, MR, NV>(simd, a, kk, w, j, &mut acc);
+            }
+        }
+    }
+    let n = p.n - j * lanes;
+    if n >= NV * lanes {
+        for i in 0..MR {
+            let to = &mut p.out[(at + i) * p.ldc + j * lanes..][..NV * lanes];
+            for v in 0..NV {
+                S::as_mut_simd_f32s(&mut to[v * lanes..(v + 1) * lanes]).0[0] = acc[i][v];
+            }
+        }
+    } else {
+        for i in 0..MR {
+            let to = &mut p.out[(at + i) * p.ldc + j * lanes..][..n];
+            for v in 0..NV {
+                simd.partial_store_f32s(&mut to[(v * lanes).min(n)..((v + 1) * lanes).min(n)], acc[i][v]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn step<S: Simd, const MR: usize, const NV: usize>(
+    simd: S,
+    a: &[[f32; DEPTH]; MR],
+    kk: usize,
+    w: &[f32; PANEL],
+    j: usize,
+    acc: &mut [[S::f32s; NV]; MR],
+) {
+    let w = S::as_simd_f32s(w).0;
+    let Some(w) = w[j..].first_chunk::<NV>() else { return };
+    for i in 0..MR {
+        let s = simd.splat_f32s(a[i][kk]);
+        for v in 0..NV {
+            acc[i][v] = simd.mul_add_e_f32s(s, w[v], acc[i][v]);
+        }
+    }
+}
+
+/// A matrix [k, n] cut into panels of 32 columns that the inner loop reads front to back.
 #[derive(Default)]
 pub struct Packed {
     /// The depth.
     pub k: usize,
     /// The number of columns.
     pub n: usize,
-    /// The panels, by column.
-    pub panels: Vec<Panel>,
     data: Aligned,
-    bias: Aligned,
-}
-
-struct Isa;
-impl WithSimd for Isa {
-    type Output = (usize, usize);
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, _: S) -> (usize, usize) {
-        (S::F32_LANES, if S::REGISTER_COUNT >= 32 { 4 } else { 2 })
-    }
+    bias: Vec<f32>,
 }
 
 impl Packed {
-    /// Packs `count` matrices; `at(matrix, row, column)` gives their elements, `bias` (of n, or empty) is added to every row.
-    pub fn new(count: usize, k: usize, n: usize, bias: &[f32], at: impl Fn(usize, usize, usize) -> f32) -> Self {
+    /// Packs a matrix whose elements `at(row, column)` gives; `bias` (of n, or empty) is added to every row of a product.
+    pub fn new(k: usize, n: usize, bias: &[f32], at: impl Fn(usize, usize) -> f32) -> Self {
         let mut packed = Packed::default();
-        packed.pack(count, k, n, at);
-        let padded = packed.panels.iter().map(|p| p.width).sum();
-        packed.bias = Aligned::zeros(padded);
-        for (b, v) in packed.bias.take(padded).iter_mut().zip(bias) {
-            *b = *v;
-        }
+        packed.pack(k, n, at);
+        packed.bias = bias.to_vec();
+        packed.bias.resize(n.next_multiple_of(PANEL), 0.0);
         packed
     }
     /// Packs anew, without bias, into the memory already held.
-    pub fn pack(&mut self, count: usize, k: usize, n: usize, at: impl Fn(usize, usize, usize) -> f32) {
-        let (lanes, most) = dispatch(Isa);
-        let vectors = n.div_ceil(lanes);
-        let panels = vectors.div_ceil(most).max(1);
+    pub fn pack(&mut self, k: usize, n: usize, at: impl Fn(usize, usize) -> f32) {
         (self.k, self.n) = (k, n);
-        self.panels.clear();
-        let (mut col, mut offset) = (0, 0);
-        for i in 0..panels {
-            let vectors = vectors / panels + usize::from(i < vectors % panels);
-            let width = vectors * lanes;
-            self.panels.push(Panel { col, vectors, width, offset });
-            col += width;
-            offset += count * k * width;
-        }
-        let data = self.data.take(offset);
-        for p in &self.panels {
-            for m in 0..count {
-                for row in 0..k {
-                    let to = &mut data[p.offset + (m * k + row) * p.width..][..p.width];
-                    for (c, v) in to.iter_mut().enumerate() {
-                        *v = if p.col + c < n { at(m, row, p.col + c) } else { 0.0 };
-                    }
+        let data = self.data.take(n.div_ceil(PANEL) * k * PANEL);
+        for (p, panel) in data.chunks_exact_mut((k * PANEL).max(1)).enumerate() {
+            let col = p * PANEL;
+            for (row, to) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
+                for (c, v) in to.iter_mut().enumerate() {
+                    *v = if col + c < n { at(row, col + c) } else { 0.0 };
                 }
             }
         }
-        if self.bias.data.len() < col + 16 {
-            self.bias = Aligned::zeros(col);
-        }
+        self.bias.clear();
+        self.bias.resize(n.next_multiple_of(PANEL), 0.0);
     }
-    /// Matrix `m` in panel `p`: k rows of `p.width` floats.
+    /// Panel `p`: k rows of 32.
     #[inline(always)]
-    pub fn panel(&self, p: &Panel, m: usize) -> &[f32] {
-        let len = self.k * p.width;
-        &self.data.slice()[p.offset + m * len..][..len]
-    }
-    /// The bias of panel `p`, padded with zeros.
-    #[inline(always)]
-    pub fn bias(&self, p: &Panel) -> &[f32] {
-        &self.bias.slice()[p.col..][..p.width]
-    }
-}
-
-/// init + a[MR rows of stride lda, k] · w[k, NV vectors].
-#[inline(always)]
-fn tile<S: Simd, const MR: usize, const NV: usize>(
-    simd: S,
-    a: &[f32],
-    lda: usize,
-    w: &[[S::f32s; NV]],
-    init: &[S::f32s; NV],
-) -> [[S::f32s; NV]; MR] {
-    let k = w.len();
-    // no closures around vectors: the compiler may leave one outside the function that has the instruction set
-    let mut rows = [&a[..k]; MR];
-    for (i, row) in rows.iter_mut().enumerate() {
-        *row = &a[i * lda..][..k];
-    }
-    let mut acc = [*init; MR];
-    for (kk, w) in w.iter().enumerate() {
-        for i in 0..MR {
-            let s = simd.splat_f32s(rows[i][kk]);
-            for j in 0..NV {
-                acc[i][j] = simd.mul_add_e_f32s(s, w[j], acc[i][j]);
-            }
-        }
-    }
-    acc
-}
-
-/// Stores a tile's rows: all `n` columns of them that exist.
-#[inline(always)]
-fn put<S: Simd, const MR: usize, const NV: usize>(
-    simd: S,
-    acc: [[S::f32s; NV]; MR],
-    out: &mut [f32],
-    ldc: usize,
-    n: usize,
-) {
-    for (i, row) in acc.into_iter().enumerate() {
-        let to = &mut out[i * ldc..][..n];
-        if n == NV * S::F32_LANES {
-            for (t, v) in S::as_mut_simd_f32s(to).0.iter_mut().zip(row) {
-                *t = v;
-            }
-        } else {
-            for (t, v) in to.chunks_mut(S::F32_LANES).zip(row) {
-                simd.partial_store_f32s(t, v);
-            }
-        }
-    }
-}
-
-/// One product's operands: out[m rows of stride ldc, n] = bias + a[m rows of stride lda, k] · w.
-pub struct Rows<'a> {
-    /// The left-hand side.
-    pub a: &'a [f32],
-    /// Its row stride.
-    pub lda: usize,
-    /// The number of rows.
-    pub m: usize,
-    /// The result.
-    pub out: &'a mut [f32],
-    /// Its row stride.
-    pub ldc: usize,
-    /// How many of the panel's columns the result has.
-    pub n: usize,
-}
-
-/// One panel's part of a product.
-#[inline(always)]
-pub fn rows_by_panel<S: Simd>(simd: S, r: Rows, vectors: usize, w: &[f32], bias: &[f32]) {
-    match vectors {
-        1 => panel_of::<S, 1>(simd, r, w, bias),
-        2 => panel_of::<S, 2>(simd, r, w, bias),
-        3 => panel_of::<S, 3>(simd, r, w, bias),
-        _ => panel_of::<S, 4>(simd, r, w, bias),
-    }
-}
-
-#[inline(always)]
-fn panel_of<S: Simd, const NV: usize>(simd: S, r: Rows, w: &[f32], bias: &[f32]) {
-    let w = S::as_simd_f32s(w).0.as_chunks::<NV>().0;
-    let bias = S::as_simd_f32s(bias).0;
-    let mut init = [simd.splat_f32s(0.0); NV];
-    init.copy_from_slice(&bias[..NV]);
-    let mut i = 0;
-    while i + ROWS <= r.m {
-        let acc = tile::<S, ROWS, NV>(simd, &r.a[i * r.lda..], r.lda, w, &init);
-        put(simd, acc, &mut r.out[i * r.ldc..], r.ldc, r.n);
-        i += ROWS;
-    }
-    while i + 2 <= r.m {
-        let acc = tile::<S, 2, NV>(simd, &r.a[i * r.lda..], r.lda, w, &init);
-        put(simd, acc, &mut r.out[i * r.ldc..], r.ldc, r.n);
-        i += 2;
-    }
-    if i < r.m {
-        let acc = tile::<S, 1, NV>(simd, &r.a[i * r.lda..], r.lda, w, &init);
-        put(simd, acc, &mut r.out[i * r.ldc..], r.ldc, r.n);
+    pub fn panel(&self, p: usize) -> &[f32] {
+        &self.data.slice()[p * self.k * PANEL..][..self.k * PANEL]
     }
 }
 
@@ -249,15 +308,59 @@ pub struct MatMul<'a> {
     pub ldc: usize,
 }
 
-impl WithSimd for MatMul<'_> {
+/// Rows that are packed before the panels pass over them: they stay in the second-level cache.
+const PASS: usize = 8 * GROUP;
+
+impl MatMul<'_> {
+    /// Computes it, on this thread.
+    pub fn run(self) {
+        ROWS.with_borrow_mut(|scratch| dispatch(Packing(self, scratch)));
+    }
+}
+
+struct Packing<'a>(MatMul<'a>, &'a mut Aligned);
+
+impl WithSimd for Packing<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        for p in &self.w.panels {
-            let n = p.width.min(self.w.n - p.col);
-            let out = &mut self.out[p.col..];
-            let r = Rows { a: self.a, lda: self.lda, m: self.m, out, ldc: self.ldc, n };
-            rows_by_panel(simd, r, p.vectors, self.w.panel(p, 0), self.w.bias(p));
+        let Packing(MatMul { a, lda, m, w, out, ldc }, scratch) = self;
+        let k = w.k;
+        for first in (0..m).step_by(PASS) {
+            let rows = PASS.min(m - first);
+            let packed = scratch.take(packed_len(rows, k));
+            for (g, n) in groups(rows) {
+                let to = &mut packed[packed_len(g, k)..][..packed_len(n, k)];
+                for r in 0..n {
+                    pack_row(&a[(first + g + r) * lda..][..k], to, r, n);
+                }
+            }
+            let bias = w.bias.as_chunks::<PANEL>().0;
+            for (p, bias) in bias.iter().enumerate() {
+                for (g, n) in groups(rows) {
+                    simd.vectorize(Product {
+                        a: &packed[packed_len(g, k)..],
+                        rows: n,
+                        blocks: k.div_ceil(DEPTH),
+                        full: k / DEPTH,
+                        tail: k % DEPTH,
+                        w: w.panel(p),
+                        stride: DEPTH * PANEL,
+                        init: Some(bias),
+                        out: &mut out[(first + g) * ldc + p * PANEL..],
+                        ldc,
+                        n: (w.n - p * PANEL).min(PANEL),
+                    });
+                }
+            }
         }
+    }
+}
+
+/// Writes row `r` of a group of `n` rows.
+#[inline(always)]
+pub fn pack_row(row: &[f32], group: &mut [f32], r: usize, n: usize) {
+    for (block, part) in row.chunks(DEPTH).enumerate() {
+        group[(block * n + r) * DEPTH..][..part.len()].copy_from_slice(part);
     }
 }

@@ -1,149 +1,173 @@
 //! 3×3 convolution with stride 1 and padding 1 by Winograd's F(4×4, 3×3) (Lavin and Gray 2016) on [B, H, W, C].
 //!
-//! Channels lie innermost, so the transforms run over whole vectors of channels and the 36 products are rows (tiles)
-//! times packed weights. A 4×4 tile of outputs costs 36 multiplications per channel pair instead of 144; the price is 4×
-//! the weights' memory per direction and an error of about 1e-6 (rms, relative).
+//! Channels lie innermost, so the transforms run over whole vectors of channels and the 36 products are rows (tiles) times
+//! panels of weights. A 4×4 tile of outputs costs 36 multiplications per channel pair instead of 144; the price is an error
+//! of about 1e-6 (rms, relative). The weights are transformed as they are used, 32 output channels at a time: that costs
+//! less than reading weights of four times the size from memory, and no memory at all.
 // indices run over several arrays of vectors at once
 #![allow(clippy::needless_range_loop)]
-use super::simd::{Aligned, Packed, Rows, dispatch, rows_by_panel};
+use super::simd::{Aligned, DEPTH, PANEL, Product, dispatch, groups, packed_len};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
-use std::array::from_fn;
 use std::cell::RefCell;
 
-/// Floats of workspace that one block of tiles may take: it should stay in the second-level cache.
-const WORKSPACE: usize = 256 * 1024;
 /// Between the 36 planes, so that they do not fall on the same cache sets.
 const GAP: usize = 16;
+/// Floats of transformed input that are made at a time, if that is no less than [`LEAST`] tiles.
+const WORKSPACE: usize = 1 << 19;
+const LEAST: usize = 48;
+/// Input channels whose weights are transformed at a time: these weights stay in the second-level cache.
+const CHUNK: usize = 128;
+/// Floats of one of the 36 transformed blocks of weights, with a gap.
+const ONE: usize = DEPTH * PANEL + GAP;
+/// Floats of a tile's 36 products, with a gap.
+const TILE: usize = 36 * PANEL + GAP;
 
 thread_local! {
-    static SCRATCH: RefCell<Aligned> = RefCell::new(Aligned::default());
+    static INPUT: RefCell<Aligned> = RefCell::new(Aligned::default());
+    static PANELS: RefCell<Aligned> = RefCell::new(Aligned::default());
 }
 
-/// One direction of a frozen 3×3 convolution.
-pub struct Winograd {
-    cin: usize,
-    cout: usize,
-    /// 36 matrices [cin, cout].
-    u: Packed,
+/// The weights of a k×k convolution as the kernels read them, front to back: [cout/32][cin][taps][32]. Channels that do not
+/// exist have zeros.
+pub struct Taps {
+    /// Input channels.
+    pub cin: usize,
+    /// Output channels.
+    pub cout: usize,
+    taps: usize,
+    data: Aligned,
+    bias: Aligned,
 }
 
-impl Winograd {
-    /// Transforms the weights; `at(co, ci, tap)` with tap = 3·row + column.
-    pub fn new(cin: usize, cout: usize, bias: &[f32], at: impl Fn(usize, usize, usize) -> f32) -> Self {
-        const G: [[f64; 3]; 6] = [
-            [1. / 4., 0., 0.],
-            [-1. / 6., -1. / 6., -1. / 6.],
-            [-1. / 6., 1. / 6., -1. / 6.],
-            [1. / 24., 1. / 12., 1. / 6.],
-            [1. / 24., -1. / 12., 1. / 6.],
-            [0., 0., 1.],
-        ];
-        let mut u = vec![0f32; 36 * cin * cout];
-        for ci in 0..cin {
-            for co in 0..cout {
-                let g: [f64; 9] = from_fn(|t| at(co, ci, t) as f64);
-                for (a, ga) in G.iter().enumerate() {
-                    let row: [f64; 3] = from_fn(|c| (0..3).map(|r| ga[r] * g[3 * r + c]).sum());
-                    for (b, gb) in G.iter().enumerate() {
-                        u[((6 * a + b) * cin + ci) * cout + co] = (0..3).map(|c| row[c] * gb[c]).sum::<f64>() as f32;
-                    }
+impl Taps {
+    /// From `at(co, ci, tap)`; `bias` of `cout` values, or empty.
+    pub fn new(cin: usize, cout: usize, taps: usize, bias: &[f32], at: impl Fn(usize, usize, usize) -> f32) -> Self {
+        let size = cin * taps * PANEL;
+        let mut data = Aligned::zeros(cout.div_ceil(PANEL) * size);
+        let all = data.take(cout.div_ceil(PANEL) * size);
+        for (p, panel) in all.chunks_exact_mut(size.max(1)).enumerate() {
+            for (row, to) in panel.chunks_exact_mut(PANEL).enumerate() {
+                for (j, to) in to.iter_mut().enumerate().take(cout - p * PANEL) {
+                    *to = at(p * PANEL + j, row / taps, row % taps);
                 }
             }
         }
-        let u = Packed::new(36, cin, cout, bias, |m, ci, co| u[(m * cin + ci) * cout + co]);
-        Winograd { cin, cout, u }
+        let padded = cout.next_multiple_of(PANEL);
+        let mut b = Aligned::zeros(padded);
+        b.take(padded).iter_mut().zip(bias).for_each(|(b, v)| *b = *v);
+        Taps { cin, cout, taps, data, bias: b }
     }
-
-    /// Convolves x [b, h, w, cin] into out [b, h, w, cout].
-    pub fn run(&self, x: &[f32], [b, h, w]: [usize; 3], out: &mut [f32], par: bool) {
-        let (tiles_y, tiles_x) = (h.div_ceil(4), w.div_ceil(4));
-        let rows = b * tiles_y;
-        if rows * tiles_x == 0 || self.cout == 0 {
-            return;
-        }
-        let widest = self.u.panels.iter().map(|p| p.width).max().unwrap_or(1);
-        let fit = (WORKSPACE / (36 * (self.cin + widest))).clamp(12, 64);
-        let mut per_block = fit.div_ceil(tiles_x);
-        if par {
-            per_block = per_block.min(rows.div_ceil(rayon::current_num_threads()));
-        }
-        // cut the output at rows of tiles: each block owns a contiguous piece of it
-        let mut blocks = Vec::with_capacity(rows.div_ceil(per_block));
-        let (mut rest, mut first) = (out, 0);
-        let pixel_row = |r: usize| (r / tiles_y) * h + (r % tiles_y) * 4;
-        while first < rows {
-            let last = (first + per_block).min(rows);
-            let (mine, tail) = rest.split_at_mut((pixel_row(last) - pixel_row(first)) * w * self.cout);
-            let shape = Shape { h, w, tiles_y, tiles_x, first, last };
-            blocks.push((mine, shape));
-            (rest, first) = (tail, last);
-        }
-        // the scratch is borrowed out here: a closure inside the vectorized function might not be compiled as part of it
-        let run =
-            |(out, shape)| SCRATCH.with_borrow_mut(|scratch| dispatch(Block { op: self, x, out, shape, scratch }));
-        if par && blocks.len() > 1 {
-            blocks.into_par_iter().for_each(run);
-        } else {
-            blocks.into_iter().for_each(run);
-        }
+    /// Panel `p`: all input channels and taps for 32 output channels.
+    pub fn panel(&self, p: usize) -> &[f32] {
+        let size = self.cin * self.taps * PANEL;
+        &self.data.slice()[p * size..][..size]
+    }
+    /// Element (co, ci, tap).
+    pub fn at(&self, co: usize, ci: usize, tap: usize) -> f32 {
+        self.panel(co / PANEL)[(ci * self.taps + tap) * PANEL + co % PANEL]
+    }
+    /// Bytes that the weights take.
+    pub fn bytes(&self) -> usize {
+        4 * (self.data.slice().len() + self.bias.slice().len())
+    }
+    /// The bias of panel `p`.
+    pub fn bias(&self, p: usize) -> &[f32; PANEL] {
+        &self.bias.slice().as_chunks::<PANEL>().0[p]
     }
 }
 
+/// A result that several threads write to, each its own columns of pixels.
+#[derive(Clone, Copy)]
+pub(super) struct Columns {
+    data: *mut f32,
+    len: usize,
+}
+// SAFETY: whoever makes one gives each thread other elements to write (see `Columns::at`).
+unsafe impl Send for Columns {}
+unsafe impl Sync for Columns {}
+
+impl Columns {
+    pub(super) fn new(out: &mut [f32]) -> Self {
+        Columns { data: out.as_mut_ptr(), len: out.len() }
+    }
+    /// `n` elements from `i` on.
+    ///
+    /// # Safety
+    /// No other reference to any of them may exist while this one is used.
+    #[inline(always)]
+    pub(super) unsafe fn at<'a>(self, i: usize, n: usize) -> &'a mut [f32] {
+        assert!(i + n <= self.len);
+        // SAFETY: in bounds by the line above; not aliased by the caller's promise
+        unsafe { std::slice::from_raw_parts_mut(self.data.add(i), n) }
+    }
+}
+
+/// Convolves x [b, h, w, cin] into out [b, h, w, cout] with 3×3 taps.
+pub fn convolve(op: &Taps, x: &[f32], [b, h, w]: [usize; 3], out: &mut [f32], par: bool) {
+    let (tiles_y, tiles_x) = (h.div_ceil(4), w.div_ceil(4));
+    let total = b * tiles_y * tiles_x;
+    if total == 0 || op.cout == 0 {
+        return;
+    }
+    let depth = op.cin.next_multiple_of(DEPTH);
+    let most = (WORKSPACE / (36 * depth)).max(LEAST);
+    let blocks = total.div_ceil(most);
+    let panels = op.cout.div_ceil(PANEL);
+    let out = Columns::new(out);
+    // taken, not borrowed: while this thread waits for others it may come here again with another image
+    let mut v = INPUT.take();
+    let mut first = 0;
+    for i in 0..blocks {
+        let tiles = total / blocks + usize::from(i < total % blocks);
+        let all = v.take(36 * packed_len(tiles, op.cin) + depth);
+        let (zeros, v) = all.split_at_mut(depth);
+        zeros.fill(0.0);
+        let zeros = &*zeros;
+        let shape = Shape { h, w, tiles_y, tiles_x, first, tiles };
+        let mut rest = &mut *v;
+        let mut work = vec![];
+        for (from, n) in groups(tiles) {
+            let (mine, tail) = rest.split_at_mut(36 * packed_len(n, op.cin));
+            work.push((from, n, mine));
+            rest = tail;
+        }
+        let into = |(from, n, v)| dispatch(Into { x, c: op.cin, shape, from, n, v, zeros });
+        let panel = |p: usize, v: &[f32]| {
+            PANELS.with_borrow_mut(|scratch| dispatch(OnePanel { op, p, shape, v, out, scratch }));
+        };
+        if par {
+            work.into_par_iter().for_each(into);
+            let v = &*v;
+            (0..panels).into_par_iter().for_each(|p| panel(p, v));
+        } else {
+            work.into_iter().for_each(into);
+            let v = &*v;
+            (0..panels).for_each(|p| panel(p, v));
+        }
+        first += tiles;
+    }
+    INPUT.set(v);
+}
+
+/// A block of tiles.
 #[derive(Clone, Copy)]
 struct Shape {
     h: usize,
     w: usize,
     tiles_y: usize,
     tiles_x: usize,
-    /// Rows of tiles, counted through the batch.
+    /// The first tile, counted through the batch.
     first: usize,
-    last: usize,
+    tiles: usize,
 }
 
 impl Shape {
     /// (image, tile row, tile column) of tile `t` of this block.
     #[inline(always)]
     fn tile(&self, t: usize) -> (usize, usize, usize) {
-        let row = self.first + t / self.tiles_x;
-        (row / self.tiles_y, row % self.tiles_y, t % self.tiles_x)
-    }
-    fn tiles(&self) -> usize {
-        (self.last - self.first) * self.tiles_x
-    }
-}
-
-struct Block<'a> {
-    op: &'a Winograd,
-    x: &'a [f32],
-    out: &'a mut [f32],
-    shape: Shape,
-    scratch: &'a mut Aligned,
-}
-
-impl WithSimd for Block<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Block { op, x, out, shape, scratch } = self;
-        let tiles = shape.tiles();
-        let v_plane = (tiles * op.cin).next_multiple_of(16) + GAP;
-        let widest = op.u.panels.iter().map(|p| p.width).max().unwrap_or(1);
-        let m_plane = tiles * widest + GAP;
-        let all = scratch.take(36 * (v_plane + m_plane) + op.cin.next_multiple_of(16));
-        let (v, rest) = all.split_at_mut(36 * v_plane);
-        let (m, zeros) = rest.split_at_mut(36 * m_plane);
-        zeros.fill(0.0);
-        into_planes(simd, x, op.cin, &shape, v, v_plane, &zeros[..op.cin]);
-        for p in &op.u.panels {
-            for (xi, (v, m)) in v.chunks_exact(v_plane).zip(m.chunks_exact_mut(m_plane)).enumerate() {
-                let r = Rows { a: v, lda: op.cin, m: tiles, out: m, ldc: p.width, n: p.width };
-                // the transform of a constant bias is not constant: it is added at the end
-                rows_by_panel(simd, r, p.vectors, op.u.panel(p, xi), &[0.0; 64]);
-            }
-            let n = p.width.min(op.cout - p.col);
-            out_of_planes(simd, m, m_plane, p.width, &shape, &mut out[p.col..], op.cout, n, op.u.bias(p));
-        }
+        let row = (self.first + t) / self.tiles_x;
+        (row / self.tiles_y, row % self.tiles_y, (self.first + t) % self.tiles_x)
     }
 }
 
@@ -156,13 +180,14 @@ fn vector<S: Simd>(x: &[f32]) -> S::f32s {
 /// Bᵀ d for one line of six.
 #[inline(always)]
 fn input_line<S: Simd>(s: S, d: [S::f32s; 6]) -> [S::f32s; 6] {
-    let (two, four, five) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(5.0));
-    let a = s.sub_f32s(d[4], s.mul_f32s(four, d[2]));
-    let b = s.sub_f32s(d[3], s.mul_f32s(four, d[1]));
+    let (two, four, five) = (s.splat_f32s(2.0), s.splat_f32s(4.0), s.splat_f32s(-5.0));
+    let minus = s.splat_f32s(-4.0);
+    let a = s.mul_add_e_f32s(minus, d[2], d[4]);
+    let b = s.mul_add_e_f32s(minus, d[1], d[3]);
     let c = s.sub_f32s(d[4], d[2]);
     let e = s.mul_f32s(two, s.sub_f32s(d[3], d[1]));
-    let first = s.mul_add_e_f32s(four, d[0], s.sub_f32s(d[4], s.mul_f32s(five, d[2])));
-    let last = s.mul_add_e_f32s(four, d[1], s.sub_f32s(d[5], s.mul_f32s(five, d[3])));
+    let first = s.mul_add_e_f32s(four, d[0], s.mul_add_e_f32s(five, d[2], d[4]));
+    let last = s.mul_add_e_f32s(four, d[1], s.mul_add_e_f32s(five, d[3], d[5]));
     [first, s.add_f32s(a, b), s.sub_f32s(a, b), s.add_f32s(c, e), s.sub_f32s(c, e), last]
 }
 
@@ -180,102 +205,221 @@ fn output_line<S: Simd>(s: S, m: [S::f32s; 6]) -> [S::f32s; 4] {
     ]
 }
 
-/// Bᵀ d B of a 6×6 patch.
+/// G g for one line of three.
 #[inline(always)]
-fn input_patch<S: Simd>(s: S, d: [S::f32s; 36]) -> [[S::f32s; 6]; 6] {
-    let zero = [s.splat_f32s(0.0); 6];
-    let (mut k, mut out) = ([zero; 6], [zero; 6]);
-    for c in 0..6 {
-        k[c] = input_line(s, [d[c], d[6 + c], d[12 + c], d[18 + c], d[24 + c], d[30 + c]]);
-    }
-    for r in 0..6 {
-        out[r] = input_line(s, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
-    }
-    out
+fn weight_line<S: Simd>(s: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
+    let (quarter, sixth) = (s.splat_f32s(0.25), s.splat_f32s(-1.0 / 6.0));
+    let (twelfth, fourth) = (s.splat_f32s(1.0 / 12.0), s.splat_f32s(1.0 / 24.0));
+    let sum = s.add_f32s(g[0], g[2]);
+    let c = s.mul_add_e_f32s(fourth, g[0], s.mul_f32s(s.splat_f32s(1.0 / 6.0), g[2]));
+    let d = s.mul_f32s(twelfth, g[1]);
+    [
+        s.mul_f32s(quarter, g[0]),
+        s.mul_f32s(sixth, s.add_f32s(sum, g[1])),
+        s.mul_f32s(sixth, s.sub_f32s(sum, g[1])),
+        s.add_f32s(c, d),
+        s.sub_f32s(c, d),
+        g[2],
+    ]
 }
 
-#[inline(always)]
-fn into_planes<S: Simd>(simd: S, x: &[f32], c: usize, shape: &Shape, v: &mut [f32], plane: usize, zeros: &[f32]) {
-    let mut planes = v.chunks_exact_mut(plane);
-    let planes: [&mut [f32]; 36] = from_fn(|_| planes.next().unwrap_or_default());
-    let (full, lanes) = (c / S::F32_LANES, S::F32_LANES);
-    for t in 0..shape.tiles() {
-        let (b, ty, tx) = shape.tile(t);
-        // no closures around vectors: the compiler may leave one outside the function that has the instruction set
-        let mut patch = [zeros; 36];
-        for (i, patch) in patch.iter_mut().enumerate() {
-            // one pixel of padding on the left and above
-            let (y, x_) = (4 * ty + i / 6, 4 * tx + i % 6);
-            if (1..=shape.h).contains(&y) && (1..=shape.w).contains(&x_) {
-                *patch = &x[((b * shape.h + y - 1) * shape.w + x_ - 1) * c..][..c];
-            }
-        }
-        let mut d = [simd.splat_f32s(0.0); 36];
-        for j in 0..full {
-            for i in 0..36 {
-                d[i] = vector::<S>(&patch[i][j * lanes..]);
-            }
-            let q = input_patch(simd, d);
-            for i in 0..36 {
-                S::as_mut_simd_f32s(&mut planes[i][t * c + j * lanes..][..lanes]).0[0] = q[i / 6][i % 6];
-            }
-        }
-        if full * lanes < c {
-            for i in 0..36 {
-                d[i] = simd.partial_load_f32s(&patch[i][full * lanes..]);
-            }
-            let q = input_patch(simd, d);
-            for i in 0..36 {
-                simd.partial_store_f32s(&mut planes[i][t * c + full * lanes..(t + 1) * c], q[i / 6][i % 6]);
-            }
-        }
-    }
-}
-
-/// The inverse transform of `n` channels (out starts at the first of them).
-#[inline(always)]
-#[allow(clippy::too_many_arguments)]
-fn out_of_planes<S: Simd>(
-    simd: S,
-    m: &[f32],
-    plane: usize,
-    width: usize,
-    shape: &Shape,
-    out: &mut [f32],
-    cout: usize,
+/// The input transform of tiles from..from+n, one group of packed rows, into [36][blocks][n][16].
+struct Into<'a> {
+    x: &'a [f32],
+    c: usize,
+    shape: Shape,
+    from: usize,
     n: usize,
-    bias: &[f32],
-) {
-    let mut planes = m.chunks_exact(plane);
-    let planes: [&[f32]; 36] = from_fn(|_| planes.next().unwrap_or_default());
-    let lanes = S::F32_LANES;
-    let pixel_row = |b: usize, ty: usize| b * shape.h + 4 * ty;
-    let base = pixel_row(shape.first / shape.tiles_y, shape.first % shape.tiles_y);
-    for t in 0..shape.tiles() {
-        let (b, ty, tx) = shape.tile(t);
-        let (ny, nx) = ((shape.h - 4 * ty).min(4), (shape.w - 4 * tx).min(4));
-        let corner = ((pixel_row(b, ty) - base) * shape.w + 4 * tx) * cout;
-        for j in 0..n.div_ceil(lanes) {
-            let at = t * width + j * lanes;
-            let add = vector::<S>(&bias[j * lanes..]);
-            let mut k = [[add; 4]; 6];
-            for c in 0..6 {
-                let mut line = [add; 6];
-                for r in 0..6 {
-                    line[r] = vector::<S>(&planes[6 * r + c][at..]);
+    v: &'a mut [f32],
+    zeros: &'a [f32],
+}
+
+impl WithSimd for Into<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Into { x, c, shape, from, n, v, zeros } = self;
+        let (lanes, full) = (S::F32_LANES, c / S::F32_LANES);
+        let plane = packed_len(n, c);
+        for t in 0..n {
+            let (b, ty, tx) = shape.tile(from + t);
+            let mut patch = [&zeros[..c]; 36];
+            for (i, patch) in patch.iter_mut().enumerate() {
+                // one pixel of padding on the left and above
+                let (y, x_) = (4 * ty + i / 6, 4 * tx + i % 6);
+                if (1..=shape.h).contains(&y) && (1..=shape.w).contains(&x_) {
+                    *patch = &x[((b * shape.h + y - 1) * shape.w + x_ - 1) * c..][..c];
                 }
-                k[c] = output_line(simd, line);
             }
-            let left = (n - j * lanes).min(lanes);
-            for r in 0..4 {
-                let y = output_line(simd, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
-                if r < ny {
-                    for (q, y) in y.into_iter().enumerate().take(nx) {
-                        let to = &mut out[corner + (r * shape.w + q) * cout + j * lanes..][..left];
-                        let y = simd.add_f32s(y, add);
-                        match S::as_mut_simd_f32s(to).0.first_mut() {
-                            Some(to) => *to = y,
-                            None => simd.partial_store_f32s(to, y),
+            for j in 0..full {
+                let mut k = [[simd.splat_f32s(0.0); 6]; 6];
+                for col in 0..6 {
+                    let d = [
+                        vector::<S>(&patch[col][j * lanes..]),
+                        vector::<S>(&patch[6 + col][j * lanes..]),
+                        vector::<S>(&patch[12 + col][j * lanes..]),
+                        vector::<S>(&patch[18 + col][j * lanes..]),
+                        vector::<S>(&patch[24 + col][j * lanes..]),
+                        vector::<S>(&patch[30 + col][j * lanes..]),
+                    ];
+                    k[col] = input_line(simd, d);
+                }
+                rows_out::<S>(simd, k, v, plane, (j * lanes / DEPTH * n + t) * DEPTH + j * lanes % DEPTH);
+            }
+            if full * lanes < c {
+                let mut k = [[simd.splat_f32s(0.0); 6]; 6];
+                for col in 0..6 {
+                    let mut d = [simd.splat_f32s(0.0); 6];
+                    for r in 0..6 {
+                        d[r] = simd.partial_load_f32s(&patch[6 * r + col][full * lanes..]);
+                    }
+                    k[col] = input_line(simd, d);
+                }
+                let j = full;
+                rows_out::<S>(simd, k, v, plane, (j * lanes / DEPTH * n + t) * DEPTH + j * lanes % DEPTH);
+            }
+        }
+    }
+}
+
+/// The second half of the input transform, to `at` in each of the 36 planes.
+#[inline(always)]
+fn rows_out<S: Simd>(simd: S, k: [[S::f32s; 6]; 6], v: &mut [f32], plane: usize, at: usize) {
+    let mut planes = v[at..].chunks_mut(plane);
+    for r in 0..6 {
+        let q = input_line(simd, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
+        for col in 0..6 {
+            if let Some(to) = planes.next() {
+                S::as_mut_simd_f32s(&mut to[..S::F32_LANES]).0[0] = q[col];
+            }
+        }
+    }
+}
+
+/// Everything for 32 output channels of a block of tiles: weights, products, output transform.
+struct OnePanel<'a> {
+    op: &'a Taps,
+    p: usize,
+    shape: Shape,
+    v: &'a [f32],
+    out: Columns,
+    scratch: &'a mut Aligned,
+}
+
+impl WithSimd for OnePanel<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let OnePanel { op, p, shape, v, out, scratch } = self;
+        let n = (op.cout - p * PANEL).min(PANEL);
+        let wide = n.next_multiple_of(S::F32_LANES);
+        let chunk = CHUNK.min(op.cin.next_multiple_of(DEPTH));
+        let all = scratch.take(chunk / DEPTH * 36 * ONE + shape.tiles * TILE);
+        let (u, m) = all.split_at_mut(chunk / DEPTH * 36 * ONE);
+        for (i, g) in op.panel(p).chunks(chunk * 9 * PANEL).enumerate() {
+            simd.vectorize(Transform { g, n, u });
+            let depth = g.len() / (9 * PANEL);
+            let (blocks, full, tail) = (depth.div_ceil(DEPTH), depth / DEPTH, depth % DEPTH);
+            // the transform of a constant bias is not constant: it is added at the end
+            let init = if i == 0 { Some(&[0.0; PANEL]) } else { None };
+            for xi in 0..36 {
+                let (w, stride, skip) = (&u[xi * ONE..], 36 * ONE, i * chunk / DEPTH);
+                for (first, rows) in groups(shape.tiles) {
+                    let size = packed_len(rows, op.cin);
+                    let a = &v[36 * packed_len(first, op.cin) + xi * size + skip * rows * DEPTH..];
+                    let out = &mut m[first * TILE + xi * PANEL..];
+                    simd.vectorize(Product { a, rows, blocks, full, tail, w, stride, init, out, ldc: TILE, n: wide });
+                }
+            }
+        }
+        simd.vectorize(OutOf { m, shape, out, cout: op.cout, first: p * PANEL, n, bias: op.bias(p) });
+    }
+}
+
+/// G g Gᵀ of one panel of weights, into [blocks of 16 input channels][36][16][32] with gaps.
+struct Transform<'a> {
+    g: &'a [f32],
+    n: usize,
+    u: &'a mut [f32],
+}
+
+impl WithSimd for Transform<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Transform { g, n, u } = self;
+        let lanes = S::F32_LANES;
+        let blocks = g.chunks(9 * DEPTH * PANEL).zip(u.as_chunks_mut::<{ 36 * ONE }>().0);
+        for (g, u) in blocks {
+            for (row, g) in g.as_chunks::<{ 9 * PANEL }>().0.iter().enumerate() {
+                for j in 0..n.div_ceil(lanes) {
+                    let zero = simd.splat_f32s(0.0);
+                    let mut k = [[zero; 6]; 3];
+                    for c in 0..3 {
+                        let mut line = [zero; 3];
+                        for r in 0..3 {
+                            line[r] = vector::<S>(&g[(3 * r + c) * PANEL + j * lanes..]);
+                        }
+                        k[c] = weight_line(simd, line);
+                    }
+                    let at = row * PANEL + j * lanes;
+                    for r in 0..6 {
+                        let q = weight_line(simd, [k[0][r], k[1][r], k[2][r]]);
+                        for c in 0..6 {
+                            S::as_mut_simd_f32s(&mut u[(6 * r + c) * ONE + at..][..lanes]).0[0] = q[c];
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The inverse transform of `n` channels from `first` on.
+struct OutOf<'a> {
+    m: &'a [f32],
+    shape: Shape,
+    out: Columns,
+    cout: usize,
+    first: usize,
+    n: usize,
+    bias: &'a [f32; PANEL],
+}
+
+impl WithSimd for OutOf<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let OutOf { m, shape, out, cout, first, n, bias } = self;
+        let lanes = S::F32_LANES;
+        for (t, m) in m.as_chunks::<TILE>().0.iter().enumerate().take(shape.tiles) {
+            let (b, ty, tx) = shape.tile(t);
+            let (ny, nx) = ((shape.h - 4 * ty).min(4), (shape.w - 4 * tx).min(4));
+            let corner = ((b * shape.h + 4 * ty) * shape.w + 4 * tx) * cout + first;
+            for j in 0..n.div_ceil(lanes) {
+                let add = vector::<S>(&bias[j * lanes..]);
+                let mut k = [[add; 4]; 6];
+                for c in 0..6 {
+                    let mut line = [add; 6];
+                    for r in 0..6 {
+                        line[r] = vector::<S>(&m[(6 * r + c) * PANEL + j * lanes..]);
+                    }
+                    k[c] = output_line(simd, line);
+                }
+                let left = (n - j * lanes).min(lanes);
+                for r in 0..4 {
+                    let y = output_line(simd, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
+                    for q in 0..4 {
+                        if r >= ny || q >= nx {
+                            continue;
+                        }
+                        // SAFETY: these channels of these pixels belong to this panel and block alone
+                        let to = unsafe { out.at(corner + (r * shape.w + q) * cout + j * lanes, left) };
+                        let y = simd.add_f32s(y[q], add);
+                        if left == lanes {
+                            S::as_mut_simd_f32s(to).0[0] = y;
+                        } else {
+                            simd.partial_store_f32s(to, y);
                         }
                     }
                 }
