@@ -1,4 +1,6 @@
 //! The documentation of every function: an example that runs, the options that it really takes, pages that are not stale.
+#[path = "common/trunks.rs"]
+mod trunks;
 use ld3sh::script::engine::STACK;
 use ld3sh::script::options;
 use ld3sh::shell::catalogue::{Catalogue, Entry, Kind, Origin};
@@ -92,6 +94,8 @@ fn examples_run_and_options_are_the_documented_ones() {
         let dir = tempfile::tempdir().expect("a folder");
         std::os::unix::fs::symlink(root().join("models"), dir.path().join("models")).expect("a link");
         std::env::set_current_dir(dir.path()).expect("a folder");
+        let trunk: std::collections::HashMap<_, _> = trunks::state("squeeze").into_iter().collect();
+        candle_core::safetensors::save(&trunk, "squeezenet.safetensors").expect("a file");
         // SAFETY: no other thread of this test program reads the environment meanwhile
         unsafe { std::env::set_var("LD3SH_CACHE", dir.path().join("cache")) };
         let asked = session(dir.path());

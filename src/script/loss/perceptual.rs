@@ -66,19 +66,26 @@ fn make(ctx: &NativeCallContext, name: &'static str, net: &str, map: Map) -> Rha
 /// Losses that look at images through a network.
 #[export_module]
 pub mod perceptual_api {
-    /// LPIPS over "vgg", "alex" or "squeeze" as a function value `|x, target|`: the mean over the batch, images in [−1, 1].
+    /// LPIPS (version 0.1) over "vgg", "alex" or "squeeze" as a function value `|x, target|`: the mean over the batch.
     ///
-    /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors" }); f.call(x, target)`
+    /// Images are [B, C, H, W] in [−1, 1]; one channel is taken as grey. The network's weights are downloaded once to the cache folder, if they
+    /// are not there and no `trunk` is given. Differentiable in both images. Zhang et al. 2018.
+    ///
+    /// Example: `loss::lpips("squeeze", #{ trunk: "squeezenet.safetensors" }).call(rand([1, 3, 32, 32], #{ seed: 0 }), zeros([1, 3, 32, 32])).shape` is []
     #[rhai_fn(return_raw)]
     pub fn lpips(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
         make(&ctx, "lpips", net, Map::new())
     }
     /// LPIPS (version 0.1) over "vgg", "alex" or "squeeze" as a function value `|x, target|` of images [B, C, H, W].
     ///
-    /// Options: `trunk` (a file with torchvision's weights), `heads` (a file with other heads), `lpips` (true; false: no heads),
-    /// `normalize` (false; true: images are in [0, 1]), `reduction` ("mean", "sum", or "none": [B]). One channel is grey.
+    /// Options:
+    /// - `trunk` (the published file): a file with torchvision's weights, `.pth` or safetensors
+    /// - `heads` (those of the `lpips` package): a file with other linear heads
+    /// - `lpips` (true): false leaves the heads out, all weights are 1
+    /// - `normalize` (false): true where images are in [0, 1]
+    /// - `reduction` ("mean"): or "sum", or "none": [B]
     ///
-    /// Example: `let f = loss::lpips("vgg", #{ trunk: "vgg16.safetensors", reduction: "none" }); f.call(x, target)`
+    /// Example: `loss::lpips("squeeze", #{ trunk: "squeezenet.safetensors", reduction: "none" }).call(zeros([2, 3, 32, 32]), zeros([2, 3, 32, 32])).shape` is [2]
     #[rhai_fn(name = "lpips", return_raw)]
     pub fn lpips_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
         make(&ctx, "lpips", net, options)
@@ -86,17 +93,21 @@ pub mod perceptual_api {
     /// The mean squared difference of a network's features ("fashion28", built in; "vgg", "alex", "squeeze"), as a function
     /// value `|x, target|` of images [B, C, H, W] in [−1, 1].
     ///
-    /// Example: `let f = loss::features("fashion28"); f.call(x, target)`
+    /// Example: `loss::features("fashion28").call(zeros([1, 1, 28, 28]), zeros([1, 1, 28, 28])).item()` is 0.0
     #[rhai_fn(return_raw)]
     pub fn features(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
         make(&ctx, "features", net, Map::new())
     }
     /// A distance of features as a function value `|x, target|`: the sum over layers of the mean squared difference.
     ///
-    /// Options: `layers` (which, from 0; all), `unit` (false; true: features of unit length over channels, summed over
-    /// channels), `trunk`, `normalize`, `reduction` as for `lpips`.
+    /// Options:
+    /// - `layers` (all): which layers, counted from 0
+    /// - `unit` (false): true compares features of unit length over channels, summed over channels
+    /// - `trunk` (the published file, or the one built in): a file with the network's weights
+    /// - `normalize` (false): true where images are in [0, 1]
+    /// - `reduction` ("mean"): or "sum", or "none": [B]
     ///
-    /// Example: `loss::features("fashion28", #{ layers: [1, 2], reduction: "none" })`
+    /// Example: `loss::features("fashion28", #{ layers: [1, 2], reduction: "none" }).call(zeros([2, 1, 28, 28]), zeros([2, 1, 28, 28])).shape` is [2]
     #[rhai_fn(name = "features", return_raw)]
     pub fn features_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
         make(&ctx, "features", net, options)
