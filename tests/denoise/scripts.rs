@@ -173,7 +173,7 @@ fn exact_denoisers_are_made_from_options() {
         ),
         ("denoiser::load(\"fashion82\")", "name", "fashion28"),
         ("denoiser::load(\"no/such/file.safetensors\")", "io", "no/such/file"),
-        ("denoiser::load(\"fashion28\", #{ dtype: \"f16\" })", "name", "f32"),
+        ("denoiser::load(\"fashion28\", #{ dtype: \"f8\" })", "name", "f32"),
     ] {
         let (k, message) = failure(text);
         assert!(k == kind && message.contains(part), "{text}: {k}: {message}");

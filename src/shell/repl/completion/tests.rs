@@ -167,7 +167,7 @@ fn files_and_modules() {
     s.is("load(\".h|", &[".hidden"]);
     s.is("load(\"nowhere/|", &[]);
     s.is("load(`ste|", &["step two.png", "steps.json"]);
-    s.is("import \"|", &["cache", "ld3", "mine", "sub/"]);
+    s.is("import \"|", &["cache", "experiment", "ld3", "mine", "sub/"]);
     s.is("import \"l|", &["ld3"]);
     s.is(":load mi|", &["mine.rhai"]);
     s.is("!cat ste|", &["step two.png", "steps.json"]);
