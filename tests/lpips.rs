@@ -18,7 +18,7 @@ use proptest::prelude::*;
 use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Arc;
-use trunks::{convolutions, filled, state, uniform};
+use trunks::{filled, state, uniform};
 
 /// Coarse blocks and fine noise, as the generator makes them, in f32.
 fn image(name: &str, [b, c, h, w]: [usize; 4]) -> Tensor {

@@ -21,7 +21,7 @@ pub fn filled(name: &str, shape: &[usize]) -> Tensor {
 }
 
 /// (name, input channels, output channels, window) of every convolution, as torchvision has them.
-pub fn convolutions(net: &str) -> Vec<(String, usize, usize, usize)> {
+fn convolutions(net: &str) -> Vec<(String, usize, usize, usize)> {
     let plain = |list: &[(usize, usize, usize, usize)]| {
         list.iter().map(|(i, cin, cout, k)| (format!("features.{i}"), *cin, *cout, *k)).collect::<Vec<_>>()
     };

@@ -56,6 +56,9 @@ pub fn brief(engine: &Engine, v: &Dynamic, depth: usize, budget: usize) -> Strin
             }
         };
     }
+    if v.is_unit() {
+        return "()".into();
+    }
     if let Some(x) = v.read_lock::<f64>() {
         return short(*x);
     }
