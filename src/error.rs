@@ -1,4 +1,5 @@
 //! The error of every native part: a kind to match on, a message, and the fix.
+use std::cmp::Reverse;
 use std::fmt;
 
 /// What went wrong, for scripts that catch (`e.kind`) and for the exit code.
@@ -177,7 +178,11 @@ pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Opti
         .map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k))
         // of short names hardly a letter may differ: `x` is no slip of `y`
         .filter(|(d, k)| *d <= 1 + k.len().max(name.len()) / 4 && 2 * d <= k.len().max(name.len()))
-        .min()
+        // of those equally near the one that begins alike for longest, and the longest: letters are left out more often than added
+        .min_by_key(|(d, k)| {
+            let alike = name.chars().zip(k.chars()).take_while(|(a, b)| a == b).count();
+            (*d, Reverse(alike), Reverse(k.len()), *k)
+        })
         .map(|(_, k)| k)
 }
 

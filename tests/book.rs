@@ -1,7 +1,8 @@
 //! Every code block of README.md and docs/, every script in scripts/ and every example runs.
 //!
 //! A `rhai` block is run as a script. In a `sh` block each `ld3sh …` or `cargo run --release -- …` line is run; what follows
-//! `# small:` in the line above it is added, so that large jobs run in a small mode. Other blocks are output.
+//! `# small:` in the line above it is added, so that large jobs run in a small mode. A `console` block is a session at the prompt, which tests/tour.rs types. Other
+//! blocks are output.
 use std::path::{Path, PathBuf};
 use std::process::Command;
 

@@ -212,6 +212,12 @@ fn times_and_profiles() {
         assert_eq!(row("all")[2..], ["1", "20", "all"]);
         assert_eq!(row("noise")[2..], ["4", "noise"]);
         assert!(shown.lines().all(|l| l.chars().count() <= 80) && shown.contains("20 network evaluations"), "{shown}");
+        // the calls of the line itself, and of a chain behind an index
+        let shown = t.enter(":profile [sample(net, solver::euler(), s, 2)][0][0].abs().mean()");
+        for f in ["sample", "solver::euler"] {
+            assert!(shown.lines().any(|l| l.trim_end().ends_with(&format!(" {f}"))), "no row {f}:\n{shown}");
+        }
+        assert!(!shown.contains("error"), "{shown}");
         // of every input
         t.enter(":time on");
         let shown = t.enter("1 + 1");

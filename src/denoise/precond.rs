@@ -292,7 +292,7 @@ impl Denoiser for Preconditioned {
             // the network's own line names its kind
             Predicts::UnitNoise | Predicts::NegativeNoise => "predicts noise",
         };
-        format!("{}, {what}, {}", self.net.describe(), self.noise.name())
+        format!("{}, {what}, noise {}", self.net.describe(), self.noise.name())
     }
     fn hash(&self) -> Option<String> {
         let range = self.trained.map_or_else(String::new, |r| format!(" {r:?}"));

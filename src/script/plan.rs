@@ -32,6 +32,24 @@ impl ScriptSolver {
             ScriptSolver::FromFn(f) => format!("from_fn({})", f.fn_name()),
         }
     }
+    /// Name and options, for results.
+    ///
+    /// # Errors
+    /// The solvers that are made of a script's functions.
+    pub fn to_json(&self) -> crate::Result<serde_json::Value> {
+        match self {
+            ScriptSolver::Native(s) => {
+                serde_json::to_value(s).map_err(|e| Error::new(Kind::Internal, format!("a solver as JSON: {e}")))
+            }
+            _ => {
+                let e = Error::new(
+                    Kind::Type,
+                    format!("{} is made of a function and cannot be written as JSON", self.describe()),
+                );
+                Err(e.hint("write its name instead"))
+            }
+        }
+    }
     fn native(&self, what: &str) -> RhaiResult<&Solver> {
         match self {
             ScriptSolver::Native(s) => Ok(s),

@@ -234,12 +234,28 @@ fn link(e: &mut Expr) {
             link(&mut b.lhs);
             link(&mut b.rhs);
         }
-        Expr::Index(b, ..) => {
+        Expr::Index(b, flags, _) => {
             link(&mut b.lhs);
-            expr(&mut b.rhs);
+            index(&mut b.rhs, *flags);
         }
         Expr::Property(..) => {}
         other => expr(other),
+    }
+}
+
+/// What stands behind the bracket of `x[i]`: the index, and where the chain goes on (`x[i].f()`, which is parsed as x[i.f()])
+/// its further links.
+fn index(e: &mut Expr, flags: ASTFlags) {
+    match e {
+        Expr::Dot(b, ..) if !flags.contains(ASTFlags::BREAK) => {
+            expr(&mut b.lhs);
+            link(&mut b.rhs);
+        }
+        Expr::Index(b, inner, _) if !flags.contains(ASTFlags::BREAK) => {
+            expr(&mut b.lhs);
+            index(&mut b.rhs, *inner);
+        }
+        whole => expr(whole),
     }
 }
 
@@ -291,9 +307,9 @@ fn expr(e: &mut Expr) {
             let whole = std::mem::replace(&mut **b, BinaryExpr { lhs: Expr::Unit(at), rhs: Expr::Unit(at) });
             *e = chain(whole, flags, at);
         }
-        Expr::Index(b, ..) => {
+        Expr::Index(b, flags, _) => {
             expr(&mut b.lhs);
-            expr(&mut b.rhs);
+            index(&mut b.rhs, *flags);
         }
         Expr::InterpolatedString(x, _) | Expr::Array(x, _) => x.iter_mut().for_each(expr),
         Expr::Map(x, _) => x.0.iter_mut().for_each(|(_, a)| expr(a)),

@@ -176,6 +176,13 @@ pub fn syntax(message: &str, place: &Place) -> Option<String> {
     if token == ":" && matches!(first, "for" | "while" | "if" | "else") {
         return Some(format!("a block stands in braces: `{first} … {{ … }}`"));
     }
+    // the brackets before it are closed: a keyword argument
+    if token == ":"
+        && message.contains("argument")
+        && place.before.matches('[').count() == place.before.matches(']').count()
+    {
+        return Some(format!("options go into a map at the end: `f(x, #{{ {last}: … }})`"));
+    }
     if token == ":" && place.before.contains('[') {
         return Some("a part of a tensor or array is `x[0..2]`".into());
     }

@@ -56,6 +56,10 @@ impl Names {
     pub fn has_property(&self, name: &str) -> bool {
         self.properties.contains(name)
     }
+    /// The properties of all types.
+    pub fn properties(&self) -> impl Iterator<Item = &str> {
+        self.properties.iter().map(|p| p.as_ref())
+    }
     /// How many arguments a function can take.
     pub fn arities(&self, name: &str) -> BTreeSet<usize> {
         self.signatures(name).iter().map(|s| arity(s)).collect()

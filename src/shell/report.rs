@@ -1,6 +1,8 @@
 //! Uncaught errors as rustc prints them: place, line, what is wrong, what would help, and the calls that led there.
+use super::help::page::wrap;
 use super::hints::{self, Place};
 use super::names::Names;
+use super::screen;
 use super::session::{Failure, Session};
 use crate::error::nearest;
 use crate::script::closures::Stopped;
@@ -8,6 +10,7 @@ use crate::script::error::{Caught, offset};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use rhai::{EvalAltResult, ParseErrorType, Position};
 use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
 use std::ops::Range;
 
 /// How many callers are shown at each end of a long chain.
@@ -18,6 +21,15 @@ struct Frame {
     source: String,
     at: Position,
     text: String,
+}
+
+/// Where Ctrl-C stopped a script at a terminal, begins the line anew: the terminal has written `^C` there.
+pub fn begin_line(failure: &Failure) {
+    let mut e = std::io::stderr();
+    if failure.cancelled() && e.is_terminal() {
+        // nowhere is left to say that this failed
+        let _ = e.write_all(b"\r\x1b[K");
+    }
 }
 
 /// Renders a failure for the terminal (`color`) or for plain text.
@@ -138,7 +150,7 @@ fn describe(error: &EvalAltResult, session: &Session, in_function: bool, place: 
             let plain = |t: &str| t.rsplit("::").next().unwrap_or(t).trim_end_matches('>').to_string();
             told(format!("expected {}, found {}", plain(want), plain(got)))
         }
-        E::ErrorDotExpr(what, _) => unknown_property(what).unwrap_or_else(|| told(what.as_str())),
+        E::ErrorDotExpr(what, _) => unknown_property(what, session).unwrap_or_else(|| told(what.as_str())),
         E::ErrorSystem(what, e) if what.is_empty() => told(e.to_string()),
         E::ErrorSystem(what, _) => told(what.as_str()),
         other => told(other.to_string()),
@@ -228,6 +240,12 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
         None => (signature.trim(), ""),
     };
     let types = types.replace("&str | ImmutableString | String", "string").replace("ImmutableString", "string");
+    let spoken = |t: &str| match t {
+        "i64" => "int".to_string(),
+        "f64" => "float".to_string(),
+        t => t.to_string(),
+    };
+    let types = types.split(", ").map(spoken).collect::<Vec<_>>().join(", ");
     let list: Vec<&str> = types.split(", ").filter(|t| !t.is_empty()).collect();
     let names = Names::of(session.engine());
     let known = names.signatures(name);
@@ -270,9 +288,8 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
     if let Some(full) = inside.first() {
         return t.help(format!("it is a function of a module: `{full}(…)`"));
     }
-    let near = nearest(name, words.iter().map(String::as_str))
-        .or_else(|| nearest(name, names.all().filter(|n| n.starts_with(char::is_alphabetic))));
-    match near {
+    let all = names.all().filter(|n| n.starts_with(char::is_alphabetic));
+    match nearest(name, all.chain(words.iter().map(String::as_str))) {
         Some(n) => t.help(format!("did you mean `{n}`?")),
         None => t,
     }
@@ -287,17 +304,26 @@ fn short(signature: &str) -> String {
         ("ImmutableString", "string"),
         ("DynDenoiser", "Denoiser"),
         ("ScriptSolver", "Solver"),
+        (": Tracked", ": Plan"),
+        (": i64", ": int"),
+        (": f64", ": float"),
     ];
     names.iter().fold(head.to_string(), |s, (from, to)| s.replace(from, to))
 }
 
 /// Rhai's `Unknown property 'c' - a getter is not registered for type '()'`.
-fn unknown_property(what: &str) -> Option<Told> {
+fn unknown_property(what: &str, session: &Session) -> Option<Told> {
     let mut quoted = what.strip_prefix("Unknown property ")?.split('\'').skip(1).step_by(2);
     let (name, of) = (quoted.next()?, quoted.next()?);
     Some(match of {
         "()" => told(format!("`()` has no property `{name}`")).label("what stands before the dot is `()`, nothing"),
-        _ => told(format!("a value of type {of} has no property `{name}`")),
+        _ => {
+            let t = told(format!("a value of type {of} has no property `{name}`"));
+            match nearest(name, Names::of(session.engine()).properties()) {
+                Some(n) => t.help(format!("did you mean `{n}`?")),
+                None => t,
+            }
+        }
     })
 }
 
@@ -340,6 +366,27 @@ fn token(text: &str, at: Position) -> Option<Range<usize>> {
     Some(begin..begin + length)
 }
 
+/// A help text whose lines fit the terminal, behind the margin, if there is one.
+fn fitted(help: &str) -> String {
+    // `  = help: `, and line numbers of up to two digits
+    const MARGIN: usize = 11;
+    match screen::terminal() {
+        Some(width) => {
+            let mut lines = Vec::new();
+            for l in help.lines() {
+                // an indented line goes on with a deeper indent
+                let first = " ".repeat(l.chars().take_while(|c| *c == ' ').count());
+                let rest = if first.is_empty() { String::new() } else { format!("{first}  ") };
+                for (i, part) in wrap(l.trim_start(), width.saturating_sub(MARGIN + rest.len())).iter().enumerate() {
+                    lines.push(format!("{}{part}", if i == 0 { &first } else { &rest }));
+                }
+            }
+            lines.join("\n")
+        }
+        None => help.to_string(),
+    }
+}
+
 fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String, String>, color: bool) -> String {
     let snippet = |f: &Frame, kind: AnnotationKind| -> Option<Snippet<annotate_snippets::Annotation>> {
         let text = sources.get(&f.source)?;
@@ -352,7 +399,7 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         main = main.element(Level::NOTE.message(n.clone()));
     }
     for h in &told.helps {
-        main = main.element(Level::HELP.message(h.clone()));
+        main = main.element(Level::HELP.message(fitted(h)));
     }
     let mut groups: Vec<Group> = vec![main];
     let hidden = callers.len().saturating_sub(2 * CALLERS);

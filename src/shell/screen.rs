@@ -13,6 +13,11 @@ pub fn set_width(columns: Option<usize>) {
     COLUMNS.set(columns);
 }
 
+/// The terminal's width in columns, if there is a terminal and it was told.
+pub fn terminal() -> Option<usize> {
+    COLUMNS.get()
+}
+
 /// The terminal's width in columns: as told, or as `COLUMNS` says, or 80. At least 20.
 pub fn width() -> usize {
     let said = || std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());

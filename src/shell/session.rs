@@ -214,7 +214,10 @@ impl Session {
         host::clear_cancel();
         let source = ast.source().unwrap_or_default().to_string();
         let bound = bind(&self.engine, ast, &self.env);
-        let statements = bound.statements().to_vec();
+        let mut statements = bound.statements().to_vec();
+        if profile::is_on() {
+            profile::timed_statements(&mut statements);
+        }
         // later functions replace earlier ones of the same name, for earlier closures too
         self.functions = match self.pieces {
             0 => bound,

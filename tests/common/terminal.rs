@@ -6,6 +6,9 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+/// Long enough for a training on a slow machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+
 /// A terminal with a running REPL.
 pub struct Terminal {
     screen: Arc<Mutex<vt100::Parser>>,
@@ -20,10 +23,15 @@ pub struct Terminal {
 impl Terminal {
     /// A REPL in folder `home` (its history's too), in 30 rows, with these variables.
     pub fn open(home: &Path, columns: u16, variables: &[(&str, &str)]) -> Self {
-        let size = PtySize { rows: 30, cols: columns, pixel_width: 0, pixel_height: 0 };
+        Self::open_with(home, 30, columns, &[], variables)
+    }
+    /// The same in so many rows, started with arguments.
+    pub fn open_with(home: &Path, rows: u16, columns: u16, args: &[&str], variables: &[(&str, &str)]) -> Self {
+        let size = PtySize { rows, cols: columns, pixel_width: 0, pixel_height: 0 };
         let pair = native_pty_system().openpty(size).unwrap();
         let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_ld3sh"));
         command.cwd(home);
+        command.args(args);
         command.env("XDG_STATE_HOME", home);
         command.env("LD3SH_CACHE", home.join("cache"));
         for name in ["NO_COLOR", "COLORTERM", "TMUX", "STY", "KITTY_WINDOW_ID", "TERM_PROGRAM", "LC_TERMINAL"] {
@@ -34,7 +42,7 @@ impl Terminal {
             command.env(name, value);
         }
         let child = pair.slave.spawn_command(command).unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(30.try_into().unwrap(), columns.try_into().unwrap(), 0)));
+        let screen = Arc::new(Mutex::new(vt100::Parser::new(rows.try_into().unwrap(), columns.try_into().unwrap(), 0)));
         let bytes = Arc::new(Mutex::new(vec![]));
         let (mut reader, seen, all) = (pair.master.try_clone_reader().unwrap(), screen.clone(), bytes.clone());
         std::thread::spawn(move || {
@@ -46,7 +54,7 @@ impl Terminal {
         });
         let keys = pair.master.take_writer().unwrap();
         let mut t = Terminal { screen, bytes, keys, child, _master: pair.master };
-        t.wait("ld3>");
+        t.wait_until("the prompt", |s| s.contains("ld3>"));
         t
     }
     /// The screen's text.
@@ -82,7 +90,7 @@ impl Terminal {
     pub fn wait_until(&mut self, what: &str, ok: impl Fn(&str) -> bool) {
         let start = Instant::now();
         while !ok(&self.contents()) {
-            assert!(start.elapsed() < Duration::from_secs(30), "waited for {what}; the screen:\n{}", self.contents());
+            assert!(start.elapsed() < PATIENCE, "waited for {what}; the screen:\n{}", self.contents());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -100,11 +108,7 @@ impl Terminal {
         self.send(keys);
         let start = Instant::now();
         while prompts(self) == before {
-            assert!(
-                start.elapsed() < Duration::from_secs(30),
-                "no prompt after {keys:?}; the screen:\n{}",
-                self.contents()
-            );
+            assert!(start.elapsed() < PATIENCE, "no prompt after {keys:?}; the screen:\n{}", self.contents());
             std::thread::sleep(Duration::from_millis(10));
         }
         self.wait_until("the prompt", |s| s.trim_end().lines().last().is_some_and(|l| l.starts_with("ld3>")));

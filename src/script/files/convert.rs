@@ -1,6 +1,7 @@
 //! Between script values and plain data: JSON, and state with tensors.
 use crate::discretize::Schedule;
 use crate::files::state::Data;
+use crate::script::plan::ScriptSolver;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::{Array, Dynamic, INT, Map};
@@ -15,7 +16,8 @@ fn deep() -> Error {
 
 fn unknown(v: &Dynamic, what: &str, at: &str) -> Error {
     let place = if at.is_empty() { String::new() } else { format!(" at `{at}`") };
-    let e = Error::new(Kind::Type, format!("a value of type {}{place} cannot be {what}", v.type_name()));
+    let ty = v.type_name().rsplit("::").next().unwrap_or_default().trim_end_matches('>');
+    let e = Error::new(Kind::Type, format!("a value of type {ty}{place} cannot be {what}"));
     e.hint("plain data is (), true, false, numbers, strings, tensors, arrays and maps")
 }
 
@@ -23,7 +25,8 @@ fn inside(at: &str, key: impl std::fmt::Display) -> String {
     if at.is_empty() { key.to_string() } else { format!("{at}.{key}") }
 }
 
-/// A script value as JSON: tensors become nested arrays, schedules the map that `to_map` gives.
+/// A script value as JSON: tensors become nested arrays, schedules the map that `to_map` gives, solvers the
+/// object that `json` spells.
 ///
 /// Errors: functions and other values that are not data; NaN and infinities, which JSON lacks, unless `text` asks for the
 /// strings "nan", "inf" and "-inf".
@@ -55,6 +58,8 @@ fn json(v: &Dynamic, text: bool, at: &str, depth: usize) -> Result<Value> {
         nested(&t.detach(), text, at)
     } else if let Some(s) = v.read_lock::<Schedule>() {
         json(&Dynamic::from(super::schedule::map_of(&s)?), text, at, depth + 1)
+    } else if let Some(s) = v.read_lock::<ScriptSolver>() {
+        s.to_json()
     } else {
         Err(unknown(v, "written as JSON", at))
     }

@@ -209,7 +209,10 @@ pub fn dispatch(session: &mut Session, state: &mut State, line: &str) -> Answer 
     let text = match done {
         Ok(answer) => return answer,
         Err(Problem::Plain(e)) => report::render_plain(&e, state.color),
-        Err(Problem::Code(f)) => report::render(*f, session, state.color),
+        Err(Problem::Code(f)) => {
+            report::begin_line(&f);
+            report::render(*f, session, state.color)
+        }
     };
     (state.report)(&text);
     Answer::Done

@@ -3,6 +3,7 @@ use super::page::{Page, Style};
 use super::script_entry;
 use crate::script::modules::{self, STDLIB};
 use crate::shell::catalogue::type_name;
+use crate::shell::screen;
 use crate::shell::session::{Failure, Outcome, Session};
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
@@ -172,7 +173,9 @@ pub fn vars(session: &mut Session, part: &str) -> Result<String> {
         total += n;
         let ty = type_name(session.engine(), value);
         let ty = if constant { format!("const {ty}") } else { ty };
-        rows.push([name.to_string(), ty, shape, dtype, size(n)]);
+        // of native objects only the handle is known
+        let memory = if n == size_of::<Dynamic>() && shape.is_empty() { String::new() } else { size(n) };
+        rows.push([name.to_string(), ty, shape, dtype, memory]);
     }
     if rows.is_empty() {
         return Ok("no variables".into());
@@ -180,7 +183,14 @@ pub fn vars(session: &mut Session, part: &str) -> Result<String> {
     rows.reverse();
     let heads = ["name", "type", "shape", "dtype", "memory"].map(str::to_string);
     rows.insert(0, heads);
-    let widths: Vec<usize> = (0..5).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    let mut widths: Vec<usize> = (0..5).map(|i| rows.iter().map(|r| r[i].chars().count()).max().unwrap_or(0)).collect();
+    // a narrow terminal has no room for dtypes, then none for memory
+    for column in [3, 4] {
+        let shown = widths.iter().filter(|w| **w > 0);
+        if shown.map(|w| w + 2).sum::<usize>() > screen::width() + 2 {
+            widths[column] = 0;
+        }
+    }
     let mut lines: Vec<String> = Vec::new();
     for r in &rows {
         let cells = r.iter().zip(&widths).enumerate().filter(|(_, (_, w))| **w > 0);

@@ -57,11 +57,15 @@ impl Page {
         self.text.push_str(text.trim_end());
         self.text.push('\n');
     }
-    /// Lines of code, indented; too long ones are broken by the terminal, so that they can be copied.
+    /// Lines of code, indented. Too long ones are broken between statements; what is still too long is broken by the
+    /// terminal, so that it can be copied.
     pub fn code(&mut self, code: &str) {
         for l in code.lines() {
-            let l = format!("  {}", self.style.paint("36", l));
-            self.line(&l);
+            let parts = if l.chars().count() + 2 > self.style.width { statements(l) } else { vec![l] };
+            for part in parts {
+                let l = format!("  {}", self.style.paint("36", part));
+                self.line(&l);
+            }
         }
     }
     /// A signature: broken at its commas where it is too long.
@@ -143,6 +147,31 @@ impl Page {
             self.line(&l);
         }
     }
+}
+
+/// The statements of a line of code: cut behind semicolons outside brackets and quotes.
+fn statements(line: &str) -> Vec<&str> {
+    let (mut parts, mut from, mut depth, mut quote) = (vec![], 0, 0, None);
+    for (i, c) in line.char_indices() {
+        match (quote, c) {
+            (Some(q), c) if c == q => quote = None,
+            (Some(_), _) => {}
+            (None, '"' | '`') => quote = Some(c),
+            (None, '(' | '[' | '{') => depth += 1,
+            (None, ')' | ']' | '}') => depth -= 1,
+            // a comment goes on to the end
+            (None, '/') if line[i..].starts_with("//") => break,
+            (None, ';') if depth == 0 => {
+                parts.push(line[from..=i].trim());
+                from = i + 1;
+            }
+            _ => {}
+        }
+    }
+    parts.push(line[from..].trim());
+    // a comment stays with the statement before it
+    parts.retain(|p| !p.is_empty());
+    parts
 }
 
 /// Breaks text at blanks into lines of at most `width` columns; a longer word stands alone.

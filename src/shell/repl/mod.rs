@@ -127,7 +127,10 @@ pub fn evaluate(session: &mut Session, state: &mut State, input: &str) -> Next {
                 print_line(&session.show(&v));
             }
         }
-        Err(f) => report_line(&report::render(f, session, state.color)),
+        Err(f) => {
+            report::begin_line(&f);
+            report_line(&report::render(f, session, state.color));
+        }
     }
     state.end(session, &watch, input, succeeded);
     Next::Prompt
