@@ -128,6 +128,8 @@ fn enter(t: &mut Terminal, step: &Step) -> Vec<String> {
             t.press("\x03");
         }
     }
+    // the line that was entered begins with a prompt too
+    t.wait_until("an empty prompt", |s| s.trim_end().lines().last().is_some_and(|l| l.trim_end() == PROMPT.trim()));
     answer(t, &input)
 }
 
