@@ -1,5 +1,8 @@
 //! With `remat: true` a solve on a network of 256 channels at 64×64 holds at most 3 states per evaluation.
+#[path = "common/counting.rs"]
+mod counting;
 use candle_core::{DType, Device, Tensor};
+use counting::{LIVE, PEAK};
 use ld3sh::denoise::{DynDenoiser, Preconditioned, Predicts};
 use ld3sh::discretize::Schedule;
 use ld3sh::host::Quiet;
@@ -8,29 +11,8 @@ use ld3sh::nets::kernels::pool;
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
 use ld3sh::solve::*;
 use ld3sh::tensor::grad;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-struct Counting;
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on to the system's allocator unchanged; only sizes are counted beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, l: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(l.size(), Relaxed) + l.size();
-        PEAK.fetch_max(live, Relaxed);
-        unsafe { System.alloc(l) }
-    }
-    unsafe fn dealloc(&self, p: *mut u8, l: Layout) {
-        LIVE.fetch_sub(l.size(), Relaxed);
-        unsafe { System.dealloc(p, l) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use std::sync::atomic::Ordering::Relaxed;
 
 #[test]
 #[ignore = "a minute or more on two cores: 256 channels at 64×64"]

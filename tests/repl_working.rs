@@ -1,98 +1,19 @@
 //! Commands, Ctrl-C and scripts in the REPL, in a real pseudo-terminal at 80 and at 40 columns.
 #![cfg(unix)]
-use portable_pty::{Child, CommandBuilder, MasterPty, PtySize, native_pty_system};
-use std::io::{Read, Write};
+#[path = "common/terminal.rs"]
+mod terminal;
 use std::path::Path;
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
+use terminal::Terminal;
 
-const ROWS: u16 = 60;
-
-struct Terminal {
-    screen: Arc<Mutex<vt100::Parser>>,
-    keys: Box<dyn Write + Send>,
-    child: Box<dyn Child + Send + Sync>,
-    // kept open as long as the child lives
-    _master: Box<dyn MasterPty + Send>,
-}
-
-impl Terminal {
-    fn open(home: &Path, columns: u16, args: &[&str]) -> Self {
-        let size = PtySize { rows: ROWS, cols: columns, pixel_width: 0, pixel_height: 0 };
-        let pair = native_pty_system().openpty(size).unwrap();
-        let mut command = CommandBuilder::new(env!("CARGO_BIN_EXE_ld3sh"));
-        command.cwd(home);
-        command.args(args);
-        for folder in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "LD3SH_CACHE", "HOME"] {
-            command.env(folder, home.join(folder.to_lowercase()));
-        }
-        command.env("TERM", "xterm");
-        command.env("NO_COLOR", "1");
-        let child = pair.slave.spawn_command(command).unwrap();
-        let screen = Arc::new(Mutex::new(vt100::Parser::new(ROWS.try_into().unwrap(), columns.try_into().unwrap(), 0)));
-        let (mut reader, seen) = (pair.master.try_clone_reader().unwrap(), screen.clone());
-        std::thread::spawn(move || {
-            let mut bytes = [0; 4096];
-            while let Ok(n @ 1..) = reader.read(&mut bytes) {
-                seen.lock().unwrap().process(&bytes[..n]);
-            }
-        });
-        let mut t = Terminal { screen, keys: pair.master.take_writer().unwrap(), child, _master: pair.master };
-        t.wait_until("the prompt", |s| s.trim_end().ends_with("ld3>"));
-        t
-    }
-    fn contents(&self) -> String {
-        self.screen.lock().unwrap().screen().contents()
-    }
-    #[track_caller]
-    fn wait(&mut self, text: &str) {
-        self.wait_until(text, |s| s.contains(text));
-    }
-    #[track_caller]
-    fn wait_until(&mut self, what: &str, ok: impl Fn(&str) -> bool) {
-        let start = Instant::now();
-        while !ok(&self.contents()) {
-            assert!(start.elapsed() < Duration::from_secs(30), "waited for {what}; the screen:\n{}", self.contents());
-            std::thread::sleep(Duration::from_millis(5));
-        }
-    }
-    fn send(&mut self, text: &str) {
-        self.keys.write_all(text.as_bytes()).unwrap();
-        self.keys.flush().unwrap();
-    }
-    /// Sends keys and waits until a prompt with nothing behind it is the last line again.
-    #[track_caller]
-    fn press(&mut self, keys: &str) {
-        let prompts = |s: &str| s.matches("ld3>").count();
-        let before = prompts(&self.contents());
-        self.send(keys);
-        self.wait_until("the next prompt", |s| prompts(s) > before && s.trim_end().ends_with("ld3>"));
-    }
-    /// Enters a line on a clean screen and returns what is shown between it and the next prompt.
-    #[track_caller]
-    fn enter(&mut self, line: &str) -> String {
-        // Ctrl-L
-        self.send("\x0c");
-        self.wait_until("a clean screen", |s| s.trim() == "ld3>");
-        self.press(&format!("{line}\r"));
-        self.answer(line)
-    }
-    /// What the screen shows between the line that was entered, which may be wrapped, and the next prompt.
-    fn answer(&self, line: &str) -> String {
-        let all = self.contents();
-        let all = all.trim_end().strip_suffix("ld3>").unwrap();
-        let mut rest = all.trim_start().strip_prefix("ld3>").unwrap().chars();
-        for c in line.chars().filter(|c| !c.is_whitespace()) {
-            let shown = rest.by_ref().find(|c| !c.is_whitespace());
-            assert_eq!(shown, Some(c), "the screen does not show {line}:\n{all}");
-        }
-        let rest = rest.as_str();
-        let rest = rest.split_once('\n').map_or("", |(_, r)| r);
-        rest.lines().map(|l| format!("{}\n", l.trim_end())).collect()
-    }
-    fn exit_code(&mut self) -> u32 {
-        self.child.wait().unwrap().exit_code()
-    }
+fn open(home: &Path, columns: u16, args: &[&str]) -> Terminal {
+    let folders = ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "LD3SH_CACHE", "HOME"];
+    let folders = folders.map(|f| (f, home.join(f.to_lowercase()).display().to_string()));
+    let mut variables: Vec<(&str, &str)> = folders.iter().map(|(f, path)| (*f, path.as_str())).collect();
+    variables.push(("NO_COLOR", "1"));
+    let mut t = Terminal::open_with(home, 60, columns, args, &variables);
+    t.patience = Duration::from_secs(30);
+    t
 }
 
 const SCRIPT: &str = "// Makes a list.
@@ -118,32 +39,32 @@ fn scripts_run_in_the_session_and_are_read_again() {
     for columns in [80, 40] {
         let home =
             home(&[("s.rhai", SCRIPT), ("lib.rhai", "fn f(x) { x + 1 }"), ("bad.rhai", "let a = 1;\nnothing(a);\n")]);
-        let mut t = Terminal::open(home.path(), columns, &[]);
-        assert_eq!(t.enter(":load s.rhai"), "");
-        assert_eq!(t.enter("made"), "[0, 2, 4]\n");
-        assert_eq!(t.enter(":run s.rhai --set n=5"), "");
-        assert_eq!(t.enter("[twice(21), made.len()]"), "[42, 5]\n");
-        let e = t.enter(":run s.rhai --set nn=5");
+        let mut t = open(home.path(), columns, &[]);
+        assert_eq!(t.ask(":load s.rhai"), "");
+        assert_eq!(t.ask("made"), "[0, 2, 4]\n");
+        assert_eq!(t.ask(":run s.rhai --set n=5"), "");
+        assert_eq!(t.ask("[twice(21), made.len()]"), "[42, 5]\n");
+        let e = t.ask(":run s.rhai --set nn=5");
         assert!(e.starts_with("error: unknown parameter in --set: `nn`") && e.contains("did you mean `n`"), "{e}");
         // an error in a script names its line, and the session lives on
-        let e = t.enter(":load bad.rhai");
+        let e = t.ask(":load bad.rhai");
         assert!(e.starts_with("error: unknown function `nothing`\n --> bad.rhai:2:1\n"), "{e}");
-        assert_eq!(t.enter("a"), "1\n");
-        t.enter(":load s.rhai");
+        assert_eq!(t.ask("a"), "1\n");
+        t.ask(":load s.rhai");
         // modules and the last file, changed
-        assert_eq!(t.enter("import \"lib\" as lib;"), "");
-        assert_eq!(t.enter("let old = || lib::f(1);"), "");
-        assert_eq!(t.enter("lib::f(1)"), "2\n");
+        assert_eq!(t.ask("import \"lib\" as lib;"), "");
+        assert_eq!(t.ask("let old = || lib::f(1);"), "");
+        assert_eq!(t.ask("lib::f(1)"), "2\n");
         std::fs::write(home.path().join("lib.rhai"), "fn f(x) { x + 10 }").unwrap();
         std::fs::write(home.path().join("s.rhai"), "let made = 7;").unwrap();
-        assert_eq!(t.enter(":reload"), "reloaded lib.rhai\nreloaded s.rhai\n");
-        assert_eq!(t.enter("[lib::f(1), made, old.call()]"), "[11, 7, 11]\n");
+        assert_eq!(t.ask(":reload"), "reloaded lib.rhai\nreloaded s.rhai\n");
+        assert_eq!(t.ask("[lib::f(1), made, old.call()]"), "[11, 7, 11]\n");
         // a module that is broken leaves the working one in place
         std::fs::write(home.path().join("lib.rhai"), "fn f(x) { x + }").unwrap();
-        let e = t.enter(":reload");
+        let e = t.ask(":reload");
         assert!(e.contains("error: syntax error") && e.contains("lib.rhai:1:15"), "{e}");
-        assert_eq!(t.enter("lib::f(1)"), "11\n");
-        let e = t.enter(":laod s.rhai");
+        assert_eq!(t.ask("lib::f(1)"), "11\n");
+        let e = t.ask(":laod s.rhai");
         assert!(e.contains("unknown command `:laod`") && e.contains("did you mean `:load`?"), "{e}");
         t.send(":quit\r");
         assert_eq!(t.exit_code(), 0);
@@ -153,23 +74,23 @@ fn scripts_run_in_the_session_and_are_read_again() {
 #[test]
 fn what_was_entered_is_saved_as_a_script_that_runs() {
     let home = home(&[("s.rhai", SCRIPT)]);
-    let mut t = Terminal::open(home.path(), 80, &[]);
-    t.enter("fn g(x) { x + 1 }");
-    t.enter(":run s.rhai --set n=2 --set name=q");
-    t.enter("let first = made; // as it was");
-    t.enter("nothing(1)");
-    t.enter(":run s.rhai --set n=4");
-    t.enter("fn g(x) { x + first.len() }");
-    t.enter("let all = [first, made, name, g(1)]");
-    assert_eq!(t.enter("all"), "[[0, 2], [0, 2, 4, 6], \"a b\", 3]\n");
-    assert_eq!(t.enter(":save kept"), "saved kept.rhai\n");
-    let e = t.enter(":save kept");
+    let mut t = open(home.path(), 80, &[]);
+    t.ask("fn g(x) { x + 1 }");
+    t.ask(":run s.rhai --set n=2 --set name=q");
+    t.ask("let first = made; // as it was");
+    t.ask("nothing(1)");
+    t.ask(":run s.rhai --set n=4");
+    t.ask("fn g(x) { x + first.len() }");
+    t.ask("let all = [first, made, name, g(1)]");
+    assert_eq!(t.ask("all"), "[[0, 2], [0, 2, 4, 6], \"a b\", 3]\n");
+    assert_eq!(t.ask(":save kept"), "saved kept.rhai\n");
+    let e = t.ask(":save kept");
     assert!(e.contains("`kept.rhai` is there already") && e.contains("`:save! kept`"), "{e}");
-    assert_eq!(t.enter(":save! kept"), "saved kept.rhai\n");
-    assert_eq!(t.enter(":clear"), "");
-    assert!(t.enter("all").contains("unknown variable `all`"));
-    assert_eq!(t.enter(":load kept.rhai"), "");
-    assert_eq!(t.enter("all"), "[[0, 2], [0, 2, 4, 6], \"a b\", 3]\n");
+    assert_eq!(t.ask(":save! kept"), "saved kept.rhai\n");
+    assert_eq!(t.ask(":clear"), "");
+    assert!(t.ask("all").contains("unknown variable `all`"));
+    assert_eq!(t.ask(":load kept.rhai"), "");
+    assert_eq!(t.ask("all"), "[[0, 2], [0, 2, 4, 6], \"a b\", 3]\n");
     t.send("exit\r");
     assert_eq!(t.exit_code(), 0);
     let text = std::fs::read_to_string(home.path().join("kept.rhai")).unwrap();
@@ -186,18 +107,18 @@ const NET: &str = "let net = denoiser::gaussian(#{ mean: 0.0, std: 1.0, shape: [
 fn times_and_profiles() {
     for columns in [80, 40] {
         let home = home(&[]);
-        let mut t = Terminal::open(home.path(), columns, &[]);
-        t.enter(NET);
-        t.enter("let s = schedule::edm(net.noise, 5);");
-        t.enter("fn one(x) { sample(net, solver::euler(), s, x) }");
-        t.enter("fn all(n) { for i in 0..n { one(noise([2, 1, 2, 2])); } n }");
-        let shown = t.enter(":time all(3)");
+        let mut t = open(home.path(), columns, &[]);
+        t.ask(NET);
+        t.ask("let s = schedule::edm(net.noise, 5);");
+        t.ask("fn one(x) { sample(net, solver::euler(), s, x) }");
+        t.ask("fn all(n) { for i in 0..n { one(noise([2, 1, 2, 2])); } n }");
+        let shown = t.ask(":time all(3)");
         assert!(
             shown.starts_with("3\n") && shown.contains("s, 15 network evaluations\n") || shown.contains("s, CPU"),
             "{shown}"
         );
         assert!(shown.contains("15 network evaluations"), "{shown}");
-        let shown = t.enter(":profile all(4)");
+        let shown = t.ask(":profile all(4)");
         let row = |f: &str| -> Vec<&str> {
             let line = shown.lines().find(|l| l.trim_end().ends_with(&format!(" {f}")));
             line.unwrap_or_else(|| panic!("no row {f}:\n{shown}")).split_whitespace().collect()
@@ -213,17 +134,17 @@ fn times_and_profiles() {
         assert_eq!(row("noise")[2..], ["4", "noise"]);
         assert!(shown.lines().all(|l| l.chars().count() <= 80) && shown.contains("20 network evaluations"), "{shown}");
         // the calls of the line itself, and of a chain behind an index
-        let shown = t.enter(":profile [sample(net, solver::euler(), s, 2)][0][0].abs().mean()");
+        let shown = t.ask(":profile [sample(net, solver::euler(), s, 2)][0][0].abs().mean()");
         for f in ["sample", "solver::euler"] {
             assert!(shown.lines().any(|l| l.trim_end().ends_with(&format!(" {f}"))), "no row {f}:\n{shown}");
         }
         assert!(!shown.contains("error"), "{shown}");
         // of every input
-        t.enter(":time on");
-        let shown = t.enter("1 + 1");
+        t.ask(":time on");
+        let shown = t.ask("1 + 1");
         assert!(shown.starts_with("2\n") && shown.trim_end().ends_with('s') && shown.lines().count() == 2, "{shown}");
-        t.enter(":time off");
-        assert_eq!(t.enter("1 + 1"), "2\n");
+        t.ask(":time off");
+        assert_eq!(t.ask("1 + 1"), "2\n");
         t.send("\x04");
         assert_eq!(t.exit_code(), 0);
     }
@@ -232,31 +153,31 @@ fn times_and_profiles() {
 #[test]
 fn the_shell_and_folders() {
     let home = home(&[("inner/x.txt", "hello")]);
-    let mut t = Terminal::open(home.path(), 80, &[]);
-    assert_eq!(t.enter("!cat inner/x.txt && echo"), "hello\n");
-    assert_eq!(t.enter("!exit 3"), "exit code 3\n");
-    assert!(t.enter(":cd inner").trim_end().ends_with("/inner"));
-    assert_eq!(t.enter("!ls"), "x.txt\n");
-    assert!(t.enter(":pwd").trim_end().ends_with("/inner"));
-    assert!(t.enter(":cd nowhere").contains("cannot change to `nowhere`"));
+    let mut t = open(home.path(), 80, &[]);
+    assert_eq!(t.ask("!cat inner/x.txt && echo"), "hello\n");
+    assert_eq!(t.ask("!exit 3"), "exit code 3\n");
+    assert!(t.ask(":cd inner").trim_end().ends_with("/inner"));
+    assert_eq!(t.ask("!ls"), "x.txt\n");
+    assert!(t.ask(":pwd").trim_end().ends_with("/inner"));
+    assert!(t.ask(":cd nowhere").contains("cannot change to `nowhere`"));
     // Ctrl-C ends a command that does not end itself
-    t.enter("let kept = 5;");
+    t.ask("let kept = 5;");
     t.send("!trap '' INT; while true; do sleep 0.01; done\r");
     std::thread::sleep(Duration::from_millis(300));
     let start = Instant::now();
     t.press("\x03");
     assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
-    assert_eq!(t.enter("kept"), "5\n");
+    assert_eq!(t.ask("kept"), "5\n");
 }
 
 #[test]
 fn ctrl_c_stops_loops_and_kernels_and_says_where() {
     for columns in [80, 40] {
         let home = home(&[]);
-        let mut t = Terminal::open(home.path(), columns, &[]);
-        t.enter("let kept = [1, 2];");
-        t.enter("fn inner(x) { loop { x += 1; } }");
-        t.enter("fn outer(x) { inner(x) }");
+        let mut t = open(home.path(), columns, &[]);
+        t.ask("let kept = [1, 2];");
+        t.ask("fn inner(x) { loop { x += 1; } }");
+        t.ask("fn outer(x) { inner(x) }");
         t.send("\x0couter(3)\r");
         std::thread::sleep(Duration::from_millis(300));
         t.press("\x03");
@@ -264,10 +185,10 @@ fn ctrl_c_stops_loops_and_kernels_and_says_where() {
         for want in ["stopped by Ctrl-C", "was running here", "in `inner`, called here", "in `outer`, called here"] {
             assert!(shown.contains(want), "{want} in\n{shown}");
         }
-        assert_eq!(t.enter("kept"), "[1, 2]\n");
+        assert_eq!(t.ask("kept"), "[1, 2]\n");
         // in the middle of a network, with a progress bar on the screen
-        t.enter("let net = denoiser::load(\"fashion28\");");
-        t.enter("let s = schedule::edm(net.noise, 200);");
+        t.ask("let net = denoiser::load(\"fashion28\");");
+        t.ask("let s = schedule::edm(net.noise, 200);");
         t.send("\x0clet x = sample(net, solver::euler(), s, noise([32, 1, 28, 28]));\r");
         // bars appear where a run takes more than two seconds
         t.wait("/200");
@@ -279,15 +200,15 @@ fn ctrl_c_stops_loops_and_kernels_and_says_where() {
         assert!(!shown.contains("░"), "the bar is gone:\n{shown}");
         // one evaluation takes milliseconds where everything is optimized
         assert!(took < Duration::from_secs(10), "{took:?}");
-        assert_eq!(t.enter("s.t.shape"), "[201]\n");
-        assert!(t.enter("x").contains("unknown variable"), "{}", t.contents());
+        assert_eq!(t.ask("s.t.shape"), "[201]\n");
+        assert!(t.ask("x").contains("unknown variable"), "{}", t.contents());
         // a product of large matrices
-        t.enter("let a = noise([3000, 3000]);");
+        t.ask("let a = noise([3000, 3000]);");
         t.send("\x0clet b = a; for i in 0..1000 { b = a.matmul(b); }\r");
         std::thread::sleep(Duration::from_millis(300));
         t.press("\x03");
         assert!(t.contents().contains("stopped by Ctrl-C"), "{}", t.contents());
-        assert_eq!(t.enter("b.shape"), "[3000, 3000]\n");
+        assert_eq!(t.ask("b.shape"), "[3000, 3000]\n");
         // nothing of all that ends the session
         t.press("\x03");
         t.send("exit\r");
@@ -299,10 +220,10 @@ fn ctrl_c_stops_loops_and_kernels_and_says_where() {
 fn output_during_a_bar_goes_above_it() {
     for columns in [80, 40] {
         let home = home(&[]);
-        let mut t = Terminal::open(home.path(), columns, &[]);
-        t.enter("let slow = |x, s, c| { let t = timestamp(); while t.elapsed < 0.03 { } if s[0].item() < 1.0 { print(`low`); } x * 0.5 };");
-        t.enter("let net = denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\" }, slow);");
-        t.enter("let s = schedule::edm(net.noise, 120);");
+        let mut t = open(home.path(), columns, &[]);
+        t.ask("let slow = |x, s, c| { let t = timestamp(); while t.elapsed < 0.03 { } if s[0].item() < 1.0 { print(`low`); } x * 0.5 };");
+        t.ask("let net = denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\" }, slow);");
+        t.ask("let s = schedule::edm(net.noise, 120);");
         t.send("\x0csample(net, solver::euler(), s, noise([1, 1, 2, 2])).shape\r");
         t.wait("/120");
         t.wait("[1, 1, 2, 2]\n");
@@ -319,15 +240,15 @@ fn a_script_is_inspected() {
         ("s.rhai", SCRIPT),
         ("bad.rhai", "let before = 4;\nfn f(x) { x + before }\nbefore.nothing();\nlet after = 1;\n"),
     ]);
-    let mut t = Terminal::open(home.path(), 80, &["--inspect", "s.rhai", "--set", "n=2"]);
-    assert_eq!(t.enter("[made, twice(4)]"), "[[0, 2], 8]\n");
+    let mut t = open(home.path(), 80, &["--inspect", "s.rhai", "--set", "n=2"]);
+    assert_eq!(t.ask("[made, twice(4)]"), "[[0, 2], 8]\n");
     t.send("exit\r");
     assert_eq!(t.exit_code(), 0);
     // also after an error
-    let mut t = Terminal::open(home.path(), 40, &["-i", "bad.rhai"]);
+    let mut t = open(home.path(), 40, &["-i", "bad.rhai"]);
     assert!(t.contents().contains("bad.rhai:3:8"), "{}", t.contents());
-    assert_eq!(t.enter("f(1)"), "5\n");
-    assert!(t.enter("after").contains("unknown variable"));
+    assert_eq!(t.ask("f(1)"), "5\n");
+    assert!(t.ask("after").contains("unknown variable"));
     t.send("exit\r");
     assert_eq!(t.exit_code(), 0);
 }
@@ -336,17 +257,17 @@ fn a_script_is_inspected() {
 fn the_startup_file() {
     let file = "xdg_config_home/ld3sh/startup.rhai";
     let home = home(&[(file, "let greeting = \"hi\"; fn hello(x) { greeting + x }\n")]);
-    let mut t = Terminal::open(home.path(), 80, &[]);
-    assert_eq!(t.enter("hello(\" you\")"), "\"hi you\"\n");
+    let mut t = open(home.path(), 80, &[]);
+    assert_eq!(t.ask("hello(\" you\")"), "\"hi you\"\n");
     t.send("exit\r");
     assert_eq!(t.exit_code(), 0);
-    let mut t = Terminal::open(home.path(), 80, &["--no-startup"]);
-    assert!(t.enter("greeting").contains("unknown variable `greeting`"));
+    let mut t = open(home.path(), 80, &["--no-startup"]);
+    assert!(t.ask("greeting").contains("unknown variable `greeting`"));
     t.send("exit\r");
     assert_eq!(t.exit_code(), 0);
     // its errors are told, and the session starts anyway
     std::fs::write(home.path().join(file), "let early = 1;\nnothing();\n").unwrap();
-    let mut t = Terminal::open(home.path(), 80, &[]);
+    let mut t = open(home.path(), 80, &[]);
     assert!(t.contents().contains("startup.rhai:2:1"), "{}", t.contents());
-    assert_eq!(t.enter("early"), "1\n");
+    assert_eq!(t.ask("early"), "1\n");
 }

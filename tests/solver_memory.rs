@@ -1,5 +1,8 @@
 //! With `remat: true` a solve keeps no more than 3 states per evaluation.
+#[path = "common/counting.rs"]
+mod counting;
 use candle_core::{DType, Device, Tensor};
+use counting::{LIVE, PEAK};
 use ld3sh::denoise::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use ld3sh::discretize::Schedule;
 use ld3sh::host::{Host, Quiet};
@@ -7,29 +10,8 @@ use ld3sh::noise::Noise;
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
 use ld3sh::solve::*;
 use ld3sh::tensor::grad;
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-
-struct Counting;
-static LIVE: AtomicUsize = AtomicUsize::new(0);
-static PEAK: AtomicUsize = AtomicUsize::new(0);
-
-// SAFETY: every call is handed on to the system's allocator unchanged; only sizes are counted beside it.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, l: Layout) -> *mut u8 {
-        let live = LIVE.fetch_add(l.size(), Relaxed) + l.size();
-        PEAK.fetch_max(live, Relaxed);
-        unsafe { System.alloc(l) }
-    }
-    unsafe fn dealloc(&self, p: *mut u8, l: Layout) {
-        LIVE.fetch_sub(l.size(), Relaxed);
-        unsafe { System.dealloc(p, l) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A denoiser that keeps one state for its pull-back: D(x, t) = x / (1 + t²).
 struct Linear(Noise);

@@ -6,9 +6,6 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// Long enough for a training on a slow machine.
-const PATIENCE: Duration = Duration::from_secs(300);
-
 /// A terminal with a running REPL.
 pub struct Terminal {
     screen: Arc<Mutex<vt100::Parser>>,
@@ -16,6 +13,8 @@ pub struct Terminal {
     bytes: Arc<Mutex<Vec<u8>>>,
     keys: Box<dyn Write + Send>,
     child: Box<dyn Child + Send + Sync>,
+    /// How long to wait for what shall appear; at first long enough for a training on a slow machine.
+    pub patience: Duration,
     // kept open as long as the child lives
     _master: Box<dyn MasterPty + Send>,
 }
@@ -53,7 +52,7 @@ impl Terminal {
             }
         });
         let keys = pair.master.take_writer().unwrap();
-        let mut t = Terminal { screen, bytes, keys, child, _master: pair.master };
+        let mut t = Terminal { screen, bytes, keys, child, patience: Duration::from_secs(300), _master: pair.master };
         t.wait_until("the prompt", |s| s.contains("ld3>"));
         t
     }
@@ -90,7 +89,7 @@ impl Terminal {
     pub fn wait_until(&mut self, what: &str, ok: impl Fn(&str) -> bool) {
         let start = Instant::now();
         while !ok(&self.contents()) {
-            assert!(start.elapsed() < PATIENCE, "waited for {what}; the screen:\n{}", self.contents());
+            assert!(start.elapsed() < self.patience, "waited for {what}; the screen:\n{}", self.contents());
             std::thread::sleep(Duration::from_millis(10));
         }
     }
@@ -108,7 +107,7 @@ impl Terminal {
         self.send(keys);
         let start = Instant::now();
         while prompts(self) == before {
-            assert!(start.elapsed() < PATIENCE, "no prompt after {keys:?}; the screen:\n{}", self.contents());
+            assert!(start.elapsed() < self.patience, "no prompt after {keys:?}; the screen:\n{}", self.contents());
             std::thread::sleep(Duration::from_millis(10));
         }
         self.wait_until("the prompt", |s| s.trim_end().lines().last().is_some_and(|l| l.starts_with("ld3>")));
@@ -117,6 +116,24 @@ impl Terminal {
     #[track_caller]
     pub fn enter(&mut self, line: &str) {
         self.press(&format!("{line}\r"));
+    }
+    /// Enters a line on a clean screen and returns what is shown between it, which may be wrapped, and the next prompt.
+    #[track_caller]
+    pub fn ask(&mut self, line: &str) -> String {
+        // Ctrl-L
+        self.send("\x0c");
+        self.wait_until("a clean screen", |s| s.trim() == "ld3>");
+        self.enter(line);
+        self.wait_until("an empty prompt", |s| s.trim_end().ends_with("ld3>"));
+        let all = self.contents();
+        let all = all.trim_end().strip_suffix("ld3>").unwrap();
+        let mut rest = all.trim_start().strip_prefix("ld3>").unwrap().chars();
+        for c in line.chars().filter(|c| !c.is_whitespace()) {
+            let shown = rest.by_ref().find(|c| !c.is_whitespace());
+            assert_eq!(shown, Some(c), "the screen does not show {line}:\n{all}");
+        }
+        let rest = rest.as_str().split_once('\n').map_or("", |(_, r)| r);
+        rest.lines().map(|l| format!("{}\n", l.trim_end())).collect()
     }
     /// The exit code of a session that was told to leave.
     pub fn exit_code(&mut self) -> u32 {
