@@ -5,6 +5,7 @@ use super::{Reduction, check_pair, reduce};
 use crate::host::Host;
 use crate::nets::features::{Spec, State, Trunk};
 use crate::nets::tape::{Candle, Tape, Value};
+use crate::nets::threads::{collect, portable};
 use crate::tensor::grad;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
@@ -292,17 +293,6 @@ impl Perceptual {
 fn image(g: Vec<f32>, x: &Tensor) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
     Ok(Tensor::from_vec(g, (b, h, w, c), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
-}
-
-/// An error that can cross threads.
-type Portable = (Kind, String);
-
-fn portable(e: Error) -> Portable {
-    (e.kind(), e.message().to_string())
-}
-
-fn collect<T>(parts: Vec<std::result::Result<T, Portable>>) -> Result<Vec<T>> {
-    parts.into_iter().map(|p| p.map_err(|(kind, message)| Error::new(kind, message))).collect()
 }
 
 struct Job<'a> {

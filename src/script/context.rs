@@ -2,10 +2,10 @@
 use super::error::RhaiResult;
 use super::params::{self, Param};
 use crate::files::bulk::Shard;
+use crate::files::hash::sha256;
 use crate::tensor::device::{default_device, device_name};
 use crate::{Error, Kind};
 use rhai::{Array, Dynamic, Engine, INT, Map, Module, NativeCallContext, Shared};
-use sha2::{Digest, Sha256};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -25,8 +25,7 @@ pub struct Origin {
 impl Origin {
     /// The origin of `text`.
     pub fn new(name: impl Into<String>, origin: impl Into<String>, text: &str) -> Self {
-        let hash = Sha256::digest(text).iter().map(|b| format!("{b:02x}")).collect();
-        Origin { name: name.into(), origin: origin.into(), hash }
+        Origin { name: name.into(), origin: origin.into(), hash: sha256(text.as_bytes()) }
     }
     fn map(&self) -> Map {
         [("name", &self.name), ("origin", &self.origin), ("hash", &self.hash)]

@@ -13,6 +13,7 @@ pub use pickle::{Described, describe, find_network};
 pub use precond::Precond;
 
 use super::tape::{Candle, Tape, Value};
+use super::threads::{collect, portable};
 use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
 use crate::files::checkpoint::{self, Checkpoint};
 use crate::files::pickle::Shared;
@@ -165,13 +166,6 @@ fn class_names(json: Option<&str>, n: usize) -> Result<Vec<String>> {
         true => Ok(names),
         false => Err(Error::new(Kind::Format, format!("`classes` has {} names, `label_dim` is {n}", names.len()))),
     }
-}
-
-/// An error that can cross threads.
-type Portable = (Kind, String);
-
-fn portable(e: Error) -> Portable {
-    (e.kind(), e.message().to_string())
 }
 
 /// One chunk of a batch after its forward run: the tape, its inputs, and the result.
@@ -376,10 +370,6 @@ impl EdmNet {
         let (b, c, h, w) = x.dims4()?;
         like(&Tensor::from_vec(data, (b, h, w, c), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?, x)
     }
-}
-
-fn collect<T>(parts: Vec<std::result::Result<T, Portable>>) -> Result<Vec<T>> {
-    parts.into_iter().map(|p| p.map_err(|(kind, message)| Error::new(kind, message))).collect()
 }
 
 fn like(t: &Tensor, x: &Tensor) -> Result<Tensor> {

@@ -91,9 +91,7 @@ impl Weights for File<'_> {
             }
         };
         let tensor = Tensor::from_raw_buffer(&t.bytes(), dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
-        // NaN and ±Inf are the values whose product with zero is not zero
-        let odd = tensor.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
-        if odd != 0.0 {
+        if !crate::nets::is_finite(&tensor)? {
             let e = Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values"));
             return Err(e.hint("the checkpoint is damaged, or its values do not fit the dtype asked for"));
         }

@@ -84,8 +84,7 @@ impl Build<'_> {
             return Err(Error::new(Kind::Format, m).shapes(&[t.dims(), shape]).hint("the file is of another network"));
         }
         let t = t.detach().to_dtype(self.dtype)?;
-        // NaN and ±Inf are the values whose product with zero is not zero
-        if t.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()? != 0.0 {
+        if !super::is_finite(&t)? {
             return Err(Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values")));
         }
         Ok(t.to_device(self.device)?)
