@@ -83,6 +83,10 @@ impl Tape {
     pub fn new(record: bool, par: bool) -> Self {
         Tape { record, par, nodes: 0, steps: vec![] }
     }
+    /// Whether each operation may use all threads.
+    pub fn par(&self) -> bool {
+        self.par
+    }
     /// An input with respect to which gradients are wanted.
     pub fn variable(&mut self, data: &[f32], dims: Vec<usize>) -> Value {
         self.nodes += 1;

@@ -13,7 +13,7 @@ pub use pickle::{Described, describe, find_network};
 pub use precond::Precond;
 
 use super::tape::{Candle, Tape, Value};
-use super::threads::{collect, portable};
+use super::threads::{awake, collect, portable};
 use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
 use crate::files::checkpoint::{self, Checkpoint};
 use crate::files::pickle::Shared;
@@ -361,8 +361,8 @@ impl EdmNet {
             let out = self.0.unet.run(&mut tape, &x, &c_noise, &given)?;
             Ok(Part { tape, x, c_noise, out })
         };
-        let parts: Vec<_> = starts.into_par_iter().map(|s| run(s).map_err(portable)).collect();
-        collect(parts)
+        let all = || starts.into_par_iter().map(|s| run(s).map_err(portable)).collect();
+        collect(if par { awake(all) } else { all() })
     }
 
     /// A batch [B, H, W, C] of f32 as an image tensor like `x`: [B, C, H, W], its dtype and device.
@@ -433,12 +433,11 @@ impl Network for EdmNet {
                     (p, cot[start - len..start].to_vec())
                 })
                 .collect();
-            let grads: Vec<_> = work
-                .into_par_iter()
-                .map(|(p, cot)| p.tape.pull(&p.out, cot, &[&p.x, &p.c_noise]).map_err(portable))
-                .collect();
+            let par = work.iter().any(|(p, _)| p.tape.par());
+            let one = |(p, cot): (Part, Vec<f32>)| p.tape.pull(&p.out, cot, &[&p.x, &p.c_noise]).map_err(portable);
+            let all = || work.into_par_iter().map(one).collect();
             let (mut gx, mut gc) = (vec![], vec![]);
-            for g in collect(grads)? {
+            for g in collect(if par { awake(all) } else { all() })? {
                 for (to, from) in [&mut gx, &mut gc].into_iter().zip(g) {
                     to.extend_from_slice(&from);
                 }

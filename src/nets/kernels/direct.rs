@@ -113,6 +113,7 @@ impl WithSimd for Job<'_> {
                 let mut part = [0.0; GROUP * PANEL];
                 simd.vectorize(Product {
                     a: &packed[packed_len(g, k)..],
+                    apart: rows * DEPTH,
                     rows,
                     blocks: k.div_ceil(DEPTH),
                     full: k / DEPTH,

@@ -115,6 +115,8 @@ pub fn packed_len(rows: usize, k: usize) -> usize {
 pub struct Product<'a> {
     /// One group of packed rows: [blocks][rows][16].
     pub a: &'a [f32],
+    /// Floats from one block of rows to the next.
+    pub apart: usize,
     /// The number of rows, at most [`GROUP`].
     pub rows: usize,
     /// The number of blocks that take part, of which all from `full` on have `tail` depths that count.
@@ -194,8 +196,7 @@ fn tile<S: Simd, const MR: usize, const NV: usize>(simd: S, p: &mut Product, at:
             }
         }
     }
-    let a = &p.a[..p.rows * p.blocks * DEPTH];
-    let blocks = a.chunks_exact(p.rows * DEPTH).zip(p.w.chunks(p.stride));
+    let blocks = p.a.chunks(p.apart).zip(p.w.chunks(p.stride)).take(p.blocks);
     let mut left = p.full;
     // no closures around vectors: the compiler may leave one outside the function that has the instruction set
     for (a, w) in blocks {
@@ -204,8 +205,11 @@ fn tile<S: Simd, const MR: usize, const NV: usize>(simd: S, p: &mut Product, at:
         if left > 0 {
             left -= 1;
             let Some(w) = w.first_chunk::<DEPTH>() else { return };
-            for kk in 0..DEPTH {
+            for kk in (0..DEPTH).step_by(4) {
                 step::<S, MR, NV>(simd, a, kk, &w[kk], j, &mut acc);
+                step::<S, MR, NV>(simd, a, kk + 1, &w[kk + 1], j, &mut acc);
+                step::<S, MR, NV>(simd, a, kk + 2, &w[kk + 2], j, &mut acc);
+                step::<S, MR, NV>(simd, a, kk + 3, &w[kk + 3], j, &mut acc);
             }
         } else {
             for (kk, w) in w.iter().enumerate().take(p.tail.min(DEPTH)) {
@@ -340,6 +344,7 @@ impl WithSimd for Packing<'_> {
                 for (g, n) in groups(rows) {
                     simd.vectorize(Product {
                         a: &packed[packed_len(g, k)..],
+                        apart: n * DEPTH,
                         rows: n,
                         blocks: k.div_ceil(DEPTH),
                         full: k / DEPTH,

@@ -10,22 +10,22 @@ use super::simd::{Aligned, DEPTH, PANEL, Product, dispatch, groups, packed_len};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::ops::Range;
 
 /// Between the 36 planes, so that they do not fall on the same cache sets.
 const GAP: usize = 16;
-/// Floats of transformed input that are made at a time, if that is no less than [`LEAST`] tiles.
-const WORKSPACE: usize = 1 << 19;
-const LEAST: usize = 48;
+/// Tiles that are transformed at a time, at most: few enough that input, products and weights in use stay in the second-level
+/// cache, enough that the weights' transform is a small part.
+const BLOCK: usize = 64;
 /// Input channels whose weights are transformed at a time: these weights stay in the second-level cache.
-const CHUNK: usize = 128;
+const CHUNK: usize = 64;
 /// Floats of one of the 36 transformed blocks of weights, with a gap.
 const ONE: usize = DEPTH * PANEL + GAP;
 /// Floats of a tile's 36 products, with a gap.
 const TILE: usize = 36 * PANEL + GAP;
 
 thread_local! {
-    static INPUT: RefCell<Aligned> = RefCell::new(Aligned::default());
-    static PANELS: RefCell<Aligned> = RefCell::new(Aligned::default());
+    static SCRATCH: RefCell<Aligned> = RefCell::new(Aligned::default());
 }
 
 /// The weights of a k×k convolution as the kernels read them, front to back: [cout/32][cin][taps][32]. Channels that do not
@@ -103,51 +103,89 @@ impl Columns {
     }
 }
 
+/// Cycles for 16 input channels, about: to transform a tile's input; to transform 32 output channels' weights; to multiply a
+/// tile with them. They decide how work is cut, never what comes out.
+const INTO: usize = 300;
+const WEIGHTS: usize = 3200;
+const PRODUCTS: usize = 576;
+/// Work (in units of the above) below which no second thread is asked.
+const ALONE: usize = 60_000;
+
+/// Into how many parts the tiles and the panels are cut, one job for each pair: what lets the slowest of at most `threads`
+/// jobs end first. Each part of the tiles transforms the weights anew, each part of the panels the input.
+fn cut(tiles: usize, panels: usize, cin: usize, threads: usize) -> [usize; 2] {
+    let cost = |[a, b]: [usize; 2]| {
+        let (n, p) = (tiles.div_ceil(a), panels.div_ceil(b));
+        (n * INTO + n.div_ceil(BLOCK) * p * WEIGHTS + n * p * PRODUCTS) * cin.div_ceil(DEPTH)
+    };
+    if cost([1, 1]) < ALONE {
+        return [1, 1];
+    }
+    let cuts = (1..=threads.min(panels)).map(|b| [(threads / b).min(tiles), b]);
+    cuts.min_by_key(|c| cost(*c)).unwrap_or([1, 1])
+}
+
+/// Part `i` of `0..n` cut into `parts`.
+fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
+    i * n / parts..(i + 1) * n / parts
+}
+
 /// Convolves x [b, h, w, cin] into out [b, h, w, cout] with 3×3 taps.
 pub fn convolve(op: &Taps, x: &[f32], [b, h, w]: [usize; 3], out: &mut [f32], par: bool) {
     let (tiles_y, tiles_x) = (h.div_ceil(4), w.div_ceil(4));
-    let total = b * tiles_y * tiles_x;
-    if total == 0 || op.cout == 0 {
+    let (total, panels) = (b * tiles_y * tiles_x, op.cout.div_ceil(PANEL));
+    if total == 0 || panels == 0 {
         return;
     }
-    let depth = op.cin.next_multiple_of(DEPTH);
-    let most = (WORKSPACE / (36 * depth)).max(LEAST);
-    let blocks = total.div_ceil(most);
-    let panels = op.cout.div_ceil(PANEL);
     let out = Columns::new(out);
-    // taken, not borrowed: while this thread waits for others it may come here again with another image
-    let mut v = INPUT.take();
-    let mut first = 0;
-    for i in 0..blocks {
-        let tiles = total / blocks + usize::from(i < total % blocks);
-        let all = v.take(36 * packed_len(tiles, op.cin) + depth);
-        let (zeros, v) = all.split_at_mut(depth);
-        zeros.fill(0.0);
-        let zeros = &*zeros;
-        let shape = Shape { h, w, tiles_y, tiles_x, first, tiles };
-        let mut rest = &mut *v;
-        let mut work = vec![];
-        for (from, n) in groups(tiles) {
-            let (mine, tail) = rest.split_at_mut(36 * packed_len(n, op.cin));
-            work.push((from, n, mine));
-            rest = tail;
+    let job = |tiles: Range<usize>, panels: Range<usize>| {
+        let blocks = tiles.len().div_ceil(BLOCK);
+        for i in 0..blocks {
+            let Range { start, end } = share(tiles.len(), blocks, i);
+            let shape = Shape { h, w, tiles_y, tiles_x, first: tiles.start + start, tiles: end - start };
+            SCRATCH.with_borrow_mut(|scratch| dispatch(Block { op, x, shape, panels: panels.clone(), out, scratch }));
         }
-        let into = |(from, n, v)| dispatch(Into { x, c: op.cin, shape, from, n, v, zeros });
-        let panel = |p: usize, v: &[f32]| {
-            PANELS.with_borrow_mut(|scratch| dispatch(OnePanel { op, p, shape, v, out, scratch }));
-        };
-        if par {
-            work.into_par_iter().for_each(into);
-            let v = &*v;
-            (0..panels).into_par_iter().for_each(|p| panel(p, v));
-        } else {
-            work.into_iter().for_each(into);
-            let v = &*v;
-            (0..panels).for_each(|p| panel(p, v));
-        }
-        first += tiles;
+    };
+    let threads = if par { rayon::current_num_threads() } else { 1 };
+    match cut(total, panels, op.cin, threads) {
+        [1, 1] => job(0..total, 0..panels),
+        [a, b] => (0..a * b)
+            .into_par_iter()
+            .with_max_len(1)
+            .for_each(|i| job(share(total, a, i / b), share(panels, b, i % b))),
     }
-    INPUT.set(v);
+}
+
+/// Some output channels of a block of tiles.
+struct Block<'a> {
+    op: &'a Taps,
+    x: &'a [f32],
+    shape: Shape,
+    panels: Range<usize>,
+    out: Columns,
+    scratch: &'a mut Aligned,
+}
+
+impl WithSimd for Block<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Block { op, x, shape, panels, out, scratch } = self;
+        let depth = op.cin.next_multiple_of(DEPTH);
+        let chunk = CHUNK.min(depth);
+        let sizes = [depth, 36 * depth * shape.tiles, chunk / DEPTH * 36 * ONE, shape.tiles * TILE];
+        let (zeros, rest) = scratch.take(sizes.iter().sum()).split_at_mut(sizes[0]);
+        let (v, rest) = rest.split_at_mut(sizes[1]);
+        let (u, m) = rest.split_at_mut(sizes[2]);
+        zeros.fill(0.0);
+        for (from, n) in groups(shape.tiles) {
+            let v = &mut v[36 * depth * from..][..36 * depth * n];
+            simd.vectorize(Into { x, c: op.cin, shape, from, n, v, zeros });
+        }
+        for p in panels {
+            simd.vectorize(OnePanel { op, p, shape, v, u, m, out });
+        }
+    }
 }
 
 /// A block of tiles.
@@ -223,7 +261,7 @@ fn weight_line<S: Simd>(s: S, g: [S::f32s; 3]) -> [S::f32s; 6] {
     ]
 }
 
-/// The input transform of tiles from..from+n, one group of packed rows, into [36][blocks][n][16].
+/// The input transform of tiles from..from+n, one group of packed rows, into [blocks][36][n][16].
 struct Into<'a> {
     x: &'a [f32],
     c: usize,
@@ -240,57 +278,45 @@ impl WithSimd for Into<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Into { x, c, shape, from, n, v, zeros } = self;
         let (lanes, full) = (S::F32_LANES, c / S::F32_LANES);
-        let plane = packed_len(n, c);
+        let block = 36 * n * DEPTH;
+        let v = &mut v[..packed_len(n, c) * 36];
         for t in 0..n {
             let (b, ty, tx) = shape.tile(from + t);
-            let mut patch = [&zeros[..c]; 36];
+            let mut patch = [zeros[..c].as_ptr(); 36];
             for (i, patch) in patch.iter_mut().enumerate() {
                 // one pixel of padding on the left and above
                 let (y, x_) = (4 * ty + i / 6, 4 * tx + i % 6);
                 if (1..=shape.h).contains(&y) && (1..=shape.w).contains(&x_) {
-                    *patch = &x[((b * shape.h + y - 1) * shape.w + x_ - 1) * c..][..c];
+                    *patch = x[((b * shape.h + y - 1) * shape.w + x_ - 1) * c..][..c].as_ptr();
                 }
             }
-            for j in 0..full {
-                let mut k = [[simd.splat_f32s(0.0); 6]; 6];
-                for col in 0..6 {
-                    let d = [
-                        vector::<S>(&patch[col][j * lanes..]),
-                        vector::<S>(&patch[6 + col][j * lanes..]),
-                        vector::<S>(&patch[12 + col][j * lanes..]),
-                        vector::<S>(&patch[18 + col][j * lanes..]),
-                        vector::<S>(&patch[24 + col][j * lanes..]),
-                        vector::<S>(&patch[30 + col][j * lanes..]),
-                    ];
-                    k[col] = input_line(simd, d);
-                }
-                rows_out::<S>(simd, k, v, plane, (j * lanes / DEPTH * n + t) * DEPTH + j * lanes % DEPTH);
-            }
-            if full * lanes < c {
+            for j in 0..c.div_ceil(lanes) {
                 let mut k = [[simd.splat_f32s(0.0); 6]; 6];
                 for col in 0..6 {
                     let mut d = [simd.splat_f32s(0.0); 6];
                     for r in 0..6 {
-                        d[r] = simd.partial_load_f32s(&patch[6 * r + col][full * lanes..]);
+                        // SAFETY: every patch has c floats
+                        unsafe {
+                            let from = patch[6 * r + col].add(j * lanes);
+                            d[r] = if j < full {
+                                from.cast::<S::f32s>().read_unaligned()
+                            } else {
+                                simd.partial_load_f32s(std::slice::from_raw_parts(from, c - full * lanes))
+                            };
+                        }
                     }
                     k[col] = input_line(simd, d);
                 }
-                let j = full;
-                rows_out::<S>(simd, k, v, plane, (j * lanes / DEPTH * n + t) * DEPTH + j * lanes % DEPTH);
-            }
-        }
-    }
-}
-
-/// The second half of the input transform, to `at` in each of the 36 planes.
-#[inline(always)]
-fn rows_out<S: Simd>(simd: S, k: [[S::f32s; 6]; 6], v: &mut [f32], plane: usize, at: usize) {
-    let mut planes = v[at..].chunks_mut(plane);
-    for r in 0..6 {
-        let q = input_line(simd, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
-        for col in 0..6 {
-            if let Some(to) = planes.next() {
-                S::as_mut_simd_f32s(&mut to[..S::F32_LANES]).0[0] = q[col];
+                let at = j * lanes / DEPTH * block + t * DEPTH + j * lanes % DEPTH;
+                assert!(at + 35 * n * DEPTH + lanes <= v.len());
+                let to = v[at..].as_mut_ptr();
+                for r in 0..6 {
+                    let q = input_line(simd, [k[0][r], k[1][r], k[2][r], k[3][r], k[4][r], k[5][r]]);
+                    for col in 0..6 {
+                        // SAFETY: in bounds by the assertion
+                        unsafe { to.add((6 * r + col) * n * DEPTH).cast::<S::f32s>().write_unaligned(q[col]) };
+                    }
+                }
             }
         }
     }
@@ -302,22 +328,21 @@ struct OnePanel<'a> {
     p: usize,
     shape: Shape,
     v: &'a [f32],
+    u: &'a mut [f32],
+    m: &'a mut [f32],
     out: Columns,
-    scratch: &'a mut Aligned,
 }
 
 impl WithSimd for OnePanel<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let OnePanel { op, p, shape, v, out, scratch } = self;
+        let OnePanel { op, p, shape, v, u, m, out } = self;
         let n = (op.cout - p * PANEL).min(PANEL);
         let wide = n.next_multiple_of(S::F32_LANES);
         let chunk = CHUNK.min(op.cin.next_multiple_of(DEPTH));
-        let all = scratch.take(chunk / DEPTH * 36 * ONE + shape.tiles * TILE);
-        let (u, m) = all.split_at_mut(chunk / DEPTH * 36 * ONE);
         for (i, g) in op.panel(p).chunks(chunk * 9 * PANEL).enumerate() {
-            simd.vectorize(Transform { g, n, u });
+            simd.vectorize(Transform { g, n, u: &mut *u });
             let depth = g.len() / (9 * PANEL);
             let (blocks, full, tail) = (depth.div_ceil(DEPTH), depth / DEPTH, depth % DEPTH);
             // the transform of a constant bias is not constant: it is added at the end
@@ -325,10 +350,23 @@ impl WithSimd for OnePanel<'_> {
             for xi in 0..36 {
                 let (w, stride, skip) = (&u[xi * ONE..], 36 * ONE, i * chunk / DEPTH);
                 for (first, rows) in groups(shape.tiles) {
-                    let size = packed_len(rows, op.cin);
-                    let a = &v[36 * packed_len(first, op.cin) + xi * size + skip * rows * DEPTH..];
+                    let a = &v[36 * packed_len(first, op.cin) + (36 * skip + xi) * rows * DEPTH..];
+                    let apart = 36 * rows * DEPTH;
                     let out = &mut m[first * TILE + xi * PANEL..];
-                    simd.vectorize(Product { a, rows, blocks, full, tail, w, stride, init, out, ldc: TILE, n: wide });
+                    simd.vectorize(Product {
+                        a,
+                        apart,
+                        rows,
+                        blocks,
+                        full,
+                        tail,
+                        w,
+                        stride,
+                        init,
+                        out,
+                        ldc: TILE,
+                        n: wide,
+                    });
                 }
             }
         }
