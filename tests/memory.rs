@@ -20,7 +20,6 @@ fn nfe_20_holds_at_most_three_states_per_evaluation_more_than_nfe_5() {
     // one thread: what a second one happens to hold at the peak is larger than what is measured here
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global().unwrap();
     // and buffers kept for later would be counted with those in use
-    rayon::broadcast(|_| pool::limit(0));
     pool::limit(0);
     let json = r#"{"img_resolution": 64, "img_channels": 3, "model_channels": 256, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}"#;
     let net = EdmNet::random(&Config::parse(json).unwrap(), 1, &Device::Cpu).unwrap();

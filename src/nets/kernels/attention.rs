@@ -19,7 +19,6 @@ struct Scratch {
     packed: Packed,
     p: Vec<f32>,
     dp: Vec<f32>,
-    t: Vec<f32>,
 }
 
 thread_local! {
@@ -41,8 +40,8 @@ impl WithSimd for Softmax<'_> {
             for part in row.chunks(16) {
                 lanes.iter_mut().zip(part).for_each(|(l, v)| *l += v);
             }
-            let total: f32 = lanes.iter().sum();
-            row.iter_mut().for_each(|v| *v /= total);
+            let total = 1.0 / lanes.iter().sum::<f32>();
+            row.iter_mut().for_each(|v| *v *= total);
         }
     }
 }
@@ -81,48 +80,42 @@ impl Head {
     /// P, into `s.p`.
     fn probabilities(&self, qkv: &[f32], s: &mut Scratch) {
         let Head { tokens: t, c, d, at } = *self;
-        s.packed.pack(d, t, |k, n| qkv[n * 3 * c + c + at + k]);
+        s.packed.pack_columns(d, t, &qkv[c + at..], 3 * c);
         s.p.resize(t * t, 0.0);
-        MatMul { a: &qkv[at..], lda: 3 * c, m: t, w: &s.packed, out: &mut s.p, ldc: t }.run();
+        product(&qkv[at..], [3 * c, 1], t, &s.packed, &mut s.p, t);
         dispatch(Softmax(&mut s.p, t, self.scale()));
     }
     /// The head's columns of `out` [tokens, C].
     fn run(&self, qkv: &[f32], out: &mut [f32], s: &mut Scratch) {
         let Head { tokens: t, c, d, at } = *self;
         self.probabilities(qkv, s);
-        s.packed.pack(t, d, |k, n| qkv[k * 3 * c + 2 * c + at + n]);
-        MatMul { a: &s.p, lda: t, m: t, w: &s.packed, out: &mut out[at..], ldc: c }.run();
+        s.packed.pack_rows(t, d, &qkv[2 * c + at..], 3 * c);
+        product(&s.p, [t, 1], t, &s.packed, &mut out[at..], c);
     }
     /// The head's columns of `grad` [tokens, 3C].
     fn pull(&self, qkv: &[f32], cot: &[f32], grad: &mut [f32], s: &mut Scratch) {
         let Head { tokens: t, c, d, at } = *self;
         self.probabilities(qkv, s);
-        s.t.resize(t * t, 0.0);
-        s.dp.resize(t * t, 0.0);
         // dV = Pᵀ dO
-        transpose(&s.p, t, &mut s.t);
-        s.packed.pack(t, d, |k, n| cot[k * c + at + n]);
-        MatMul { a: &s.t, lda: t, m: t, w: &s.packed, out: &mut grad[2 * c + at..], ldc: 3 * c }.run();
+        s.packed.pack_rows(t, d, &cot[at..], c);
+        product(&s.p, [1, t], t, &s.packed, &mut grad[2 * c + at..], 3 * c);
         // dP = dO Vᵀ, then dS
-        s.packed.pack(d, t, |k, n| qkv[n * 3 * c + 2 * c + at + k]);
-        MatMul { a: &cot[at..], lda: c, m: t, w: &s.packed, out: &mut s.dp, ldc: t }.run();
+        s.dp.resize(t * t, 0.0);
+        s.packed.pack_columns(d, t, &qkv[2 * c + at..], 3 * c);
+        product(&cot[at..], [c, 1], t, &s.packed, &mut s.dp, t);
         dispatch(SoftmaxPull(&s.p, &mut s.dp, t, self.scale()));
         // dQ = dS K
-        s.packed.pack(t, d, |k, n| qkv[k * 3 * c + c + at + n]);
-        MatMul { a: &s.dp, lda: t, m: t, w: &s.packed, out: &mut grad[at..], ldc: 3 * c }.run();
+        s.packed.pack_rows(t, d, &qkv[c + at..], 3 * c);
+        product(&s.dp, [t, 1], t, &s.packed, &mut grad[at..], 3 * c);
         // dK = dSᵀ Q
-        transpose(&s.dp, t, &mut s.t);
-        s.packed.pack(t, d, |k, n| qkv[k * 3 * c + at + n]);
-        MatMul { a: &s.t, lda: t, m: t, w: &s.packed, out: &mut grad[c + at..], ldc: 3 * c }.run();
+        s.packed.pack_rows(t, d, &qkv[at..], 3 * c);
+        product(&s.dp, [1, t], t, &s.packed, &mut grad[c + at..], 3 * c);
     }
 }
 
-fn transpose(a: &[f32], n: usize, out: &mut [f32]) {
-    for (i, row) in a.chunks_exact(n).enumerate() {
-        for (j, v) in row.iter().enumerate() {
-            out[j * n + i] = *v;
-        }
-    }
+/// out = a · w with a's two strides.
+fn product(a: &[f32], [lda, step]: [usize; 2], m: usize, w: &Packed, out: &mut [f32], ldc: usize) {
+    MatMul { a, lda, step, m, w, panels: w.panels(), out, ldc }.run();
 }
 
 impl Attention {

@@ -1,6 +1,6 @@
 //! Frozen convolutions and linear maps over channels (1×1 convolutions), with bias.
 use super::direct::{self, Walk};
-use super::simd::{MatMul, Packed};
+use super::simd::{MatMul, PANEL, Packed, share};
 use super::winograd::{self, Taps};
 use super::{Frozen, View, host_f32, image, pool};
 use crate::tensor::conv::{Geometry, conv2d};
@@ -165,20 +165,44 @@ impl Linear {
     }
 }
 
+/// Weights from which on it pays to give each thread some of the columns where rows are few.
+const WIDE: usize = 1 << 15;
+
 /// out = bias + a · w over rows, in pieces that keep a thread busy for some microseconds.
 fn rows(a: &[f32], w: &Packed, out: &mut [f32], par: bool) {
     if w.n == 0 || w.k == 0 {
         return out.fill(0.0);
     }
     let piece = |(a, out): (&[f32], &mut [f32])| {
-        MatMul { a, lda: w.k, m: out.len() / w.n, w, out, ldc: w.n }.run();
+        MatMul { a, lda: w.k, step: 1, m: out.len() / w.n, w, panels: w.panels(), out, ldc: w.n }.run();
     };
     let m = out.len() / w.n;
     let per = (64 * 1024 / (w.n + w.k)).clamp(24, 240);
     if par && m > per {
         a.par_chunks(per * w.k).zip(out.par_chunks_mut(per * w.n)).for_each(piece);
+    } else if par && w.n * w.k >= WIDE {
+        columns(a, w, out, m);
     } else {
         a.chunks(per * w.k).zip(out.chunks_mut(per * w.n)).for_each(piece);
+    }
+}
+
+/// The same for few rows: each thread reads its own part of the weights.
+fn columns(a: &[f32], w: &Packed, out: &mut [f32], m: usize) {
+    let panels = w.panels().len();
+    let parts = rayon::current_num_threads().min(panels);
+    let part = |i: usize| {
+        let panels = share(panels, parts, i);
+        let (from, to) = (panels.start * PANEL, (panels.end * PANEL).min(w.n));
+        let mut own = vec![0.0; m * (to - from)];
+        MatMul { a, lda: w.k, step: 1, m, w, panels, out: &mut own, ldc: to - from }.run();
+        (from..to, own)
+    };
+    let done: Vec<_> = (0..parts).into_par_iter().with_max_len(1).map(part).collect();
+    for (columns, own) in done {
+        for (to, own) in out.chunks_exact_mut(w.n).zip(own.chunks_exact(columns.len())) {
+            to[columns.clone()].copy_from_slice(own);
+        }
     }
 }
 

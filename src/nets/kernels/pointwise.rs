@@ -187,9 +187,9 @@ pub struct Up2;
 /// Halves height and width by the mean of 2×2 pixels.
 pub struct Down2;
 
-/// out[2y+i, 2x+j] = s · x[y, x]; [h, w] are the small image's.
-fn spread(x: &[f32], h_all: usize, w: usize, c: usize, s: f32, out: &mut [f32]) {
-    for (row, to) in x.chunks(w * c).zip(out.chunks_mut(4 * w * c)).take(h_all) {
+/// out[2y+i, 2x+j] = s · x[y, x] in rows of the small image [.., w, c].
+fn spread(x: &[f32], [w, c]: [usize; 2], s: f32, out: &mut [f32], par: bool) {
+    let row = |(row, to): (&[f32], &mut [f32])| {
         let (first, second) = to.split_at_mut(2 * w * c);
         for (px, to) in row.chunks(c).zip(first.chunks_mut(2 * c)) {
             let (left, right) = to.split_at_mut(c);
@@ -198,18 +198,30 @@ fn spread(x: &[f32], h_all: usize, w: usize, c: usize, s: f32, out: &mut [f32]) 
             }
         }
         second.copy_from_slice(first);
+    };
+    if par && out.len() > PIECE {
+        let rows = PIECE.div_ceil(4 * w * c);
+        x.par_chunks(w * c).zip(out.par_chunks_mut(4 * w * c)).with_min_len(rows).for_each(row);
+    } else {
+        x.chunks(w * c).zip(out.chunks_mut(4 * w * c)).for_each(row);
     }
 }
 
-/// out[y, x] = s · Σ x[2y+i, 2x+j]; [h, w] are the small image's.
-fn gather(x: &[f32], h_all: usize, w: usize, c: usize, s: f32, out: &mut [f32]) {
-    for (rows, to) in x.chunks(4 * w * c).zip(out.chunks_mut(w * c)).take(h_all) {
+/// out[y, x] = s · Σ x[2y+i, 2x+j] in rows of the small image [.., w, c].
+fn gather(x: &[f32], [w, c]: [usize; 2], s: f32, out: &mut [f32], par: bool) {
+    let row = |(rows, to): (&[f32], &mut [f32])| {
         let (first, second) = rows.split_at(2 * w * c);
         for ((a, b), to) in first.chunks(2 * c).zip(second.chunks(2 * c)).zip(to.chunks_mut(c)) {
             for (i, t) in to.iter_mut().enumerate() {
                 *t = s * ((a[i] + a[c + i]) + (b[i] + b[c + i]));
             }
         }
+    };
+    if par && x.len() > PIECE {
+        let rows = PIECE.div_ceil(4 * w * c);
+        x.par_chunks(4 * w * c).zip(out.par_chunks_mut(w * c)).with_min_len(rows).for_each(row);
+    } else {
+        x.chunks(4 * w * c).zip(out.chunks_mut(w * c)).for_each(row);
     }
 }
 
@@ -223,14 +235,14 @@ impl Frozen for Up2 {
             ref d => Err(format!("expected [B, H, W, C], got {d:?}")),
         }
     }
-    fn run(&self, inputs: &[View], out: &mut [f32], _: bool) {
+    fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
         let d = inputs[0].dims;
-        spread(inputs[0].data, d[0] * d[1], d[2], d[3], 1.0, out);
+        spread(inputs[0].data, [d[2], d[3]], 1.0, out, par);
     }
-    fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
+    fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         let d = inputs[0].dims;
         let mut grad = pool::take(d.iter().product());
-        gather(cot, d[0] * d[1], d[2], d[3], 1.0, &mut grad);
+        gather(cot, [d[2], d[3]], 1.0, &mut grad, par);
         vec![grad]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
@@ -251,14 +263,14 @@ impl Frozen for Down2 {
             ref d => Err(format!("expected [B, H, W, C] with even H and W, got {d:?}")),
         }
     }
-    fn run(&self, inputs: &[View], out: &mut [f32], _: bool) {
+    fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
         let d = inputs[0].dims;
-        gather(inputs[0].data, d[0] * d[1] / 2, d[2] / 2, d[3], 0.25, out);
+        gather(inputs[0].data, [d[2] / 2, d[3]], 0.25, out, par);
     }
-    fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
+    fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         let d = inputs[0].dims;
         let mut grad = pool::take(d.iter().product());
-        spread(cot, d[0] * d[1] / 2, d[2] / 2, d[3], 0.25, &mut grad);
+        spread(cot, [d[2] / 2, d[3]], 0.25, &mut grad, par);
         vec![grad]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {

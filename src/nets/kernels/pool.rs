@@ -1,27 +1,53 @@
 //! Buffers that are used again: a network allocates the same sizes over and over, and fresh pages cost more than the
 //! arithmetic on them.
-use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard};
 
-/// Floats that a thread keeps for later at most (64 MiB), unless told otherwise.
-const KEEP: usize = 16 << 20;
+/// Floats that are kept for later at most (1 GiB), unless told otherwise: what a differentiated evaluation of a large network
+/// holds.
+const KEEP: usize = 256 << 20;
 /// Smaller buffers are left to the allocator.
 const SMALL: usize = 1 << 12;
 
 struct Free {
-    /// The longest unused first.
-    buffers: VecDeque<Vec<f32>>,
+    /// By length, then by when they were given.
+    buffers: BTreeMap<(usize, u64), Vec<f32>>,
     total: usize,
     keep: usize,
+    /// How many were given so far.
+    given: u64,
 }
 
-thread_local! {
-    static FREE: RefCell<Free> = const { RefCell::new(Free { buffers: VecDeque::new(), total: 0, keep: KEEP }) };
+static FREE: Mutex<Free> = Mutex::new(Free { buffers: BTreeMap::new(), total: 0, keep: KEEP, given: 0 });
+
+impl Free {
+    fn lock() -> MutexGuard<'static, Free> {
+        FREE.lock().unwrap_or_else(|e| e.into_inner())
+    }
+    fn remove(&mut self, key: (usize, u64)) -> Option<Vec<f32>> {
+        let v = self.buffers.remove(&key)?;
+        self.total -= key.0;
+        Some(v)
+    }
+    /// Takes out those that were unused the longest until at most `floats` are left.
+    fn shrink(&mut self, floats: usize) -> Vec<Vec<f32>> {
+        let mut out = vec![];
+        while self.total > floats
+            && let Some(oldest) = self.buffers.keys().min_by_key(|k| k.1).copied()
+        {
+            out.extend(self.remove(oldest));
+        }
+        out
+    }
 }
 
-/// Lets this thread keep at most `floats` from here on; 0 makes memory follow use exactly.
+/// Keeps at most `floats` from here on; 0 makes memory follow use exactly.
 pub fn limit(floats: usize) {
-    FREE.with_borrow_mut(|free| *free = Free { buffers: VecDeque::new(), total: 0, keep: floats });
+    let mut free = Free::lock();
+    free.keep = floats;
+    // freed when the lock is open again
+    let _old = free.shrink(floats);
+    drop(free);
 }
 
 /// A buffer of length `n` with any content: the caller overwrites all of it.
@@ -29,13 +55,12 @@ pub fn take(n: usize) -> Vec<f32> {
     if n < SMALL {
         return vec![0.0; n];
     }
-    let found = FREE.with_borrow_mut(|free| {
-        let fits = |v: &Vec<f32>| v.len() >= n && v.len() <= 2 * n;
-        let i = (0..free.buffers.len()).filter(|i| fits(&free.buffers[*i])).min_by_key(|i| free.buffers[*i].len())?;
-        let v = free.buffers.remove(i)?;
-        free.total -= v.len();
-        Some(v)
-    });
+    let found = {
+        let mut free = Free::lock();
+        // little longer than asked: what is cut off would be lost to later takers
+        let key = free.buffers.range((n, 0)..(n + n / 4 + 1, 0)).next().map(|(k, _)| *k);
+        key.and_then(|k| free.remove(k))
+    };
     match found {
         Some(mut v) => {
             v.truncate(n);
@@ -50,18 +75,12 @@ pub fn give(v: Vec<f32>) {
     if v.len() < SMALL {
         return;
     }
-    // at the end of a thread the pool may already be gone
-    let _ = FREE.try_with(|free| {
-        if let Ok(mut free) = free.try_borrow_mut()
-            && v.len() <= free.keep
-        {
-            while free.total + v.len() > free.keep
-                && let Some(old) = free.buffers.pop_front()
-            {
-                free.total -= old.len();
-            }
-            free.total += v.len();
-            free.buffers.push_back(v);
-        }
-    });
+    let mut free = Free::lock();
+    let Some(room) = free.keep.checked_sub(v.len()) else { return };
+    let _old = free.shrink(room);
+    let key = (v.len(), free.given);
+    free.given += 1;
+    free.total += v.len();
+    free.buffers.insert(key, v);
+    drop(free);
 }

@@ -8,6 +8,7 @@
 use crate::{Error, Result};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
+use std::ops::Range;
 use std::sync::RwLock;
 
 /// Columns of a panel: two of the widest vectors.
@@ -269,25 +270,49 @@ impl Packed {
     /// Packs a matrix whose elements `at(row, column)` gives; `bias` (of n, or empty) is added to every row of a product.
     pub fn new(k: usize, n: usize, bias: &[f32], at: impl Fn(usize, usize) -> f32) -> Self {
         let mut packed = Packed::default();
-        packed.pack(k, n, at);
-        packed.bias = bias.to_vec();
-        packed.bias.resize(n.next_multiple_of(PANEL), 0.0);
+        packed.fill(k, n, |first, panel| {
+            for (row, to) in panel.iter_mut().enumerate() {
+                to.iter_mut().zip(first..n).for_each(|(to, col)| *to = at(row, col));
+            }
+        });
+        packed.bias[..bias.len()].copy_from_slice(bias);
         packed
     }
-    /// Packs anew, without bias, into the memory already held.
-    pub fn pack(&mut self, k: usize, n: usize, at: impl Fn(usize, usize) -> f32) {
+    /// Packs anew k rows of n values, `stride` apart, without bias, into the memory already held.
+    pub fn pack_rows(&mut self, k: usize, n: usize, a: &[f32], stride: usize) {
+        self.fill(k, n, |first, panel| {
+            let width = (n - first).min(PANEL);
+            for (row, to) in panel.iter_mut().enumerate() {
+                to[..width].copy_from_slice(&a[row * stride + first..][..width]);
+            }
+        });
+    }
+    /// Packs anew n columns of k values, each contiguous, `stride` apart, without bias, into the memory already held.
+    pub fn pack_columns(&mut self, k: usize, n: usize, a: &[f32], stride: usize) {
+        self.fill(k, n, |first, panel| {
+            for col in 0..(n - first).min(PANEL) {
+                let from = &a[(first + col) * stride..][..k];
+                panel.iter_mut().zip(from).for_each(|(to, v)| to[col] = *v);
+            }
+        });
+    }
+    /// Has each panel filled, given its first column; columns that do not exist are zeros.
+    fn fill(&mut self, k: usize, n: usize, fill: impl Fn(usize, &mut [[f32; PANEL]])) {
         (self.k, self.n) = (k, n);
         let data = self.data.take(n.div_ceil(PANEL) * k * PANEL);
         for (p, panel) in data.chunks_exact_mut((k * PANEL).max(1)).enumerate() {
-            let col = p * PANEL;
-            for (row, to) in panel.as_chunks_mut::<PANEL>().0.iter_mut().enumerate() {
-                for (c, v) in to.iter_mut().enumerate() {
-                    *v = if col + c < n { at(row, col + c) } else { 0.0 };
-                }
+            let panel = panel.as_chunks_mut::<PANEL>().0;
+            if n - p * PANEL < PANEL {
+                panel.iter_mut().for_each(|row| *row = [0.0; PANEL]);
             }
+            fill(p * PANEL, panel);
         }
         self.bias.clear();
         self.bias.resize(n.next_multiple_of(PANEL), 0.0);
+    }
+    /// All panels.
+    pub fn panels(&self) -> Range<usize> {
+        0..self.n.div_ceil(PANEL)
     }
     /// Panel `p`: k rows of 32.
     #[inline(always)]
@@ -296,17 +321,21 @@ impl Packed {
     }
 }
 
-/// out = bias + a · w for a whole packed matrix.
+/// out = bias + a · w for a packed matrix, or some panels of it.
 pub struct MatMul<'a> {
     /// The left-hand side, `m` rows of stride `lda` and depth `w.k`.
     pub a: &'a [f32],
     /// Its row stride.
     pub lda: usize,
+    /// Its stride along a row: 1, or more where it is the transpose of what lies in memory.
+    pub step: usize,
     /// The number of rows.
     pub m: usize,
     /// The right-hand side.
     pub w: &'a Packed,
-    /// The result, `m` rows of stride `ldc` and width `w.n`.
+    /// The panels of it that take part.
+    pub panels: Range<usize>,
+    /// The result for these panels, `m` rows of stride `ldc`.
     pub out: &'a mut [f32],
     /// Its row stride.
     pub ldc: usize,
@@ -328,19 +357,25 @@ impl WithSimd for Packing<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Packing(MatMul { a, lda, m, w, out, ldc }, scratch) = self;
+        let Packing(MatMul { a, lda, step, m, w, panels, out, ldc }, scratch) = self;
         let k = w.k;
         for first in (0..m).step_by(PASS) {
             let rows = PASS.min(m - first);
             let packed = scratch.take(packed_len(rows, k));
             for (g, n) in groups(rows) {
                 let to = &mut packed[packed_len(g, k)..][..packed_len(n, k)];
-                for r in 0..n {
-                    pack_row(&a[(first + g + r) * lda..][..k], to, r, n);
+                let a = &a[(first + g) * lda..];
+                if step == 1 {
+                    (0..n).for_each(|r| pack_row(&a[r * lda..][..k], to, r, n));
+                } else {
+                    for depth in 0..k {
+                        let at = depth / DEPTH * n * DEPTH + depth % DEPTH;
+                        (0..n).for_each(|r| to[at + r * DEPTH] = a[depth * step + r * lda]);
+                    }
                 }
             }
             let bias = w.bias.as_chunks::<PANEL>().0;
-            for (p, bias) in bias.iter().enumerate() {
+            for p in panels.clone() {
                 for (g, n) in groups(rows) {
                     simd.vectorize(Product {
                         a: &packed[packed_len(g, k)..],
@@ -351,8 +386,8 @@ impl WithSimd for Packing<'_> {
                         tail: k % DEPTH,
                         w: w.panel(p),
                         stride: DEPTH * PANEL,
-                        init: Some(bias),
-                        out: &mut out[(first + g) * ldc + p * PANEL..],
+                        init: Some(&bias[p]),
+                        out: &mut out[(first + g) * ldc + (p - panels.start) * PANEL..],
                         ldc,
                         n: (w.n - p * PANEL).min(PANEL),
                     });
@@ -368,4 +403,9 @@ pub fn pack_row(row: &[f32], group: &mut [f32], r: usize, n: usize) {
     for (block, part) in row.chunks(DEPTH).enumerate() {
         group[(block * n + r) * DEPTH..][..part.len()].copy_from_slice(part);
     }
+}
+
+/// Part `i` of `0..n` cut into `parts`.
+pub fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
+    i * n / parts..(i + 1) * n / parts
 }

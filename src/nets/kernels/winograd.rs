@@ -6,7 +6,7 @@
 //! less than reading weights of four times the size from memory, and no memory at all.
 // indices run over several arrays of vectors at once
 #![allow(clippy::needless_range_loop)]
-use super::simd::{Aligned, DEPTH, PANEL, Product, dispatch, groups, packed_len};
+use super::simd::{Aligned, DEPTH, PANEL, Product, dispatch, groups, packed_len, share};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
@@ -123,11 +123,6 @@ fn cut(tiles: usize, panels: usize, cin: usize, threads: usize) -> [usize; 2] {
     }
     let cuts = (1..=threads.min(panels)).map(|b| [(threads / b).min(tiles), b]);
     cuts.min_by_key(|c| cost(*c)).unwrap_or([1, 1])
-}
-
-/// Part `i` of `0..n` cut into `parts`.
-fn share(n: usize, parts: usize, i: usize) -> Range<usize> {
-    i * n / parts..(i + 1) * n / parts
 }
 
 /// Convolves x [b, h, w, cin] into out [b, h, w, cout] with 3×3 taps.
