@@ -1,4 +1,4 @@
-"""iPNDM (order 3) and UniPC (order 3, bh2) for the VE schedule, differentiable in the steps, the evaluation times and the
+"""iPNDM (order 3) and UniPC (order 3, bh1) for the VE schedule, differentiable in the steps, the evaluation times and the
 noise; checkpointed evaluations as in LD3's appendix D.3."""
 import torch
 from torch.utils.checkpoint import checkpoint
@@ -26,28 +26,27 @@ def unipc(net, x, t, e, remat):
     for i in range(1, n + 1):
         p = min(order, i, n - i + 1)
         h = lam[i] - lam[i - 1]
-        z = -h
-        b = torch.expm1(z)
+        z, phi1 = -h, torch.expm1(-h)
         r = [(lam[i - 1 - k] - lam[i - 1]) / h for k in range(1, p)] + [torch.ones_like(h)]
-        rows, rhs, phi, factorial = [], [], b / z - 1, 1.0
+        rows, rhs, phi, factorial = [], [], phi1 / z - 1, 1.0
         for j in range(1, p + 1):
             rows.append(torch.stack([v ** (j - 1) for v in r]))
-            rhs.append(phi * factorial / b)
+            rhs.append(phi * factorial / z)
             factorial *= j + 1
             phi = phi / z - 1 / factorial
         rows, rhs = torch.stack(rows), torch.stack(rhs)
-        base = (t[i] / t[i - 1]).float() * x - b.float() * m[0]
+        base = (t[i] / t[i - 1]).float() * x - phi1.float() * m[0]
         d = [(mk - m[0]) / rk.float() for mk, rk in zip(m[1:], r[:-1])]
         if p == 1:
             predicted = base
         else:
             rho = [torch.tensor(0.5)] if p == 2 else torch.linalg.solve(rows[:-1, :-1], rhs[:-1])
-            predicted = base - b.float() * sum(c.float() * v for c, v in zip(rho, d))
+            predicted = base - z.float() * sum(c.float() * v for c, v in zip(rho, d))
         if i == n:
             return predicted
         rho = [torch.tensor(0.5)] if p == 1 else torch.linalg.solve(rows, rhs)
         new = evaluate(net, predicted, e[i], remat)
-        x = base - b.float() * (sum((c.float() * v for c, v in zip(rho, d)), rho[-1].float() * (new - m[0])))
+        x = base - z.float() * (sum((c.float() * v for c, v in zip(rho, d)), rho[-1].float() * (new - m[0])))
         m = [new] + m[:2]
 
 
