@@ -152,8 +152,12 @@ const UNARY: [(&[&str], Domain); 4] = [
 
 const RANKS: [&[usize]; 5] = [&[], &[5], &[3, 4], &[2, 3, 2], &[2, 1, 3, 2]];
 
-/// Names, scripts of one argument `a` for every rank in a range, domain. `last` and `first` stand for dimensions.
+/// Names, scripts of one argument `a` for every rank in a range, domain.
 type AnyRank = (&'static [&'static str], &'static [&'static str], std::ops::RangeInclusive<usize>, Domain);
+
+/// Over all values, over one dimension and over two.
+const REDUCTIONS: [(&str, Domain); 7] =
+    [("sum", All), ("mean", All), ("prod", Apart), ("norm", Apart), ("logsumexp", All), ("max", All), ("min", All)];
 
 fn any_rank() -> Vec<AnyRank> {
     vec![
@@ -168,21 +172,17 @@ fn any_rank() -> Vec<AnyRank> {
         (&["maximum"], &["maximum(a, 0.03)", "maximum(a, a * 2)"], 0..=4, Apart),
         (&["minimum"], &["minimum(a, 0.03)", "minimum(a, a * 2)"], 0..=4, Apart),
         (&["where"], &["where(a.detach() > 0, a.exp(), a * 2)", "where(a.detach() > 0, a, 1.5)"], 0..=4, Apart),
-        (&["sum"], &["a.sum()", "a.sum(-1)", "a.sum(0, true)", "a.sum([0, -1])"], 0..=4, All),
-        (&["mean"], &["a.mean()", "a.mean(-1)", "a.mean(0, true)", "a.mean([0, -1])"], 0..=4, All),
-        (&["prod"], &["a.prod()", "a.prod(-1)", "a.prod(0, true)", "a.prod([0, -1])"], 0..=4, Apart),
-        (&["norm"], &["a.norm()", "a.norm(-1)", "a.norm(0, true)", "a.norm([0, -1])"], 0..=4, Apart),
         (
             &["logsumexp"],
             &["a.logsumexp()", "a.logsumexp(-1)", "a.logsumexp(0, true)", "a.logsumexp([0, -1])"],
             0..=4,
             All,
         ),
-        (&["max"], &["a.max()", "a.max(-1)", "a.max(0, true)", "a.max([0, -1])"], 0..=4, All),
-        (&["min"], &["a.min()", "a.min(-1)", "a.min(0, true)", "a.min([0, -1])"], 0..=4, All),
         (&["variance"], &["a.variance()", "a.variance(-1)", "a.variance((), true, 0)"], 1..=4, All),
-        (&["std"], &["a.std()", "a.std(-1, true)", "a.std((), false, 0)"], 1..=1, All),
-        (&["std"], &["(a * a.exp()).std()", "a.std(-1)", "(a * a.exp()).std([0, -1], true, 0)"], 2..=4, All),
+        // away from 0, where it has no slope
+        (&["std"], &["(a * (arange(a.size).reshape(a.shape) + 1)).std()"], 1..=4, Positive),
+        (&["std"], &["(a * (arange(a.size).reshape(a.shape) + 1)).std(-1, true)"], 1..=4, Positive),
+        (&["std"], &["(a * (arange(a.size).reshape(a.shape) + 1)).std([0, -1], true, 0)"], 2..=4, Positive),
         (&["cumsum"], &["a.cumsum(0)", "a.cumsum(-1)"], 1..=4, All),
         (&["sort"], &["a.sort()", "a.sort(0)", "a.sort(-1, true)"], 1..=4, All),
         (&["quantile"], &["a.quantile(0.37)", "a.quantile(0.37, 0)", "a.quantile(0.8, -1, true)"], 1..=4, All),
@@ -213,6 +213,9 @@ fn any_rank() -> Vec<AnyRank> {
         (&["stack"], &["stack([a, a * 2])", "stack([a, a.exp()], -1)"], 0..=4, All),
         (&["split"], &["let p = a.split(1, -1); p[0] * p[1]", "a.split([1, a.shape[-1] - 1], -1)[1]"], 1..=4, All),
         (&["chunk"], &["let p = a.chunk(2, -1); p[0].exp()"], 1..=4, All),
+        (&["tensor"], &["tensor([a, a * 2])", "tensor([[a], [a.exp()]])"], 0..=4, All),
+        (&["index$get$"], &["let s = 0; for row in a { s = s + row * row; } s"], 1..=4, All),
+        (&["narrow"], &["a.narrow(0, 0, 1)", "a.narrow(-1, 1, 1)"], 1..=4, All),
         (&["select"], &["a.select(0, -1)", "a.select(-1, 0)"], 1..=4, All),
         (&["slice"], &["a.slice(-1, 0, 2)", "a.slice(-1, (), (), -1)", "a.slice(0, (), (), 2)"], 1..=4, All),
         (&["index"], &["a.index(0, [0, 0])", "a.index(-1, tensor([1, 0, 1]))"], 1..=4, All),
@@ -340,14 +343,32 @@ const NOT_DIFFERENTIABLE: &[&str] = &[
     "argsort",
     "nonzero",
     "one_hot",
-    // of a tensor's shape alone
+    // of a tensor's kind and shape alone
     "zeros_like",
     "ones_like",
-    // out of tensors: a number in the script has no gradient
+    "get$shape",
+    "get$dtype",
+    "get$device",
+    "get$ndim",
+    "get$size",
+    "get$len",
+    "get$tracked",
+    "len",
+    // of a shape, not of values
+    "zeros",
+    "ones",
+    "full",
+    "rand",
+    "randn",
+    "noise",
+    "randint",
+    // out of tensors: a number or a text in the script has no gradient
     "item",
     "to_array",
     "to_float",
     "to_int",
+    "to_string",
+    "to_debug",
     // said so by their names: constants, and gradients themselves
     "detach",
     "variable",
@@ -380,6 +401,7 @@ fn no_function_is_forgotten() {
     let known: BTreeSet<String> = UNARY
         .iter()
         .flat_map(|(names, _)| *names)
+        .chain(REDUCTIONS.iter().map(|(name, _)| name))
         .chain(any_rank().iter().flat_map(|r| r.0))
         .chain(fixed().iter().flat_map(|r| r.0))
         .chain(NOT_DIFFERENTIABLE)
@@ -416,6 +438,19 @@ fn of_one_argument() {
 }
 
 #[test]
+fn reductions() {
+    let e = engine();
+    for (name, domain) in REDUCTIONS {
+        for (rank, shape) in RANKS.iter().enumerate() {
+            let scripts = [("", 0), ("-1", 1), ("0, true", 1), ("[0, -1]", 2)];
+            for (dims, _) in scripts.iter().filter(|(_, least)| rank >= *least) {
+                check(&e, &format!("a.{name}({dims})"), &[shape], domain);
+            }
+        }
+    }
+}
+
+#[test]
 fn of_any_rank() {
     let e = engine();
     for (_, scripts, ranks, domain) in any_rank() {
@@ -432,5 +467,54 @@ fn of_given_shapes() {
     let e = engine();
     for (_, script, shapes, domain) in fixed() {
         check(&e, script, shapes, domain);
+    }
+}
+
+/// Constant weights in f32 go by other kernels than those in f64, which the differences judge.
+#[test]
+fn convolutions_with_constant_weights_are_the_same_function() {
+    let e = engine();
+    let options = [
+        "#{}",
+        "#{ padding: 1 }",
+        "#{ stride: 2, padding: 1 }",
+        "#{ stride: 3, padding: 4 }",
+        "#{ padding: 1, bias: c }",
+    ];
+    let shapes: [(&[usize], &[usize]); 4] = [
+        (&[2, 3, 9, 7], &[5, 3, 3, 3]),
+        (&[1, 4, 6, 6], &[4, 4, 3, 2]),
+        (&[3, 2, 5, 5], &[17, 2, 1, 1]),
+        (&[2, 16, 12, 12], &[32, 16, 3, 3]),
+    ];
+    for (x, w) in shapes {
+        for o in options {
+            // twice: packed, and found in the cache
+            let ast = e.compile(format!("conv2d(a, b, {o}); conv2d(a, b, {o})")).unwrap();
+            for layout in [Layout::Plain, Layout::Transposed, Layout::Strided, Layout::Broadcast] {
+                let result = |dtype: DType| {
+                    let x = input(1, x, All);
+                    let v = variable(&layout.behind(&x).to_dtype(dtype).unwrap()).unwrap();
+                    let mut scope = Scope::new();
+                    scope.push("a", layout.view(&v, &x));
+                    scope.push("b", input(2, w, All).to_dtype(dtype).unwrap());
+                    scope.push("c", input(3, &w[..1], All).to_dtype(dtype).unwrap());
+                    let y: Tensor = e.eval_ast_with_scope(&mut scope, &ast).unwrap();
+                    let cot = input(4, y.dims(), All).to_dtype(dtype).unwrap();
+                    let g = ld3sh::tensor::grad::vjp(&Quiet, &[(y.clone(), cot)], &[v]).unwrap().remove(0);
+                    (y.dtype(), [values(&y), values(&g)])
+                };
+                let ((dtype, frozen), (_, exact)) = (result(DType::F32), result(DType::F64));
+                assert_eq!(dtype, DType::F32);
+                for (what, (got, want)) in ["value", "gradient"].iter().zip(frozen.iter().zip(&exact)) {
+                    let scale = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
+                    let off = got.iter().zip(want).fold(0.0f64, |m, (a, b)| m.max((a - b).abs()));
+                    assert!(
+                        got.len() == want.len() && off < 1e-4 * scale,
+                        "{x:?} {w:?} {o} {layout:?}: {what} off by {off}"
+                    );
+                }
+            }
+        }
     }
 }
