@@ -30,7 +30,7 @@ fn prints(rest: &str, lines: &[&str]) {
 #[test]
 fn gradients() {
     prints("print(grad(chain(x).sum(), x)[0].item());", &["2.0"]);
-    prints("print(vjp(chain(x), tensor([3.0], #{ dtype: \"f64\" }), x)[0].item());", &["6.0"]);
+    prints("print((vjp(chain(x), tensor([3.0], #{ dtype: \"f64\" }), x)[0].item() - 6.0).abs() < 1e-12);", &["true"]);
     // a block that is run again in the backward pass
     prints("print(grad(checkpoint(|v| chain(v), x).sum(), x)[0].item());", &["2.0"]);
     // a script's network, the identity: x stays at 80 z

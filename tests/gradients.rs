@@ -3,16 +3,23 @@
 //! it stands in one of the tables.
 use candle_core::{DType, Device, Tensor};
 use ld3sh::host::Quiet;
-use ld3sh::tensor::grad::{grad, variable};
+use ld3sh::tensor::grad::variable;
 use ld3sh::tensor::shape::{self, Fill};
 use ld3sh::tensor::{create, random};
-use rhai::{AST, Engine, Scope};
+use rhai::{Array, Dynamic, Engine, Scope};
 use std::collections::BTreeSet;
 
 fn engine() -> Engine {
     let mut e = Engine::new();
     e.set_max_expr_depths(0, 0);
     ld3sh::script::tensor::register(&mut e);
+    e
+}
+
+/// The same, with a cotangent for a result: numbers that are its own for every shape.
+fn with_weights() -> Engine {
+    let mut e = engine();
+    e.register_fn("weights", |y: Tensor| random::normal(99, 0, y.dims(), 0, DType::F64, &Device::Cpu).unwrap());
     e
 }
 
@@ -79,45 +86,51 @@ fn input(seed: u64, shape: &[usize], domain: Domain) -> Tensor {
     Tensor::from_vec(values(&x).into_iter().map(f).collect::<Vec<_>>(), shape, &Device::Cpu).unwrap()
 }
 
-/// Compares the gradients of ⟨w, f(a, b, c)⟩ with central differences, for a script `f` of these arguments in each layout.
+/// Compares the gradients of ⟨w, f(a, b, c)⟩, as the script gets them, with central differences in each layout.
 fn check(e: &Engine, script: &str, shapes: &[&[usize]], domain: Domain) {
-    let ast = e.compile(script).unwrap_or_else(|err| panic!("{script}: {err}"));
     let inputs: Vec<Tensor> = shapes.iter().enumerate().map(|(k, s)| input(k as u64 + 1, s, domain)).collect();
+    let compiled = |rest: &str| {
+        let text = format!("let y = {{ {script} }}; {rest}");
+        e.compile(&text).unwrap_or_else(|err| panic!("{text}: {err}"))
+    };
+    let (value, gradient) = (compiled("(y * weights(y)).sum()"), compiled("vjp(y, weights(y), variables)"));
     for layout in LAYOUTS {
+        let at = || format!("{script} of {shapes:?}, {layout:?}");
         let behind: Vec<Tensor> = inputs.iter().map(|x| layout.behind(x)).collect();
-        let call = |vars: &[Tensor]| loss(e, &ast, script, &inputs, vars, layout);
+        let scope = |vars: &[Tensor]| {
+            let mut scope = Scope::new();
+            for ((name, v), like) in ["a", "b", "c"].into_iter().zip(vars).zip(&inputs) {
+                scope.push(name, layout.view(v, like));
+            }
+            scope.push("variables", vars.iter().cloned().map(Dynamic::from).collect::<Array>());
+            scope
+        };
+        let loss = |vars: &[Tensor]| -> f64 {
+            let y = e.eval_ast_with_scope::<Tensor>(&mut scope(vars), &value);
+            values(&y.unwrap_or_else(|err| panic!("{}: {err:?}", at())))[0]
+        };
         let vars: Vec<Tensor> = behind.iter().map(|b| variable(b).unwrap()).collect();
-        let at = |k: usize| format!("{script} of {shapes:?}, {layout:?}, argument {k}");
-        let grads = grad(&Quiet, &call(&vars), &vars).unwrap_or_else(|err| panic!("{}: {err}", at(0)));
-        for (k, b) in behind.iter().enumerate() {
+        let grads: Array =
+            e.eval_ast_with_scope(&mut scope(&vars), &gradient).unwrap_or_else(|err| panic!("{}: {err:?}", at()));
+        for (k, (b, grad)) in behind.iter().zip(grads).enumerate() {
             let (base, h) = (values(b), 1e-4);
             let slope = |i: usize| {
                 let moved = |d: f64| {
                     let (mut v, mut all) = (base.clone(), behind.clone());
                     v[i] += d;
                     all[k] = Tensor::from_vec(v, b.dims(), &Device::Cpu).unwrap();
-                    values(&call(&all))[0]
+                    loss(&all)
                 };
                 // fourth order
                 (8.0 * (moved(h) - moved(-h)) - (moved(2.0 * h) - moved(-2.0 * h))) / (12.0 * h)
             };
             let numeric: Vec<f64> = (0..base.len()).map(slope).collect();
             let scale = numeric.iter().fold(1e-3f64, |a, b| a.max(b.abs()));
-            for (i, (g, n)) in values(&grads[k]).iter().zip(&numeric).enumerate() {
-                assert!((g - n).abs() < 1e-7 * scale, "{}, entry {i}: {g} against {n}", at(k));
+            for (i, (g, n)) in values(&grad.cast()).iter().zip(&numeric).enumerate() {
+                assert!((g - n).abs() < 1e-7 * scale, "{}, argument {k}, entry {i}: {g} against {n}", at());
             }
         }
     }
-}
-
-fn loss(e: &Engine, ast: &AST, script: &str, inputs: &[Tensor], vars: &[Tensor], layout: Layout) -> Tensor {
-    let mut scope = Scope::new();
-    for ((name, v), like) in ["a", "b", "c"].into_iter().zip(vars).zip(inputs) {
-        scope.push(name, layout.view(v, like));
-    }
-    let y: Tensor = e.eval_ast_with_scope(&mut scope, ast).unwrap_or_else(|err| panic!("{script} {layout:?}: {err}"));
-    let w = random::normal(99, 0, y.dims(), 0, DType::F64, &Device::Cpu).unwrap();
-    (y * w).unwrap().sum_all().unwrap()
 }
 
 /// Of one argument, of any rank.
@@ -172,12 +185,6 @@ fn any_rank() -> Vec<AnyRank> {
         (&["maximum"], &["maximum(a, 0.03)", "maximum(a, a * 2)"], 0..=4, Apart),
         (&["minimum"], &["minimum(a, 0.03)", "minimum(a, a * 2)"], 0..=4, Apart),
         (&["where"], &["where(a.detach() > 0, a.exp(), a * 2)", "where(a.detach() > 0, a, 1.5)"], 0..=4, Apart),
-        (
-            &["logsumexp"],
-            &["a.logsumexp()", "a.logsumexp(-1)", "a.logsumexp(0, true)", "a.logsumexp([0, -1])"],
-            0..=4,
-            All,
-        ),
         (&["variance"], &["a.variance()", "a.variance(-1)", "a.variance((), true, 0)"], 1..=4, All),
         // away from 0, where it has no slope
         (&["std"], &["(a * (arange(a.size).reshape(a.shape) + 1)).std()"], 1..=4, Positive),
@@ -269,7 +276,7 @@ fn fixed() -> Vec<Fixed> {
         (&["group_norm"], "group_norm(a, 2)", &[&[2, 4, 2, 3]], All),
         (&["layer_norm"], "layer_norm(a, #{ weight: b, bias: c })", &[&[3, 5], &[5], &[5]], All),
         (&["layer_norm"], "layer_norm(a, #{ weight: b, bias: c })", &[&[2, 3, 4], &[3, 4], &[3, 4]], All),
-        (&["layer_norm"], "layer_norm(a, #{ bias: b })", &[&[5], &[5]], All),
+        (&["layer_norm"], "layer_norm(a, #{ bias: b })", &[&[2, 5], &[5]], All),
         (&["attention"], "attention(a, b, c)", &[&[3, 4], &[5, 4], &[5, 2]], All),
         (
             &["attention"],
@@ -294,6 +301,12 @@ fn fixed() -> Vec<Fixed> {
             &["conv_transpose2d"],
             "conv_transpose2d(a, b, #{ stride: 3, dilation: 2, groups: 2 })",
             &[&[1, 2, 3, 2], &[2, 1, 2, 2]],
+            All,
+        ),
+        (
+            &["conv_transpose2d"],
+            "conv_transpose2d(a, b, #{ dilation: 2, output_padding: 1 })",
+            &[&[1, 2, 3, 2], &[2, 2, 2, 2]],
             All,
         ),
         (&["avg_pool2d"], "avg_pool2d(a, 2)", &[IMAGE], All),
@@ -376,7 +389,6 @@ const NOT_DIFFERENTIABLE: &[&str] = &[
     "grad",
     "vjp",
     // arrays on disk
-    "load",
     "save",
 ];
 
@@ -419,7 +431,7 @@ fn a_wrong_gradient_is_seen() {
     let wrong = |x: Tensor| {
         ld3sh::tensor::custom::op1("wrong", &x, x.detach().sqr().unwrap(), |x, _, g| Ok(((g * x)? * 2.0001)?)).unwrap()
     };
-    let mut e = engine();
+    let mut e = with_weights();
     e.register_fn("wrong", wrong);
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| check(&e, "wrong(a)", &[&[3]], All)));
     assert!(caught.is_err());
@@ -427,7 +439,7 @@ fn a_wrong_gradient_is_seen() {
 
 #[test]
 fn of_one_argument() {
-    let e = engine();
+    let e = with_weights();
     for (names, domain) in UNARY {
         for name in names {
             for shape in RANKS {
@@ -439,7 +451,7 @@ fn of_one_argument() {
 
 #[test]
 fn reductions() {
-    let e = engine();
+    let e = with_weights();
     for (name, domain) in REDUCTIONS {
         for (rank, shape) in RANKS.iter().enumerate() {
             let scripts = [("", 0), ("-1", 1), ("0, true", 1), ("[0, -1]", 2)];
@@ -452,7 +464,7 @@ fn reductions() {
 
 #[test]
 fn of_any_rank() {
-    let e = engine();
+    let e = with_weights();
     for (_, scripts, ranks, domain) in any_rank() {
         for script in scripts {
             for rank in ranks.clone() {
@@ -464,7 +476,7 @@ fn of_any_rank() {
 
 #[test]
 fn of_given_shapes() {
-    let e = engine();
+    let e = with_weights();
     for (_, script, shapes, domain) in fixed() {
         check(&e, script, shapes, domain);
     }
@@ -473,7 +485,7 @@ fn of_given_shapes() {
 /// Constant weights in f32 go by other kernels than those in f64, which the differences judge.
 #[test]
 fn convolutions_with_constant_weights_are_the_same_function() {
-    let e = engine();
+    let e = with_weights();
     let options = [
         "#{}",
         "#{ padding: 1 }",

@@ -179,6 +179,6 @@ fn a_script_s_network_is_known_after_its_first_linearization() {
     let net = Preconditioned::new(Rc::new(net), noise, Predicts::EdmF { sigma_data: 0.5 }).unwrap();
     assert_eq!(net.kept(3), None);
     let x = random::normal(3, 0, &[2, 1000], 0, DType::F32, &Device::Cpu).unwrap();
-    net.linearize(&Calls, &Query { x: &x, t: &[1.0], cond: &Cond::None }, Prediction::Data).unwrap();
+    let _held = net.linearize(&Calls, &Query { x: &x, t: &[1.0], cond: &Cond::None }, Prediction::Data).unwrap();
     assert_eq!(net.kept(3), Some(3 * 11 * 4000), "x and ten results");
 }
