@@ -134,7 +134,8 @@ pub fn convolve(x: &Tensor, w: &Tensor, g: Geometry) -> Result<Tensor> {
 /// The gradient with respect to a weight of shape `shape`, from x and the cotangent of [`convolve`]'s result.
 pub fn weight_gradient(x: &Tensor, cot: &Tensor, shape: &[usize], g: Geometry) -> Result<Tensor> {
     let (cout, per, kernel) = (shape[0], shape[1], [shape[2], shape[3]]);
-    let plane = Plane::new(x, kernel, g)?;
+    // a transposed convolution's output padding makes room for windows that it has not
+    let plane = Plane { output: [cot.dims()[2], cot.dims()[3]], ..Plane::new(x, kernel, g)? };
     let inside = cout / g.groups;
     let mut groups = vec![];
     for k in 0..g.groups {

@@ -77,7 +77,9 @@ pub fn conv_transpose2d(
     let out = input_grad(&x.detach(), &w.detach(), g, (h, wd))?;
     let out = op("conv_transpose2d", &[&x, &w], out, move |c| {
         let (x, w) = (&c.args[0], &c.args[1]);
-        let gx = if c.want[0] { Some(forward(c.g, w, g)?) } else { None };
+        // with stride 1, output padding makes room for one window more than there was
+        let fit = |y: Tensor| -> Result<Tensor> { Ok(y.narrow(2, 0, x.dims()[2])?.narrow(3, 0, x.dims()[3])?) };
+        let gx = if c.want[0] { Some(fit(forward(c.g, w, g)?)?) } else { None };
         let gw = if c.want[1] { Some(weight_grad(c.g, x, w.dims(), g)?) } else { None };
         Ok(vec![gx, gw])
     })?;
