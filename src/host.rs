@@ -5,6 +5,7 @@ use std::any::Any;
 use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 /// Set by Ctrl-C; every native loop polls it between evaluations with [`check_cancelled`].
 static CANCEL: AtomicBool = AtomicBool::new(false);
@@ -37,6 +38,16 @@ pub fn count_evaluation() {
 /// The evaluations that this thread has made.
 pub fn evaluations() -> u64 {
     EVALUATIONS.get()
+}
+
+/// The CPU time of this process's threads, where the system tells.
+pub fn cpu_time() -> Option<Duration> {
+    let mut nanoseconds = 0u64;
+    for task in std::fs::read_dir("/proc/self/task").ok()? {
+        let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        nanoseconds += stat.split_whitespace().next()?.parse::<u64>().ok()?;
+    }
+    Some(Duration::from_nanos(nanoseconds))
 }
 
 /// A function defined in a script, as native objects store it: opaque here, an `FnPtr` to the script layer.

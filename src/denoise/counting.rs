@@ -5,6 +5,7 @@ use crate::host::Host;
 use crate::noise::Noise;
 use candle_core::Tensor;
 use std::cell::Cell;
+use std::rc::Rc;
 
 /// What a [`Counting`] denoiser has counted.
 #[derive(Default)]
@@ -12,6 +13,8 @@ pub struct Counter {
     evals: Cell<u64>,
     linearizations: Cell<u64>,
     samples: Cell<u64>,
+    pulls: Cell<u64>,
+    pulled: Cell<u64>,
 }
 
 impl Counter {
@@ -27,28 +30,43 @@ impl Counter {
     pub fn samples(&self) -> u64 {
         self.samples.get()
     }
+    /// Pull-backs that were called.
+    pub fn pulls(&self) -> u64 {
+        self.pulls.get()
+    }
+    /// The pull-backs' batch sizes, summed.
+    pub fn pulled(&self) -> u64 {
+        self.pulled.get()
+    }
     /// Starts from zero again.
     pub fn reset(&self) {
-        self.evals.set(0);
-        self.linearizations.set(0);
-        self.samples.set(0);
+        for cell in [&self.evals, &self.linearizations, &self.samples, &self.pulls, &self.pulled] {
+            cell.set(0);
+        }
     }
-    fn count(&self, which: &Cell<u64>, q: &Query) {
-        which.set(which.get() + 1);
-        self.samples.set(self.samples.get() + q.x.dims().first().copied().unwrap_or(0) as u64);
-    }
+}
+
+/// One more call, of a batch of `rows`.
+fn count(calls: &Cell<u64>, samples: &Cell<u64>, rows: u64) {
+    calls.set(calls.get() + 1);
+    samples.set(samples.get() + rows);
+}
+
+fn rows(q: &Query) -> u64 {
+    q.x.dims().first().copied().unwrap_or(0) as u64
 }
 
 /// `inner`, counted. Failed evaluations do not count.
 pub struct Counting {
     inner: DynDenoiser,
-    counter: Counter,
+    /// Shared with the pull-backs.
+    counter: Rc<Counter>,
 }
 
 impl Counting {
     /// Counts the evaluations of `inner` that go through the returned denoiser.
     pub fn new(inner: DynDenoiser) -> Self {
-        Counting { inner, counter: Counter::default() }
+        Counting { inner, counter: Rc::default() }
     }
 }
 
@@ -70,12 +88,18 @@ impl Denoiser for Counting {
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let m = self.inner.eval(host, q, want)?;
-        self.counter.count(&self.counter.evals, q);
+        count(&self.counter.evals, &self.counter.samples, rows(q));
         Ok(m)
     }
     fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
-        let m = self.inner.linearize(host, q, want)?;
-        self.counter.count(&self.counter.linearizations, q);
-        Ok(m)
+        let (m, inner) = self.inner.linearize(host, q, want)?;
+        count(&self.counter.linearizations, &self.counter.samples, rows(q));
+        let (counter, rows) = (self.counter.clone(), rows(q));
+        let pull: Pullback = Box::new(move |host, cot| {
+            let grad = inner(host, cot)?;
+            count(&counter.pulls, &counter.pulled, rows);
+            Ok(grad)
+        });
+        Ok((m, pull))
     }
 }

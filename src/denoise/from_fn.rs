@@ -5,6 +5,7 @@ use crate::host::{Callback, Host, Value};
 use crate::tensor::grad;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
+use std::cell::Cell;
 
 /// A network written in a script: a function of (x_in [B, …], c_noise [B], condition) that returns F, of x_in's shape. The
 /// condition arrives as a tensor of rows, as whatever value the script gave, or as `()`. Gradients are taken through the
@@ -16,9 +17,15 @@ pub struct FnNetwork {
     pub shape: Option<Vec<usize>>,
     /// The number of classes; 0 when conditions are not class labels.
     pub classes: usize,
+    /// Bytes that the latest pull-back held for each sample.
+    pub kept: Cell<Option<u64>>,
 }
 
 impl FnNetwork {
+    /// A network with this function.
+    pub fn new(function: Callback, shape: Option<Vec<usize>>, classes: usize) -> Self {
+        FnNetwork { function, shape, classes, kept: Cell::new(None) }
+    }
     fn call(&self, host: &dyn Host, x: &Tensor, c: &Tensor, cond: &Cond) -> Result<Tensor> {
         let cond = match cond {
             Cond::None => Value::Unit,
@@ -66,6 +73,9 @@ impl Network for FnNetwork {
     fn classes(&self) -> usize {
         self.classes
     }
+    fn kept(&self, batch: usize) -> Option<u64> {
+        Some(self.kept.get()?.saturating_mul(batch as u64))
+    }
     fn forward(&self, host: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
         Ok(self.call(host, x_in, c_noise, cond)?.detach())
     }
@@ -78,6 +88,8 @@ impl Network for FnNetwork {
     ) -> Result<(Tensor, NetPullback)> {
         let (x, c) = (grad::variable(x_in)?, grad::variable(c_noise)?);
         let f = grad::with_grad(|| self.call(host, &x, &c, cond))?;
+        let rows = x.dims().first().copied().unwrap_or(1).max(1) as u64;
+        self.kept.set(Some(grad::held_bytes(&f).div_ceil(rows)));
         let out = f.detach();
         let pull: NetPullback = Box::new(move |host, bar| {
             let vars = [x, c];

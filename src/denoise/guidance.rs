@@ -121,6 +121,9 @@ impl Denoiser for Guided {
     fn runs_per_eval(&self) -> usize {
         2 * self.inner.runs_per_eval()
     }
+    fn kept(&self, batch: usize) -> Option<u64> {
+        self.inner.kept(2 * batch)
+    }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = query::check(q, None, None)?;
         let w = match self.runs(q) {

@@ -115,6 +115,11 @@ pub trait Denoiser {
     fn counter(&self) -> Option<&Counter> {
         self.inner()?.counter()
     }
+    /// The bytes that the pull-back of one evaluation of `batch` samples holds, where they are known: a script's network knows them
+    /// when it was linearized once.
+    fn kept(&self, batch: usize) -> Option<u64> {
+        self.inner()?.kept(batch)
+    }
     /// Evaluates.
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor>;
     /// Evaluates and keeps what a pull-back needs (a network's activations).
@@ -136,6 +141,10 @@ pub trait Network {
     fn sample_shape(&self) -> Option<Vec<usize>>;
     /// The number of classes; 0 when not class-conditional.
     fn classes(&self) -> usize;
+    /// The bytes that the pull-back of one evaluation of `batch` samples holds, where they are known.
+    fn kept(&self, _batch: usize) -> Option<u64> {
+        None
+    }
     /// F(x_in [B, …], c_noise [B], cond): same shape as x_in.
     fn forward(&self, host: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor>;
     /// Forward with a pull-back that gives (x̄_in, c̄_noise). The default lets candle differentiate `forward`; networks that are

@@ -313,6 +313,9 @@ impl Denoiser for Preconditioned {
             _ => None,
         }
     }
+    fn kept(&self, batch: usize) -> Option<u64> {
+        self.net.kept(batch)
+    }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
         let x = self.check(q)?;
         let c = self.coefs(q.t, want)?;

@@ -1,4 +1,5 @@
-//! Network architectures and feature networks, a folder each, and the frozen kernels that they share.
+//! Network architectures and feature networks, a folder each, the frozen kernels that they share, and scripts' way to these.
+pub mod constant;
 pub mod edm;
 pub mod features;
 pub mod kernels;

@@ -1,10 +1,12 @@
-//! How a network of frozen operations is run: on candle tensors, or on plain buffers with a tape of its own.
+//! How a network of frozen operations is run: on candle tensors, on plain buffers with a tape of its own, or on shapes alone.
 //!
 //! A network is written once over [`Exec`]. The tape exists because candle's backward starts every gradient as zeros and an
 //! addition, keeps every intermediate value, and is recursive; ours keeps only what a pull-back reads.
 use super::kernels::{Frozen, View, apply, pool};
 use crate::{Error, Result};
 use candle_core::Tensor;
+use std::cell::Cell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Runs frozen operations on values of its own kind.
@@ -24,6 +26,59 @@ impl Exec for Candle {
         crate::host::check_cancelled()?;
         Ok(apply(op, inputs)?)
     }
+}
+
+/// A value of which only the shape is known.
+#[derive(Clone)]
+pub struct Shape {
+    dims: Rc<[usize]>,
+    tracked: bool,
+    /// Whether its data is among [`Shapes::kept`] already; shared by all uses of the value.
+    counted: Rc<Cell<bool>>,
+}
+
+/// Runs on shapes alone, to know what a [`Tape`] keeps for its pull-back before anything is computed.
+#[derive(Default)]
+pub struct Shapes {
+    /// Floats that the tape holds until its pull-back.
+    pub kept: u64,
+    /// Floats of all results together.
+    pub made: u64,
+}
+
+impl Shapes {
+    /// A value of this shape; one with respect to which gradients are wanted is kept.
+    pub fn value(&mut self, dims: &[usize], tracked: bool) -> Shape {
+        let shape = Shape { dims: dims.into(), tracked, counted: Rc::default() };
+        if tracked {
+            self.keep(&shape);
+        }
+        shape
+    }
+    /// Counts the data of `value` once.
+    pub fn keep(&mut self, value: &Shape) {
+        if !value.counted.replace(true) {
+            self.kept += value.dims.iter().product::<usize>() as u64;
+        }
+    }
+}
+
+impl Exec for Shapes {
+    type Value = Shape;
+    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Shape]) -> Result<Shape> {
+        let dims = checked(op, &inputs.iter().map(|v| &*v.dims).collect::<Vec<_>>())?;
+        self.made += dims.iter().product::<usize>() as u64;
+        let tracked = inputs.iter().any(|v| v.tracked);
+        if tracked && op.saves() {
+            inputs.iter().for_each(|v| self.keep(v));
+        }
+        Ok(Shape { dims: dims.into(), tracked, counted: Rc::default() })
+    }
+}
+
+/// The result's shape, or an error that names the operation.
+fn checked(op: &Arc<dyn Frozen>, shapes: &[&[usize]]) -> Result<Vec<usize>> {
+    op.dims(shapes).map_err(|e| Error::shape(format!("{}: {e}", op.name()), shapes))
 }
 
 /// Data that goes back to the pool.
@@ -138,8 +193,7 @@ impl Exec for Tape {
     type Value = Value;
     fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Value]) -> Result<Value> {
         crate::host::check_cancelled()?;
-        let shapes: Vec<&[usize]> = inputs.iter().map(|v| &v.dims[..]).collect();
-        let dims = op.dims(&shapes).map_err(|e| Error::shape(format!("{}: {e}", op.name()), &shapes))?;
+        let dims = checked(op, &inputs.iter().map(|v| &v.dims[..]).collect::<Vec<_>>())?;
         let views: Vec<View> = inputs.iter().map(|v| View { data: &v.data.0, dims: &v.dims }).collect();
         let mut out = pool::take(dims.iter().product());
         op.run(&views, &mut out, self.par);

@@ -18,6 +18,21 @@ pub enum Keep {
     States,
     /// States, outputs and every evaluation's pull-back.
     Pullbacks,
+    /// States, outputs and the pull-backs of as many evaluations as this many bytes hold: the last ones, which the reverse pass
+    /// needs (and frees) first.
+    Within(u64),
+}
+
+impl Keep {
+    /// Whether the pull-back of an evaluation is to be kept, with `left` evaluations to come, itself among them. What is not known
+    /// (closed forms keep little more than the state) counts as fitting.
+    fn fits(self, net: &dyn Denoiser, batch: usize, left: u64) -> bool {
+        match self {
+            Keep::Nothing | Keep::States => false,
+            Keep::Pullbacks => true,
+            Keep::Within(bytes) => net.kept(batch).is_none_or(|each| each.saturating_mul(left) <= bytes),
+        }
+    }
 }
 
 /// What the end of a step reports.
@@ -214,13 +229,16 @@ pub fn run(
         for (s, eval) in plan.evals.iter().enumerate().filter(|(_, e)| e.state == k) {
             check_cancelled().map_err(at)?;
             let q = Query { x: &x, t: &[eval.t.v()], cond: opts.cond };
-            let m = match opts.keep {
-                Keep::Pullbacks => {
-                    let (m, pull) = net.linearize(host, &q, eval.want).map_err(at)?;
+            let left = (plan.nfe() - nfe) as u64;
+            let m = if opts.keep.fits(net, x_t.dims()[0], left) {
+                let (m, pull) = net.linearize(host, &q, eval.want).map_err(at)?;
+                // a script's network knows only now
+                if opts.keep.fits(net, x_t.dims()[0], left) {
                     pullbacks[s] = Some(pull);
-                    m
                 }
-                _ => net.eval(host, &q, eval.want).map_err(at)?,
+                m
+            } else {
+                net.eval(host, &q, eval.want).map_err(at)?
             };
             nfe += 1;
             progress.advance();

@@ -21,14 +21,11 @@ pub enum Remat {
     Always,
     /// Keep every evaluation's pull-back.
     Never,
-    /// Keep pull-backs unless their estimated size exceeds [`SolveOptions::budget`].
+    /// Keep the pull-backs of as many evaluations as [`SolveOptions::budget`] holds, by what the network says of their size
+    /// ([`crate::denoise::Denoiser::kept`]), and repeat the others.
     #[default]
     Auto,
 }
-
-/// Values that a network keeps per value of its input, for [`Remat::Auto`]: the order of magnitude of U-Nets with
-/// 64 to 128 channels at full resolution.
-const KEPT_PER_VALUE: usize = 1024;
 
 /// The standard deviation of x_T at time `t0`, differentiable: σ(t_0) for VE and flow, the constant 1 for VP.
 pub(crate) fn prior_scale(noise: &Noise, t0: &Real) -> Real {
@@ -48,7 +45,7 @@ pub struct SolveOptions {
     pub first_sample: u64,
     /// Whether the reverse pass repeats evaluations.
     pub remat: Remat,
-    /// Bytes that pull-backs may take before [`Remat::Auto`] repeats evaluations.
+    /// Bytes that pull-backs may take under [`Remat::Auto`].
     pub budget: u64,
     /// Whether to return the states that end the steps.
     pub trajectory: bool,
@@ -255,10 +252,11 @@ impl Tracked {
         if !tracked && on_step.is_none() && opts.batch < rows && opts.batch > 0 {
             return self.in_batches(net, host, &x_t, opts);
         }
-        let keep = match (tracked, self.rematerialize(&x_t, opts)) {
-            (false, _) => Keep::Nothing,
-            (true, true) => Keep::States,
-            (true, false) => Keep::Pullbacks,
+        let keep = match opts.remat {
+            _ if !tracked => Keep::Nothing,
+            Remat::Always => Keep::States,
+            Remat::Never => Keep::Pullbacks,
+            Remat::Auto => Keep::Within(opts.budget),
         };
         let run_opts = RunOptions {
             cond: &opts.cond,
@@ -317,17 +315,5 @@ impl Tracked {
         let points = parts.first().map_or(0, |p| p.trajectory.len());
         let trajectory = (0..points).map(|i| cat(&|p| p.trajectory[i].clone())).collect::<Result<_>>()?;
         Ok(Solution { x: cat(&|p| p.x.clone())?, trajectory, nfe: self.plan.nfe() })
-    }
-
-    fn rematerialize(&self, x_t: &Tensor, opts: &SolveOptions) -> bool {
-        match opts.remat {
-            Remat::Always => true,
-            Remat::Never => false,
-            Remat::Auto => {
-                let bytes = x_t.elem_count().saturating_mul(x_t.dtype().size_in_bytes());
-                let kept = bytes.saturating_mul(KEPT_PER_VALUE).saturating_mul(self.plan.nfe());
-                kept as u64 > opts.budget
-            }
-        }
     }
 }

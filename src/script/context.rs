@@ -114,6 +114,17 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         [],
         move || r.borrow().seed,
     );
+    doc(
+        engine,
+        "cpu_time",
+        &[
+            "/// Seconds of CPU time that this process's threads have taken so far: unlike elapsed time, little disturbed by other work.",
+            "/// `()` where the system does not tell (elsewhere than on Linux).",
+            "///\n/// Example: `let before = cpu_time(); randn([100, 100]).exp(); cpu_time() - before`",
+        ],
+        [],
+        || crate::host::cpu_time().map_or(Dynamic::UNIT, |t| Dynamic::from_float(t.as_secs_f64())),
+    );
     let r = run.clone();
     doc(
         engine,

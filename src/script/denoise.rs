@@ -215,7 +215,7 @@ mod methods {
     pub fn thresholded_options(net: &mut DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> {
         thresholded_with(net, options)
     }
-    /// The denoiser, counted from zero: `.nfe` tells the evaluations that went through it, `.reset()` starts again.
+    /// The denoiser, counted from zero: `.nfe` tells the evaluations that went through it, `.work` the samples; `.reset()` starts again.
     ///
     /// Adapters around a counted denoiser show its count too. A guided evaluation counts as one.
     ///
@@ -228,6 +228,15 @@ mod methods {
     #[rhai_fn(get = "nfe", return_raw, pure)]
     pub fn denoiser_nfe(net: &mut DynDenoiser) -> RhaiResult<INT> {
         Ok(counter(net)?.nfe() as INT)
+    }
+    /// What a counted denoiser was asked for, sample by sample: `evaluated`, `pulled` (samples differentiated), and `units` =
+    /// evaluated + 2 · pulled, as a pull-back costs about two evaluations. Errors on one that is not counted.
+    #[rhai_fn(get = "work", return_raw, pure)]
+    pub fn denoiser_work(net: &mut DynDenoiser) -> RhaiResult<Map> {
+        let c = counter(net)?;
+        let entry = |name: &str, n: u64| (name.into(), Dynamic::from_int(n as INT));
+        let (evaluated, pulled) = (c.samples(), c.pulled());
+        Ok([entry("evaluated", evaluated), entry("pulled", pulled), entry("units", evaluated + 2 * pulled)].into())
     }
     /// Sets the count of a counted denoiser back to zero.
     ///

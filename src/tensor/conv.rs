@@ -1,5 +1,6 @@
 //! Convolutions, differentiable in image, weight and bias. Input gradients are convolutions too (candle's transposed
 //! convolution is slow, and its backward mixes up height and width).
+use super::columns;
 use super::custom::op;
 use super::dtype::{floating, promote};
 use super::nn::{add_bias, pad2d};
@@ -76,7 +77,9 @@ pub fn conv_transpose2d(
     let out = input_grad(&x.detach(), &w.detach(), g, (h, wd))?;
     let out = op("conv_transpose2d", &[&x, &w], out, move |c| {
         let (x, w) = (&c.args[0], &c.args[1]);
-        let gx = if c.want[0] { Some(forward(c.g, w, g)?) } else { None };
+        // with stride 1, output padding makes room for one window more than there was
+        let fit = |y: Tensor| -> Result<Tensor> { Ok(y.narrow(2, 0, x.dims()[2])?.narrow(3, 0, x.dims()[3])?) };
+        let gx = if c.want[0] { Some(fit(forward(c.g, w, g)?)?) } else { None };
         let gw = if c.want[1] { Some(weight_grad(c.g, x, w.dims(), g)?) } else { None };
         Ok(vec![gx, gw])
     })?;
@@ -106,14 +109,19 @@ fn mismatch(what: &str, x: &Tensor, w: &Tensor, g: Geometry, want: &str) -> Erro
 }
 
 fn forward(x: &Tensor, w: &Tensor, g: Geometry) -> Result<Tensor> {
-    // candle's CPU product knows no bf16
-    let wide = x.dtype() == DType::BF16 && x.device().is_cpu();
-    let (x, w) = (x.contiguous()?, w.contiguous()?);
-    if wide {
-        let y = x.to_dtype(DType::F32)?.conv2d(&w.to_dtype(DType::F32)?, g.padding, g.stride, g.dilation, g.groups)?;
-        return Ok(y.to_dtype(DType::BF16)?);
+    if columns::takes(x) {
+        return columns::convolve(x, w, g);
     }
-    Ok(x.conv2d(&w, g.padding, g.stride, g.dilation, g.groups)?)
+    if half(x) {
+        // candle's CPU product knows no bf16
+        return Ok(columns::convolve(&x.to_dtype(DType::F32)?, &w.to_dtype(DType::F32)?, g)?.to_dtype(x.dtype())?);
+    }
+    Ok(x.contiguous()?.conv2d(&w.contiguous()?, g.padding, g.stride, g.dilation, g.groups)?)
+}
+
+/// Whether `t` is of half precision on the CPU: computed in f32.
+fn half(t: &Tensor) -> bool {
+    t.device().is_cpu() && matches!(t.dtype(), DType::F16 | DType::BF16)
 }
 
 /// The transpose of [`forward`] with respect to x of size `size`: the cotangent, spread out by the stride, convolved with
@@ -124,6 +132,11 @@ fn input_grad(gy: &Tensor, w: &Tensor, g: Geometry, size: (usize, usize)) -> Res
     let swapped = w.reshape((g.groups, inside, per, kh, kw))?.transpose(1, 2)?;
     let swapped = flip(&swapped.reshape((g.groups * per, inside, kh, kw))?, &[2, 3])?;
     let (b, _, oh, ow) = gy.dims4()?;
+    let reach = g.dilation * (kh - 1);
+    let plain = |o: usize, n: usize| o + reach == n + 2 * g.padding;
+    if g.stride == 1 && kh == kw && g.padding <= reach && plain(oh, size.0) && plain(ow, size.1) {
+        return forward(gy, &swapped, Geometry { padding: reach - g.padding, ..g });
+    }
     // one tap to the left of every window start must be there: reach − 1 zeros, then cut to the image behind the padding
     let plan = |o: usize, k: usize, n: usize| {
         let before = (g.dilation * (k - 1)) as i64 - g.padding as i64;
@@ -146,6 +159,13 @@ fn input_grad(gy: &Tensor, w: &Tensor, g: Geometry, size: (usize, usize)) -> Res
 
 /// The gradient with respect to a weight of shape `shape`: x and the cotangent convolved over the batch.
 fn weight_grad(x: &Tensor, gy: &Tensor, shape: &[usize], g: Geometry) -> Result<Tensor> {
+    if columns::takes(x) {
+        return columns::weight_gradient(x, gy, shape, g);
+    }
+    if half(x) {
+        let grad = columns::weight_gradient(&x.to_dtype(DType::F32)?, &gy.to_dtype(DType::F32)?, shape, g)?;
+        return Ok(grad.to_dtype(x.dtype())?);
+    }
     let (per, inside) = (shape[1], shape[0] / g.groups);
     let turned = Geometry { stride: g.dilation, padding: g.padding, dilation: g.stride, groups: 1 };
     let parts = (0..g.groups)

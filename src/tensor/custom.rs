@@ -125,7 +125,8 @@ impl Node {
     }
 }
 
-fn len(s: &CpuStorage) -> usize {
+/// The values that a storage holds.
+pub(super) fn len(s: &CpuStorage) -> usize {
     match s {
         CpuStorage::U8(v) => v.len(),
         CpuStorage::U32(v) => v.len(),

@@ -7,7 +7,7 @@
 //! drop removes the record.
 use crate::host::{Host, check_cancelled};
 use crate::{Error, Kind, Result};
-use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Tensor, TensorId, Var};
+use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor, TensorId, Var};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
@@ -147,6 +147,23 @@ fn guard(leaf: &Tensor, id: u64) -> Result<Tensor> {
 /// How many records are alive (for tests of leaks).
 pub fn live_records() -> usize {
     RECORDS.with(|r| r.borrow().len())
+}
+
+/// The bytes that the graph behind `t` holds for its gradient: each storage once, records not counted.
+pub fn held_bytes(t: &Tensor) -> u64 {
+    let mut seen = HashSet::new();
+    let mut bytes = 0;
+    for node in t.sorted_nodes() {
+        let (storage, _) = node.storage_and_layout();
+        if seen.insert(std::ptr::from_ref(&*storage)) {
+            let len = match &*storage {
+                Storage::Cpu(s) if super::custom::len(s) != usize::MAX => super::custom::len(s),
+                _ => node.elem_count(),
+            };
+            bytes += (len * node.dtype().size_in_bytes()) as u64;
+        }
+    }
+    bytes
 }
 
 /// The number that the next record will get: what is made from now on has this number or a higher one.

@@ -333,7 +333,7 @@ fn from_fn(f: impl Fn(Tensor, Tensor) -> Result<Tensor> + 'static) -> Preconditi
         let mut tensors = args.into_iter().take(2).map(|a| a.tensor("an argument").unwrap());
         Ok(Value::Tensor(f(tensors.next().unwrap(), tensors.next().unwrap())?))
     });
-    let net = FnNetwork { function: Callback(Rc::new(f)), shape: None, classes: 0 };
+    let net = FnNetwork::new(Callback(Rc::new(f)), None, 0);
     Preconditioned::new(Rc::new(net), edm(), Predicts::V).unwrap()
 }
 

@@ -12,7 +12,7 @@ pub use config::{Config, PRECONDS};
 pub use pickle::{Described, describe, find_network};
 pub use precond::Precond;
 
-use super::tape::{Candle, Tape, Value};
+use super::tape::{Candle, Shapes, Tape, Value};
 use super::threads::{awake, collect, portable};
 use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
 use crate::files::checkpoint::{self, Checkpoint};
@@ -30,6 +30,10 @@ use weights::{File, Names, Random, Weights, wide};
 /// Images that run together through the network on one thread: enough to use the weights more than once while they are
 /// in cache, few enough for the activations to stay there.
 const CHUNK: usize = 4;
+
+/// Values that candle keeps for the pull-back of a composed network, per value that an operation returns: as measured by
+/// tests/kept.rs.
+const COMPOSED: u64 = 5;
 
 /// The networks compiled into the binary: name and safetensors file.
 const BUILTIN: [(&str, &[u8]); 1] = [("fashion28", include_bytes!("../../../models/fashion28-edm.safetensors"))];
@@ -365,6 +369,20 @@ impl EdmNet {
         collect(if par { awake(all) } else { all() })
     }
 
+    /// What one evaluation of a batch leaves behind for its pull-back, by a run on shapes alone.
+    fn shapes(&self, batch: usize) -> Result<Shapes> {
+        let Meta { resolution: r, channels, label_dim, augment_dim, .. } = self.0.meta;
+        let mut run = Shapes::default();
+        let x = run.value(&[batch, r, r, channels], true);
+        let c_noise = run.value(&[batch], true);
+        let labels = (label_dim > 0).then(|| run.value(&[batch, label_dim], false));
+        let augment = self.0.augment.as_ref().map(|_| run.value(&[batch, augment_dim], false));
+        let given = Given { labels: labels.as_ref(), augment: augment.as_ref() };
+        let out = self.0.unet.run(&mut run, &x, &c_noise, &given)?;
+        run.keep(&out);
+        Ok(run)
+    }
+
     /// A batch [B, H, W, C] of f32 as an image tensor like `x`: [B, C, H, W], its dtype and device.
     fn image(&self, data: Vec<f32>, x: &Tensor) -> Result<Tensor> {
         let (b, c, h, w) = x.dims4()?;
@@ -394,6 +412,14 @@ impl Network for EdmNet {
     }
     fn classes(&self) -> usize {
         self.0.meta.label_dim
+    }
+    fn kept(&self, batch: usize) -> Option<u64> {
+        let run = self.shapes(batch).ok()?;
+        Some(match self.fast() {
+            true => run.kept * 4,
+            // candle keeps every result, and what the compositions make in between
+            false => run.made * COMPOSED * self.0.dtype.size_in_bytes() as u64,
+        })
     }
     fn forward(&self, _: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
         if !self.fast() || x_in.track_op() || c_noise.track_op() {

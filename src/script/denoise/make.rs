@@ -288,7 +288,7 @@ pub mod denoiser_api {
             return Err(Error::value("denoiser::from_fn: `sigma_data` belongs to `predicts: \"edm\"`").into());
         }
         let time = time_input(time, &noise, predicts)?;
-        let net = FnNetwork { function: callback(network), shape, classes };
+        let net = FnNetwork::new(callback(network), shape, classes);
         Ok(Rc::new(Preconditioned::new(Rc::new(net), noise, predicts)?.with_time(time)?.clamp_time(clamp)))
     }
 }

@@ -317,9 +317,9 @@ pub mod api {
     /// - `trajectory` (false): return `#{ x, trajectory, t, nfe }`, with the state at the end of each step
     /// - `callback` (none): a function `|s|` with `s.step`, `s.t`, `s.x`, `s.output`, called at the end of each step
     /// - `batch` (64): rows at a time where nothing is differentiated
-    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps them
-    ///   unless they are estimated at more than `budget`
-    /// - `budget` (4.0): GiB
+    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps those of as many
+    ///   evaluations as `budget` holds
+    /// - `budget` (4.0): GiB of activations under "auto"
     ///
     /// Errors where a state is not finite, naming the step and the time; where the schedule's noise levels are not the
     /// denoiser's.
@@ -378,9 +378,9 @@ pub mod api {
     /// - `trajectory` (false): return `#{ x, trajectory, t, nfe }`, with the state at the end of each step
     /// - `callback` (none): a function `|s|` with `s.step`, `s.t`, `s.x`, `s.output`, called at the end of each step
     /// - `batch` (64): rows at a time where nothing is differentiated
-    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps them
-    ///   unless they are estimated at more than `budget`
-    /// - `budget` (4.0): GiB
+    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps those of as many
+    ///   evaluations as `budget` holds
+    /// - `budget` (4.0): GiB of activations under "auto"
     ///
     /// Errors where a state is not finite, naming the step and the time; where the schedule's noise levels are not the
     /// denoiser's.

@@ -1,6 +1,7 @@
 //! Functional layers.
 use super::args;
 use super::{Defs, done};
+use crate::nets::constant;
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
 use crate::tensor::conv::{self, Geometry};
@@ -24,7 +25,7 @@ fn conv2d(x: Tensor, w: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("conv2d", map);
     let (bias, g) = (given(&mut o, "bias")?, geometry(&mut o)?);
     o.finish()?;
-    done(conv::conv2d(&x, &w, bias.as_ref(), g))
+    done(constant::conv2d(&x, &w, bias.as_ref(), g))
 }
 fn conv_transpose2d(x: Tensor, w: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("conv_transpose2d", map);

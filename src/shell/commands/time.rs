@@ -1,6 +1,6 @@
 //! `:time` and `:profile`.
 use super::{Answer, COMMANDS, Done, Session, State, needed, seconds};
-use crate::host::evaluations;
+use crate::host::{cpu_time, evaluations};
 use crate::script::profile::Row;
 use crate::shell::session::Outcome;
 use std::time::{Duration, Instant};
@@ -36,16 +36,6 @@ impl Watch {
         }
         text
     }
-}
-
-/// The CPU time of this process's threads, where the system tells.
-fn cpu_time() -> Option<Duration> {
-    let mut nanoseconds = 0u64;
-    for task in std::fs::read_dir("/proc/self/task").ok()? {
-        let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        nanoseconds += stat.split_whitespace().next()?.parse::<u64>().ok()?;
-    }
-    Some(Duration::from_nanos(nanoseconds))
 }
 
 fn command(name: &str) -> &'static super::Command {

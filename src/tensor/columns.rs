@@ -1,0 +1,158 @@
+//! Convolutions on the CPU as matrix products: the image is laid out in columns, one for each output pixel, and the weight's
+//! matrix is multiplied with them. Candle's own convolution takes several times as long.
+use super::conv::Geometry;
+use crate::Result;
+use crate::host::check_cancelled;
+use candle_core::{CpuStorage, DType, Storage, Tensor, WithDType};
+use rayon::prelude::*;
+
+/// Values that the columns of a product may take: some tens of megabytes, and some tens of milliseconds between two looks at
+/// Ctrl-C.
+const BLOCK: usize = 1 << 23;
+
+/// Whether this file's functions take tensors like `t`.
+pub fn takes(t: &Tensor) -> bool {
+    t.device().is_cpu() && matches!(t.dtype(), DType::F32 | DType::F64)
+}
+
+/// One image's part in a convolution, all its channels: input and output height and width, and the kernel's.
+#[derive(Clone, Copy)]
+struct Plane {
+    input: [usize; 2],
+    output: [usize; 2],
+    kernel: [usize; 2],
+    g: Geometry,
+}
+
+impl Plane {
+    fn new(x: &Tensor, kernel: [usize; 2], g: Geometry) -> Result<Plane> {
+        let (_, _, h, w) = x.dims4()?;
+        let size = |n: usize, k: usize| (n + 2 * g.padding - g.dilation * (k - 1) - 1) / g.stride + 1;
+        Ok(Plane { input: [h, w], output: [size(h, kernel[0]), size(w, kernel[1])], kernel, g })
+    }
+    /// Whether the image is its own columns.
+    fn is_plain(&self) -> bool {
+        self.kernel == [1, 1] && self.g.stride == 1 && self.g.padding == 0
+    }
+    /// Rows of the output, block by block.
+    fn blocks(&self, channels: usize) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let row = channels * self.kernel[0] * self.kernel[1] * self.output[1];
+        let (per, rows) = ((BLOCK / row.max(1)).max(1), self.output[0]);
+        (0..rows).step_by(per).map(move |at| (at, per.min(rows - at)))
+    }
+    /// The columns of output rows `at..at + rows` for image `x` [C, H, W]: [C·kh·kw, rows·ow].
+    fn columns(&self, x: &Tensor, at: usize, rows: usize) -> Result<Tensor> {
+        let channels = x.dims()[0];
+        let wide = channels * self.kernel[0] * self.kernel[1];
+        let n = rows * self.output[1];
+        if self.is_plain() {
+            return Ok(x.narrow(1, at, rows)?.reshape((channels, n))?);
+        }
+        let x = x.contiguous()?;
+        let (storage, layout) = x.storage_and_layout();
+        let from = layout.start_offset()..layout.start_offset() + x.elem_count();
+        let columns = match &*storage {
+            Storage::Cpu(CpuStorage::F32(v)) => self.filled(&v[from], at, rows, (wide, n), x.device()),
+            Storage::Cpu(CpuStorage::F64(v)) => self.filled(&v[from], at, rows, (wide, n), x.device()),
+            _ => Err(candle_core::Error::Msg("columns of another type or device".into())),
+        };
+        Ok(columns?)
+    }
+    fn filled<T: WithDType>(
+        &self,
+        x: &[T],
+        at: usize,
+        rows: usize,
+        shape: (usize, usize),
+        device: &candle_core::Device,
+    ) -> candle_core::Result<Tensor> {
+        let mut out = vec![T::zero(); shape.0 * shape.1];
+        let ([h, w], [kh, kw]) = (self.input, self.kernel);
+        let channel = |(x, out): (&[T], &mut [T])| {
+            for (tap, out) in out.chunks_mut(shape.1).enumerate() {
+                let (dy, dx) = (tap / kw * self.g.dilation, tap % kw * self.g.dilation);
+                for (oy, out) in out.chunks_mut(self.output[1]).enumerate() {
+                    if let Some(y) = inside((at + oy) * self.g.stride + dy, self.g.padding, h) {
+                        self.row(&x[y * w..(y + 1) * w], dx, out);
+                    }
+                }
+            }
+        };
+        if shape.1 > 0 && h * w > 0 {
+            x.par_chunks(h * w).zip(out.par_chunks_mut(kh * kw * shape.1)).for_each(channel);
+        }
+        debug_assert_eq!(rows * self.output[1], shape.1);
+        Tensor::from_vec(out, shape, device)
+    }
+    /// What one tap, `dx` behind the window's start, sees of an image's row; zeros outside stay.
+    fn row<T: Copy>(&self, x: &[T], dx: usize, out: &mut [T]) {
+        let (s, p) = (self.g.stride, self.g.padding);
+        // the output pixels with p ≤ o·s + dx < p + w
+        let low = p.saturating_sub(dx).div_ceil(s).min(out.len());
+        let high = (p + x.len()).saturating_sub(dx).div_ceil(s).clamp(low, out.len());
+        let out = &mut out[low..high];
+        if out.is_empty() {
+            return;
+        }
+        let x = &x[low * s + dx - p..];
+        match s {
+            1 => out.copy_from_slice(&x[..out.len()]),
+            _ => out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, x)| *o = *x),
+        }
+    }
+}
+
+/// `at` counted from the edge of the padding, as a place in the image.
+fn inside(at: usize, padding: usize, size: usize) -> Option<usize> {
+    at.checked_sub(padding).filter(|y| *y < size)
+}
+
+/// x [B, Cin, H, W] convolved with w [Cout, Cin/groups, kh, kw], both detached.
+pub fn convolve(x: &Tensor, w: &Tensor, g: Geometry) -> Result<Tensor> {
+    let (cout, per, kh, kw) = w.dims4()?;
+    let plane = Plane::new(x, [kh, kw], g)?;
+    let inside = cout / g.groups;
+    let matrix = w.contiguous()?.reshape((cout, per * kh * kw))?;
+    let mut images = vec![];
+    for b in 0..x.dims()[0] {
+        let image = x.get(b)?;
+        for k in 0..g.groups {
+            let image = image.narrow(0, k * per, per)?;
+            let matrix = matrix.narrow(0, k * inside, inside)?;
+            let mut blocks = vec![];
+            for (at, rows) in plane.blocks(per) {
+                check_cancelled()?;
+                blocks.push(matrix.matmul(&plane.columns(&image, at, rows)?)?);
+            }
+            images.push(if blocks.len() == 1 { blocks.remove(0) } else { Tensor::cat(&blocks, 1)? });
+        }
+    }
+    let y = if images.len() == 1 { images.remove(0) } else { Tensor::cat(&images, 0)? };
+    Ok(y.reshape((x.dims()[0], cout, plane.output[0], plane.output[1]))?)
+}
+
+/// The gradient with respect to a weight of shape `shape`, from x and the cotangent of [`convolve`]'s result.
+pub fn weight_gradient(x: &Tensor, cot: &Tensor, shape: &[usize], g: Geometry) -> Result<Tensor> {
+    let (cout, per, kernel) = (shape[0], shape[1], [shape[2], shape[3]]);
+    // a transposed convolution's output padding makes room for windows that it has not
+    let plane = Plane { output: [cot.dims()[2], cot.dims()[3]], ..Plane::new(x, kernel, g)? };
+    let inside = cout / g.groups;
+    let mut groups = vec![];
+    for k in 0..g.groups {
+        let mut sum: Option<Tensor> = None;
+        for b in 0..x.dims()[0] {
+            let (image, cot) = (x.get(b)?.narrow(0, k * per, per)?, cot.get(b)?.narrow(0, k * inside, inside)?);
+            for (at, rows) in plane.blocks(per) {
+                check_cancelled()?;
+                let cot = cot.narrow(1, at, rows)?.contiguous()?.reshape((inside, rows * plane.output[1]))?;
+                let part = cot.matmul(&plane.columns(&image, at, rows)?.t()?)?;
+                sum = Some(match sum {
+                    Some(sum) => (sum + part)?,
+                    None => part,
+                });
+            }
+        }
+        groups.extend(sum);
+    }
+    Ok(Tensor::cat(&groups, 0)?.reshape(shape)?)
+}
