@@ -24,7 +24,9 @@ fn main() {
             continue;
         }
         let mut nvcc = Command::new("nvcc");
-        nvcc.args(["--ptx", "-O3", "-std=c++17"]).arg(format!("-arch=compute_{arch}")).arg(format!("-DELEMENT={element}"));
+        nvcc.args(["--ptx", "-O3", "-std=c++17"])
+            .arg(format!("-arch=compute_{arch}"))
+            .arg(format!("-DELEMENT={element}"));
         let status = nvcc.arg(format!("{SOURCES}/kernels.cu")).arg("-o").arg(to).status();
         match status {
             Ok(s) if s.success() => {}

@@ -53,9 +53,8 @@ fn cuda(index: usize) -> Result<Device> {
     use candle_core::cuda_backend::cudarc::{cublas, curand, driver};
     // libraries are looked for when they are first used, and candle panics where one is missing
     // SAFETY: these only look whether a library can be loaded
-    let there = unsafe {
-        [driver::sys::is_culib_present(), cublas::sys::is_culib_present(), curand::sys::is_culib_present()]
-    };
+    let there =
+        unsafe { [driver::sys::is_culib_present(), cublas::sys::is_culib_present(), curand::sys::is_culib_present()] };
     let names = ["libcuda", "libcublas", "libcurand"];
     let missing: Vec<&str> = names.into_iter().zip(there).filter(|(_, there)| !there).map(|(name, _)| name).collect();
     if !there[0] {

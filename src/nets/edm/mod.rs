@@ -214,11 +214,19 @@ impl EdmNet {
 
     /// A network with random f32 weights, for tests and benches: same seed, same weights.
     pub fn random(config: &Config, seed: u64, device: &Device) -> Result<EdmNet> {
+        EdmNet::random_in(config, seed, device, DType::F32)
+    }
+
+    /// The same weights in a network that runs in another type.
+    pub fn random_in(config: &Config, seed: u64, device: &Device, dtype: DType) -> Result<EdmNet> {
         config.check()?;
         let classes = class_names(None, config.label_dim)?;
         let json = serde_json::to_string(config).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-        let hash = format!("random {seed} {json}");
-        EdmNet::build(config, &mut Random::new(seed, device), classes, hash, device, DType::F32)
+        let hash = match dtype {
+            DType::F32 => format!("random {seed} {json}"),
+            _ => format!("random {seed} {} {json}", dtype.as_str()),
+        };
+        EdmNet::build(config, &mut Random::new(seed, device), classes, hash, device, dtype)
     }
 
     /// What a user needs to know.

@@ -2,8 +2,8 @@
 #[path = "gpu/conv.rs"]
 mod gpu;
 
-use super::gpu::{Gpu, Kept};
 use super::direct::{self, Walk};
+use super::gpu::{Gpu, Kept};
 use super::simd::{MatMul, Packed};
 use super::winograd::{self, Taps};
 use super::{Frozen, View, host_f32, image, pool};

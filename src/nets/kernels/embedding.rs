@@ -24,7 +24,11 @@ impl Waves {
     }
     /// Random Fourier features at 2π times the given frequencies (Tancik et al. 2020).
     pub fn fourier(frequencies: &[f64], sines_first: bool) -> Self {
-        Waves { frequencies: frequencies.iter().map(|f| std::f64::consts::TAU * f).collect(), sines_first, kept: Kept::default() }
+        Waves {
+            frequencies: frequencies.iter().map(|f| std::f64::consts::TAU * f).collect(),
+            sines_first,
+            kept: Kept::default(),
+        }
     }
     /// Where the sines and the cosines begin in a row.
     fn places(&self) -> (usize, usize) {

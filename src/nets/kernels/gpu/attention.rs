@@ -4,9 +4,6 @@ use super::Attention;
 use crate::nets::kernels::gpu::{Array, Gemm, Gpu, Input, Machine, Matrix, args};
 use candle_core::{DType, Result};
 
-/// Probabilities that are held at a time, in elements (64 MiB in f32), where samples can be taken together.
-const HELD: usize = 1 << 24;
-
 /// The matrices that are taken together: heads of one sample, or samples with one head.
 struct Part {
     /// The first sample.
@@ -22,6 +19,8 @@ struct Sizes {
     tokens: usize,
     c: usize,
     heads: usize,
+    /// What a machine has room for.
+    room: usize,
 }
 
 impl Sizes {
@@ -34,7 +33,7 @@ impl Sizes {
     /// Matrices of the largest part.
     fn most(&self) -> usize {
         match self.heads {
-            1 => (HELD / self.tokens.pow(2).max(1)).clamp(1, self.batch.max(1)),
+            1 => (self.room / self.tokens.pow(2).max(1)).clamp(1, self.batch.max(1)),
             n => n,
         }
     }
@@ -63,8 +62,8 @@ impl Scratch {
 }
 
 impl Attention {
-    fn sizes(&self, dims: &[usize]) -> Sizes {
-        Sizes { batch: dims[0], tokens: dims[1] * dims[2], c: dims[3] / 3, heads: self.heads }
+    fn sizes(&self, dims: &[usize], room: usize) -> Sizes {
+        Sizes { batch: dims[0], tokens: dims[1] * dims[2], c: dims[3] / 3, heads: self.heads, room }
     }
 }
 
@@ -112,7 +111,7 @@ impl Products<'_> {
 impl Gpu for Attention {
     fn enqueue(&self, m: &mut dyn Machine, inputs: &[Input]) -> Result<Array> {
         let Input { array: qkv, dims } = inputs[0];
-        let s = self.sizes(dims);
+        let s = self.sizes(dims, m.room());
         let scratch = Scratch::new(m, &s, qkv.dtype)?;
         let out = m.alloc(s.batch * s.tokens * s.c, qkv.dtype)?;
         for part in s.parts() {
@@ -125,7 +124,7 @@ impl Gpu for Attention {
 
     fn enqueue_pull(&self, m: &mut dyn Machine, inputs: &[Input], cot: Array) -> Result<Vec<Array>> {
         let Input { array: qkv, dims } = inputs[0];
-        let (s, t) = (self.sizes(dims), qkv.dtype);
+        let (s, t) = (self.sizes(dims, m.room()), qkv.dtype);
         let scratch = Scratch::new(m, &s, t)?;
         let bar = Scratch::new(m, &s, t)?;
         let grad = m.alloc(3 * s.batch * s.tokens * s.c, t)?;

@@ -3,9 +3,6 @@ use super::{Conv, Linear, Walk, host_f32};
 use crate::nets::kernels::gpu::{Array, Convolution, Gemm, Gpu, Input, Machine, Matrix, args, count, index};
 use candle_core::Result;
 
-/// Elements of gathered pixels that are held at a time (64 MiB in f32).
-const GATHERED: usize = 1 << 24;
-
 /// One direction of a convolution: from `from` [B, h, w, c] to `to`, with weights [c of `to`, taps, c of `from`].
 struct Direction {
     from: [usize; 4],
@@ -41,7 +38,7 @@ impl Direction {
         if let Some(bias) = bias {
             m.each("fill_rows", t, pixels * cout, args![bias, out, cout])?;
         }
-        let rows = (GATHERED / width.max(1)).clamp(1, pixels.max(1));
+        let rows = (m.room() / width.max(1)).clamp(1, pixels.max(1));
         index(pixels)?;
         let gathered = m.alloc(rows * width, t)?;
         for first in (0..pixels).step_by(rows) {

@@ -11,7 +11,8 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaStorageSlice, gemm_reduced_precision_f32};
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Error, Layout, Result, Shape, Storage, Tensor, bail,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Error, Layout, Result, Shape, Storage, Tensor,
+    bail,
 };
 use half::{bf16, f16};
 use std::ffi::c_void;
@@ -64,7 +65,9 @@ impl<'a> Cuda<'a> {
         Cuda { device, memory: vec![] }
     }
     fn give(&mut self, storage: &'a CudaStorage, layout: &Layout) -> Result<Array> {
-        let Some((offset, _)) = layout.contiguous_offsets() else { bail!("a frozen operation needs contiguous inputs") };
+        let Some((offset, _)) = layout.contiguous_offsets() else {
+            bail!("a frozen operation needs contiguous inputs")
+        };
         self.memory.push(Memory::Given(storage));
         Ok(Array { id: self.memory.len() - 1, offset, dtype: storage.dtype() })
     }
@@ -155,9 +158,9 @@ impl Machine for Cuda<'_> {
                 DType::F16 => {
                     CudaStorageSlice::F16(device.clone_htod(&v.iter().map(|v| f16::from_f32(*v)).collect::<Vec<_>>())?)
                 }
-                DType::BF16 => {
-                    CudaStorageSlice::BF16(device.clone_htod(&v.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>())?)
-                }
+                DType::BF16 => CudaStorageSlice::BF16(
+                    device.clone_htod(&v.iter().map(|v| bf16::from_f32(*v)).collect::<Vec<_>>())?,
+                ),
                 _ => bail!("there are no kernels for {}", dtype.as_str()),
             };
             Ok(CudaStorage { slice, device: device.clone() })
@@ -325,13 +328,7 @@ impl CustomOp2 for Op {
     fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
         bail!("{} was meant for a GPU", self.0.name())
     }
-    fn cuda_fwd(
-        &self,
-        s1: &CudaStorage,
-        l1: &Layout,
-        s2: &CudaStorage,
-        l2: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
+    fn cuda_fwd(&self, s1: &CudaStorage, l1: &Layout, s2: &CudaStorage, l2: &Layout) -> Result<(CudaStorage, Shape)> {
         self.forward(&[(s1, l1), (s2, l2)])
     }
     fn bwd(&self, a: &Tensor, b: &Tensor, _: &Tensor, cot: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {

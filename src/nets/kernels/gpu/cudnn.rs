@@ -6,7 +6,9 @@ use candle_core::cuda_backend::cudarc::cudnn::{
     self, ConvDescriptor, ConvForward, Cudnn, CudnnDataType, CudnnError, FilterDescriptor, TensorDescriptor,
 };
 use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaSlice, CudaStream, DevicePtr, DevicePtrMut, DeviceSlice, SyncOnDrop,
+};
 use candle_core::cuda_backend::gemm_reduced_precision_f32;
 use candle_core::{DType, Error, Result};
 use half::{bf16, f16};

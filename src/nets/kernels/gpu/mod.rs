@@ -161,6 +161,10 @@ pub type Make<'a> = &'a dyn Fn() -> Result<Vec<f32>>;
 
 /// What enqueues work on a GPU, in order, or does the same.
 pub trait Machine {
+    /// Elements of intermediate values that an operation should hold at a time, where it can cut its work (64 MiB in f32).
+    fn room(&self) -> usize {
+        1 << 24
+    }
     /// Memory with any content.
     fn alloc(&mut self, n: usize, dtype: DType) -> Result<Array>;
     /// Constants, uploaded when they are first asked for.
@@ -224,7 +228,8 @@ impl Kept {
 
 /// A count as the kernels' 32-bit indices have it.
 pub fn index(n: usize) -> Result<i32> {
-    i32::try_from(n).map_err(|_| candle_core::Error::Msg(format!("{n} elements are too many for one operation on a GPU")))
+    i32::try_from(n)
+        .map_err(|_| candle_core::Error::Msg(format!("{n} elements are too many for one operation on a GPU")))
 }
 
 /// The product of sizes.
@@ -233,7 +238,7 @@ pub(super) fn count(dims: &[usize]) -> usize {
 }
 
 /// The array itself where it is f32, and otherwise a copy that is.
-pub(super) fn widened(m: &mut dyn Machine, input: Input) -> Result<Array> {
+pub fn widened(m: &mut dyn Machine, input: Input) -> Result<Array> {
     if input.array.dtype == DType::F32 {
         return Ok(input.array);
     }
@@ -244,7 +249,7 @@ pub(super) fn widened(m: &mut dyn Machine, input: Input) -> Result<Array> {
 }
 
 /// An f32 array of `n` elements in another type.
-pub(super) fn narrowed(m: &mut dyn Machine, a: Array, n: usize, dtype: DType) -> Result<Array> {
+pub fn narrowed(m: &mut dyn Machine, a: Array, n: usize, dtype: DType) -> Result<Array> {
     if dtype == DType::F32 {
         return Ok(a);
     }

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 using std::max;
 using std::min;
@@ -78,11 +79,23 @@ template <class... A> void run(void (*f)(A...), unsigned grid, unsigned block, v
     }
 }
 
+// the parameters of a kernel: t for a pointer to T, p for one to float, i for int, f for float
+template <class A, class T> constexpr char kind() {
+    typedef std::remove_cv_t<std::remove_pointer_t<A>> Of;
+    if (std::is_pointer_v<A>) return std::is_same_v<Of, T> ? 't' : 'p';
+    return std::is_same_v<A, int> ? 'i' : 'f';
+}
+template <class T, class... A> const char *kinds(void (*)(A...)) {
+    static const char text[] = {kind<A, T>()..., 0};
+    return text;
+}
+
 #define DEVICE static inline
 #define SHARED static
-// `launch_name` is what the tests load; a block that works on one row is run as if by one thread
+// `launch_name` and `kinds_name` are what the tests load; a block that works on one row is run as if by one thread
 #define KERNEL(name, ...)                                                                                             \
     static void name(__VA_ARGS__);                                                                                    \
     extern "C" void launch_##name(unsigned grid, unsigned block, void **args) { run(name, grid, block, args); }        \
+    extern "C" const char *kinds_##name() { return kinds<T>(name); }                                                   \
     static void name(__VA_ARGS__)
 #define THREADS(t) for (int once = 0, t = turn(0, ROW_THREADS); once < ROW_THREADS; once++, t = turn(once, ROW_THREADS))
