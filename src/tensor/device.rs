@@ -58,7 +58,10 @@ fn cuda(index: usize) -> Result<Device> {
     let names = ["libcuda", "libcublas", "libcurand"];
     let missing: Vec<&str> = names.into_iter().zip(there).filter(|(_, there)| !there).map(|(name, _)| name).collect();
     if !there[0] {
-        let e = Error::new(Kind::Device, format!("cannot use `cuda:{index}`: no NVIDIA driver was found (libcuda)"));
+        let e = Error::new(
+            Kind::Device,
+            format!("cannot use `cuda:{index}`: no NVIDIA driver for CUDA was found (libcuda)"),
+        );
         return Err(e.hint("install the driver, 580 or newer, or use `cpu`"));
     }
     if !missing.is_empty() {

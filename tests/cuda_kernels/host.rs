@@ -1,7 +1,7 @@
 //! A machine that runs launches on the host, with the kernels compiled by an ordinary C++ compiler.
 use candle_core::{DType, Result, bail};
 use half::{bf16, f16};
-use ld3sh::nets::kernels::gpu::{Arg, Array, Convolution, Gemm, Kept, Machine, Make, Matrix, index};
+use ld3sh::nets::kernels::gpu::{Arg, Array, ByColumns, Convolution, Gemm, Kept, Machine, Make, Matrix, index};
 use libloading::{Library, Symbol};
 use std::ffi::{CStr, c_char, c_int, c_uint, c_void};
 use std::path::Path;
@@ -122,7 +122,7 @@ impl Host {
     }
     fn at(&self, m: &Matrix, which: usize, row: usize, col: usize) -> f32 {
         let (row, col) = if m.transposed { (col, row) } else { (row, col) };
-        self.memory[m.array.id].get(m.array.offset + which * m.step + row * m.ld + col)
+        self.memory[m.array.id].get(m.array.offset + which * m.step + row + col * m.ld)
     }
     fn launch(&mut self, kernel: &'static str, t: DType, grid: usize, block: usize, args: &[Arg]) {
         self.launched.push(kernel);
@@ -191,19 +191,22 @@ impl Machine for Host {
         Ok(())
     }
     fn gemm(&mut self, g: &Gemm) -> Result<()> {
-        let (a, b, out) = (g.a.array.dtype, g.b.array.dtype, g.out.array.dtype);
-        if a != b || (out != a && out != DType::F32) {
-            bail!("no library multiplies {a:?} with {b:?} into {out:?}");
+        let ByColumns { size: [m, n, k], a, b, out } = g.by_columns();
+        let types = (a.array.dtype, b.array.dtype, out.array.dtype);
+        if types.0 != types.1 || (types.2 != types.0 && types.2 != DType::F32) {
+            bail!("no library computes products of {types:?}");
         }
-        let [m, n, k] = g.size;
-        for (which, (i, j)) in (0..g.batch).flat_map(|w| (0..m * n).map(move |ij| (w, (ij / n, ij % n)))) {
-            let product = |l| self.at(&g.a, which, i, l) as f64 * self.at(&g.b, which, l, j) as f64;
+        // as BLAS demands
+        let rows = |x: &Matrix, [i, j]: [usize; 2]| if x.transposed { j } else { i };
+        assert!(a.ld >= rows(&a, [m, k]) && b.ld >= rows(&b, [k, n]) && out.ld >= m && !out.transposed);
+        for (which, (i, j)) in (0..g.batch).flat_map(|w| (0..m * n).map(move |ij| (w, (ij % m, ij / m)))) {
+            let product = |l| self.at(&a, which, i, l) as f64 * self.at(&b, which, l, j) as f64;
             let mut sum: f64 = (0..k).map(product).sum();
             if g.add {
-                sum += self.at(&g.out, which, i, j) as f64;
+                sum += self.at(&out, which, i, j) as f64;
             }
-            let at = g.out.array.offset + which * g.out.step + i * g.out.ld + j;
-            self.memory[g.out.array.id].set(at, sum as f32);
+            let at = out.array.offset + which * out.step + i + j * out.ld;
+            self.memory[out.array.id].set(at, sum as f32);
         }
         Ok(())
     }

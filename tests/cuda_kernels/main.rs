@@ -1,6 +1,7 @@
 //! The CUDA kernels without a GPU: an ordinary C++ compiler builds the same sources, and the same launches run on the host, with
 //! every array between guards. Values and gradients are compared with the CPU's kernels, for each type of images.
 mod host;
+mod networks;
 
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -10,13 +11,9 @@ use ld3sh::nets::kernels::{
     AddScale, Attention, Channels, Concat, Conv, Down2, Frozen, GroupNorm, Linear, MaxPool, Modulation, Pad, Relu,
     Resample, Silu, Up2, View, Waves, Within, set_exact,
 };
-use std::collections::BTreeSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 const TYPES: [DType; 3] = [DType::F32, DType::F16, DType::BF16];
-
-/// Which kernels any test has launched.
-static LAUNCHED: Mutex<BTreeSet<&str>> = Mutex::new(BTreeSet::new());
 
 /// Numbers in [−1, 1] that every type holds exactly.
 fn numbers(n: usize, seed: u64) -> Vec<f32> {
@@ -41,13 +38,17 @@ fn tolerance(t: DType) -> f32 {
     }
 }
 
-/// Fails unless all values agree, relative to the largest one.
-fn close(what: &str, t: DType, got: &[f32], wanted: &[f32]) {
+/// Fails unless all values agree, relative to the largest one (or to 0.1: some gradients are sums that vanish), within `times` a
+/// type's precision.
+fn close(what: &str, t: DType, got: &[f32], wanted: &[f32], times: f32) {
     assert_eq!(got.len(), wanted.len(), "{what}");
-    let top = wanted.iter().fold(1e-3f32, |m, v| m.max(v.abs()));
+    let top = wanted.iter().fold(0.1f32, |m, v| m.max(v.abs()));
     for (i, (a, b)) in got.iter().zip(wanted).enumerate() {
         let off = (a - b).abs() / top;
-        assert!(off <= tolerance(t), "{what} in {t:?}: element {i} is {a}, not {b} (off by {off:e} of the largest)");
+        assert!(
+            off <= times * tolerance(t),
+            "{what} in {t:?}: element {i} is {a}, not {b} (off by {off:e} of the largest)"
+        );
     }
 }
 
@@ -90,7 +91,7 @@ fn check_in(what: &str, op: &dyn Frozen, inputs: &[Given], t: DType) {
         let gpu = op.gpu().unwrap();
         let out = gpu.enqueue(&mut host, &given).unwrap();
         let got = host.values(out, n);
-        close(&format!("{what}: value"), t, &got, &value);
+        close(&format!("{what}: value"), t, &got, &value, 1.0);
         let cotangent = host.input(&cot, t);
         let pulled = gpu.enqueue_pull(&mut host, &given, cotangent).unwrap();
         assert_eq!(pulled.len(), inputs.len(), "{what}");
@@ -98,10 +99,9 @@ fn check_in(what: &str, op: &dyn Frozen, inputs: &[Given], t: DType) {
         for (i, (array, (wanted, g))) in pulled.iter().zip(grads.iter().zip(inputs)).enumerate() {
             assert_eq!(array.dtype, g.own.unwrap_or(t), "{what}: the type of gradient {i}");
             let got = host.values(*array, g.values.len());
-            close(&format!("{what}: gradient {i}"), t, &got, wanted);
+            close(&format!("{what}: gradient {i}"), t, &got, wanted, 1.0);
             bits.push(got);
         }
-        LAUNCHED.lock().unwrap().extend(&host.launched);
         // no order of threads, and no cut into parts, changes a bit
         match &first {
             None => first = Some(bits),
@@ -204,8 +204,8 @@ fn group_norm_of_values_far_from_zero() {
     // a mean a thousand times the deviation: a difference of squares would lose all digits
     x.values.iter_mut().for_each(|v| *v += 1024.0);
     let inputs = [x, given(4, &[2, c])];
-    let t = DType::F32;
-    check_in_within(&op, &inputs, t, 2e-4);
+    // the last bit of the mean is 1e-4 of the deviation
+    check_in_within(&op, &inputs, DType::F32, 1e-3);
 }
 
 /// As [`check_in`], forward only, with another tolerance.

@@ -12,7 +12,7 @@ pub use config::{Config, PRECONDS};
 pub use pickle::{Described, describe, find_network};
 pub use precond::Precond;
 
-use super::tape::{Candle, Tape, Value};
+use super::tape::{Candle, Exec, Tape, Value};
 use super::threads::{collect, portable};
 use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
 use crate::files::checkpoint::{self, Checkpoint};
@@ -276,6 +276,11 @@ impl EdmNet {
         let d = Preconditioned::new(Rc::new(self), crate::noise::from_spec(&own)?, precond.predicts)?;
         let d = d.with_time(precond.time)?;
         if ends { Ok(d) } else { d.with_range(lowest, highest) }
+    }
+
+    /// F for x [B, H, W, C] and c_noise [B], without condition, on whatever runs frozen operations.
+    pub fn run<E: Exec>(&self, e: &mut E, x: &E::Value, c_noise: &E::Value) -> Result<E::Value> {
+        self.0.unet.run(e, x, c_noise, &Given { labels: None, augment: None })
     }
 
     fn fast(&self) -> bool {

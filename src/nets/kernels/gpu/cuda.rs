@@ -3,7 +3,7 @@
 //! nvcc compiles the kernels ahead of time: what does not compile fails the build and not a user's run, and nothing but the
 //! driver is needed to load them, which finishes the compilation for its GPU once and caches it. All work of a device goes
 //! through candle's one stream, so launches see each other's results in order, and memory is freed in that order too.
-use super::{Arg, Array, Convolution, Gemm, Input, Kept, Machine, Make, Matrix, index};
+use super::{Arg, Array, ByColumns, Convolution, Gemm, Input, Kept, Machine, Make, Matrix, index};
 use crate::nets::kernels::Frozen;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_strided_batched_ex, sys};
@@ -186,16 +186,15 @@ impl Machine for Cuda<'_> {
     }
 
     fn gemm(&mut self, g: &Gemm) -> Result<()> {
-        let [m, n, k] = g.size;
+        let ByColumns { size: [m, n, k], a, b, out } = g.by_columns();
         if m * n * k * g.batch == 0 {
             return Ok(());
         }
-        // cuBLAS counts by columns: it is asked for the transpose, bᵀ aᵀ
         let turn = |x: &Matrix| match x.transposed {
             true => sys::cublasOperation_t::CUBLAS_OP_T,
             false => sys::cublasOperation_t::CUBLAS_OP_N,
         };
-        let compute = match g.a.array.dtype == DType::F32 && gemm_reduced_precision_f32() {
+        let compute = match a.array.dtype == DType::F32 && gemm_reduced_precision_f32() {
             true => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F_FAST_TF32,
             false => sys::cublasComputeType_t::CUBLAS_COMPUTE_32F,
         };
@@ -207,25 +206,25 @@ impl Machine for Cuda<'_> {
         unsafe {
             gemm_strided_batched_ex(
                 *blas.handle(),
-                turn(&g.b),
-                turn(&g.a),
-                index(n)?,
+                turn(&a),
+                turn(&b),
                 index(m)?,
+                index(n)?,
                 index(k)?,
                 &raw const alpha as *const c_void,
-                pointer(&g.b)?,
-                data_type(g.b.array.dtype)?,
-                index(g.b.ld)?,
-                g.b.step as i64,
-                pointer(&g.a)?,
-                data_type(g.a.array.dtype)?,
-                index(g.a.ld)?,
-                g.a.step as i64,
+                pointer(&a)?,
+                data_type(a.array.dtype)?,
+                index(a.ld)?,
+                a.step as i64,
+                pointer(&b)?,
+                data_type(b.array.dtype)?,
+                index(b.ld)?,
+                b.step as i64,
                 &raw const beta as *const c_void,
-                pointer(&g.out)?,
-                data_type(g.out.array.dtype)?,
-                index(g.out.ld)?,
-                g.out.step as i64,
+                pointer(&out)?,
+                data_type(out.array.dtype)?,
+                index(out.ld)?,
+                out.step as i64,
                 index(g.batch)?,
                 compute,
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,

@@ -19,6 +19,9 @@ use std::marker::PhantomData;
 use std::rc::Rc;
 use std::sync::Arc;
 
+/// More memory than this is not worth an algorithm.
+const WORKSPACE: usize = 1 << 30;
+
 /// What a choice depends on.
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -146,8 +149,8 @@ fn typed<T: CudnnDataType + Copy + 'static>(m: &Cuda, c: &Convolution, scalars: 
         };
         let Some(handle) = handle else { return Ok(false) };
         let chosen = state.plans.entry(key.clone()).or_insert_with(|| match Plan::<T>::new(&handle, &key) {
-            Ok(plan) => Some(Rc::new(plan) as Rc<dyn Any>),
-            Err(_) => None,
+            Ok(plan) if plan.workspace <= WORKSPACE => Some(Rc::new(plan) as Rc<dyn Any>),
+            _ => None,
         });
         let Some(plan) = chosen.clone().and_then(|p| p.downcast::<Plan<T>>().ok()) else { return Ok(false) };
         let stream = m.device.cuda_stream();
@@ -166,8 +169,12 @@ fn typed<T: CudnnDataType + Copy + 'static>(m: &Cuda, c: &Convolution, scalars: 
         let mut y = raw(c.out, c.out_dims.iter().product())?;
         let forward = ConvForward { conv: &plan.conv, x: &plan.x, w: &plan.w, y: &plan.y };
         // SAFETY: the arrays have the sizes and the layout of the descriptors
-        unsafe { forward.launch(plan.algorithm, state.workspaces.get_mut(&device), scalars, &x, &w, &mut y) }
-            .map_err(Error::wrap)?;
-        Ok(true)
+        let done =
+            unsafe { forward.launch(plan.algorithm, state.workspaces.get_mut(&device), scalars, &x, &w, &mut y) };
+        if done.is_err() {
+            // what heuristics promise is not always supported
+            state.plans.insert(key, None);
+        }
+        Ok(done.is_ok())
     })
 }

@@ -135,6 +135,27 @@ pub struct Gemm {
     pub batch: usize,
 }
 
+/// The same as BLAS has it, which counts by columns: out [m, n] = a [m, k] · b [k, n], where element (i, j) of a matrix lies at
+/// i + j · ld, or at j + i · ld where it is transposed.
+pub struct ByColumns {
+    /// m, n and k.
+    pub size: [usize; 3],
+    /// The left matrix.
+    pub a: Matrix,
+    /// The right matrix.
+    pub b: Matrix,
+    /// The result.
+    pub out: Matrix,
+}
+
+impl Gemm {
+    /// What is a row for us is a column for BLAS: it is asked for the transpose, bᵀ · aᵀ.
+    pub fn by_columns(&self) -> ByColumns {
+        let [m, n, k] = self.size;
+        ByColumns { size: [n, m, k], a: self.b, b: self.a, out: self.out }
+    }
+}
+
 /// A convolution with stride as a library may compute it: x [B, h, w, cin], weight [cout, kh, kw, cin], out [B, oh, ow, cout].
 #[derive(Clone, Copy)]
 pub struct Convolution {
