@@ -334,12 +334,13 @@ impl Denoiser for Preconditioned {
             let m_bar = m_bar.detach().to_dtype(x.dtype())?;
             let (x_in_bar, c_noise_bar) = net_pull(host, &c.scale(1, &m_bar)?)?;
             let x_in_bar = x_in_bar.detach().to_dtype(x.dtype())?;
-            let t = c.pull([
-                query::dots(&m_bar, &x)?,
-                query::dots(&m_bar, &f)?,
-                query::dots(&x_in_bar, &x)?,
-                c_noise_bar.detach().to_dtype(candle_core::DType::F64)?.to_vec1()?,
-            ]);
+            let c_noise_bar = c_noise_bar.detach().to_device(x.device())?.to_dtype(candle_core::DType::F64)?;
+            let t = c.pull(query::read([
+                query::products(&m_bar, &x)?,
+                query::products(&m_bar, &f)?,
+                query::products(&x_in_bar, &x)?,
+                c_noise_bar,
+            ])?);
             let direct = c.scale(0, &m_bar)?;
             Ok(InputGrad { x: (direct + c.scale(2, &x_in_bar)?)?, t })
         });

@@ -145,10 +145,21 @@ pub(crate) fn scale_rows(x: &Tensor, c: &[f64]) -> Result<Tensor> {
     Ok(x.broadcast_mul(&c)?)
 }
 
-/// ⟨a_b, b_b⟩ for each sample, summed in f64.
-pub(crate) fn dots(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
+/// ⟨a_b, b_b⟩ for each sample [B], summed in f64.
+pub(crate) fn products(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let p = (a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?;
-    Ok(p.reshape((a.dim(0)?, ()))?.sum(D::Minus1)?.to_vec1()?)
+    Ok(p.reshape((a.dim(0)?, ()))?.sum(D::Minus1)?)
+}
+
+/// The same on the host.
+pub(crate) fn dots(a: &Tensor, b: &Tensor) -> Result<Vec<f64>> {
+    Ok(products(a, b)?.to_vec1()?)
+}
+
+/// f64 rows [B] of one device on the host, with one transfer.
+pub(crate) fn read<const N: usize>(rows: [Tensor; N]) -> Result<[Vec<f64>; N]> {
+    let mut all = Tensor::stack(&rows, 0)?.to_vec2()?.into_iter();
+    Ok(std::array::from_fn(|_| all.next().unwrap_or_default()))
 }
 
 /// What a value is called in messages.

@@ -1,7 +1,7 @@
 //! The reverse pass: one walk backwards differentiates every plan. It needs a vector-Jacobian product from the
 //! denoiser and inner products Ā = ⟨ȳ, v⟩ for the coefficients.
 use super::run::Kept;
-use super::vector::{combine, dot};
+use super::vector::{Scalar, combine, dot};
 use super::{Plan, Source};
 use crate::denoise::{Denoiser, Query};
 use crate::host::{Host, check_cancelled};
@@ -39,7 +39,7 @@ pub fn pull_back(
 ) -> Result<Cotangents> {
     let mut states: Vec<Pending> = vec![vec![]; plan.states.len()];
     let mut outputs: Vec<Pending> = vec![vec![]; plan.nfe()];
-    let mut seeds: Vec<(Real, f64)> = vec![];
+    let (mut seeds, mut bars): (Vec<Real>, Vec<Scalar>) = (vec![], vec![]);
     for (k, cot) in outs {
         match states.get_mut(*k) {
             Some(p) => p.push((1.0, cot.detach().contiguous()?)),
@@ -61,7 +61,8 @@ pub fn pull_back(
             let back = pull(host, &cot)?;
             states[k].push((1.0, back.x.detach()));
             if eval.t.is_tracked() {
-                seeds.push((eval.t.clone(), back.t.iter().sum()));
+                seeds.push(eval.t.clone());
+                bars.push(Scalar::Known(back.t.iter().sum()));
             }
         }
         if k == 0 {
@@ -70,7 +71,8 @@ pub fn pull_back(
         let Some(cot) = collect(&mut states[k])? else { continue };
         for term in &state.terms {
             if term.coef.is_tracked() {
-                seeds.push((term.coef.clone(), dot(&cot, &kept.value(plan, term.source)?)?));
+                seeds.push(term.coef.clone());
+                bars.push(dot(&cot, &kept.value(plan, term.source)?)?);
             }
             let c = term.coef.v();
             match term.source {
@@ -82,5 +84,5 @@ pub fn pull_back(
         }
     }
     let x = states.first_mut().map(collect).transpose()?.flatten();
-    Ok(Cotangents { x, seeds })
+    Ok(Cotangents { x, seeds: seeds.into_iter().zip(Scalar::read(bars)?).collect() })
 }

@@ -1,5 +1,5 @@
 //! The executor: runs any plan, on any device, in any floating-point type.
-use super::vector::{combine, is_finite};
+use super::vector::{Scalar, combine, oddity};
 use super::{Plan, Source, rows};
 use crate::denoise::query::list;
 use crate::denoise::{Cond, Denoiser, Pullback, Query};
@@ -170,6 +170,32 @@ impl Patience<'_> {
     }
 }
 
+/// Checks of values that a GPU has not computed yet: to wait for each would keep it idle, so they are read at the end.
+#[derive(Default)]
+struct Doubts {
+    oddities: Vec<Scalar>,
+    errors: Vec<Error>,
+}
+
+impl Doubts {
+    fn check(&mut self, t: &Tensor, error: impl FnOnce() -> Error) -> Result<()> {
+        match oddity(t)? {
+            Scalar::Known(0.0) => {}
+            Scalar::Known(_) => return Err(error()),
+            later => {
+                self.oddities.push(later);
+                self.errors.push(error());
+            }
+        }
+        Ok(())
+    }
+    /// The error of the first value that was not finite.
+    fn settle(self) -> Result<()> {
+        let odd = Scalar::read(self.oddities)?.into_iter().zip(self.errors).find(|(v, _)| *v != 0.0);
+        odd.map_or(Ok(()), |(_, e)| Err(e))
+    }
+}
+
 /// Runs `plan` from `x_t` [B, …] with `net`; `on_step` is called at the end of each step.
 ///
 /// # Errors
@@ -194,6 +220,7 @@ pub fn run(
     let mut trajectory = vec![];
     let mut newest: Option<usize> = None;
     let mut nfe = 0;
+    let mut doubts = Doubts::default();
     let mut progress = Patience { host, start: Instant::now(), total: plan.nfe() as u64, done: 0, shown: None };
     for (k, state) in plan.states.iter().enumerate() {
         let at = |e| stopped_at(e, plan, k, state.t.v());
@@ -213,9 +240,7 @@ pub fn run(
                 combine(&terms, &x_t)?
             }
         };
-        if !is_finite(&x)? {
-            return Err(not_finite(plan, k, "the state", state.t.v()));
-        }
+        doubts.check(&x, || not_finite(plan, k, "the state", state.t.v()))?;
         if opts.trajectory && plan.trajectory.contains(&k) {
             trajectory.push(x.clone());
         }
@@ -252,9 +277,7 @@ pub fn run(
                 );
                 return Err(Error::shape(m1, &[m.dims(), x.dims()]));
             }
-            if !is_finite(&m)? {
-                return Err(not_finite(plan, k, "the denoiser's output", eval.t.v()));
-            }
+            doubts.check(&m, || not_finite(plan, k, "the denoiser's output", eval.t.v()))?;
             outputs[s] = Some(m.detach().contiguous()?);
             newest = Some(s);
         }
@@ -272,6 +295,7 @@ pub fn run(
             }
         }
     }
+    doubts.settle()?;
     let x = taken(&states, plan.result)?;
     let kept = keep.map(|w| {
         for (slot, wanted) in states.iter_mut().zip(w) {

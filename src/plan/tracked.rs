@@ -282,7 +282,7 @@ impl Tracked {
             let mut back = reverse::pull_back(&this.plan, net.as_ref(), host, &kept, &outs)?;
             if let (Some(s), Some(x)) = (&scale, &mut back.x) {
                 if s.is_tracked() {
-                    back.seeds.push((s.clone(), dot(x, &z)?));
+                    back.seeds.push((s.clone(), dot(x, &z)?.get()?));
                 }
                 *x = x.affine(s.v(), 0.0)?;
             }

@@ -86,8 +86,36 @@ fn combine_cpu(terms: &[(f64, Tensor)], like: &Tensor) -> Result<Tensor> {
     })
 }
 
+/// A number that a CPU knows, and that a GPU will have computed by the time it is asked for: asking waits for all that was
+/// enqueued, so it is done once for many.
+pub enum Scalar {
+    /// The number.
+    Known(f64),
+    /// An f64 scalar on a device.
+    Later(Tensor),
+}
+
+impl Scalar {
+    /// The number, now.
+    pub fn get(self) -> Result<f64> {
+        Ok(Scalar::read(vec![self])?[0])
+    }
+    /// All numbers, with one transfer.
+    pub fn read(all: Vec<Scalar>) -> Result<Vec<f64>> {
+        let later: Vec<&Tensor> =
+            all.iter().filter_map(|s| if let Scalar::Later(t) = s { Some(t) } else { None }).collect();
+        let read: Vec<f64> = if later.is_empty() { vec![] } else { Tensor::stack(&later, 0)?.to_vec1()? };
+        let mut read = read.into_iter();
+        let number = |s: &Scalar| match s {
+            Scalar::Known(v) => *v,
+            Scalar::Later(_) => read.next().unwrap_or(f64::NAN),
+        };
+        Ok(all.iter().map(number).collect())
+    }
+}
+
 /// ⟨a, b⟩ in f64, in an order that depends on the length alone.
-pub fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
+pub fn dot(a: &Tensor, b: &Tensor) -> Result<Scalar> {
     let (a, b) = (a.contiguous()?, b.contiguous()?);
     let sum = on_cpu(&a, |a| {
         on_cpu(&b, |b| match (a, b) {
@@ -97,8 +125,8 @@ pub fn dot(a: &Tensor, b: &Tensor) -> Result<f64> {
         })
     });
     match sum.flatten() {
-        Some(s) if a.dtype() == b.dtype() => Ok(s),
-        _ => Ok((a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?.sum_all()?.to_scalar()?),
+        Some(s) if a.dtype() == b.dtype() => Ok(Scalar::Known(s)),
+        _ => Ok(Scalar::Later((a.to_dtype(DType::F64)? * b.to_dtype(DType::F64)?)?.sum_all()?)),
     }
 }
 
@@ -114,15 +142,20 @@ fn lanes<T>(a: &[T], b: &[T], wide: impl Fn(&T) -> f64) -> f64 {
 
 /// Whether no element is NaN or infinite.
 pub fn is_finite(t: &Tensor) -> Result<bool> {
+    Ok(oddity(t)?.get()? == 0.0)
+}
+
+/// 0 if all elements are finite, anything else (NaN) if not.
+pub fn oddity(t: &Tensor) -> Result<Scalar> {
     let t = t.contiguous()?;
     let cpu = on_cpu(&t, |s| match s {
         Slice::F32(v) => v.iter().all(|x| x.is_finite()),
         Slice::F64(v) => v.iter().all(|x| x.is_finite()),
     });
     match cpu {
-        Some(ok) => Ok(ok),
+        Some(ok) => Ok(Scalar::Known(if ok { 0.0 } else { f64::NAN })),
         // 0 · x is 0 for finite x and NaN for the rest; the sum cannot overflow
-        None => Ok(t.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F64)?.to_scalar::<f64>()? == 0.0),
+        None => Ok(Scalar::Later(t.affine(0.0, 0.0)?.sum_all()?.to_dtype(DType::F64)?)),
     }
 }
 
@@ -140,7 +173,7 @@ mod tests {
             let d: f64 = (ours - theirs)?.abs()?.max_all()?.to_dtype(DType::F64)?.to_scalar()?;
             assert!(d < 1e-6, "{d}");
             let theirs: f64 = (&a * &b)?.to_dtype(DType::F64)?.sum_all()?.to_scalar()?;
-            assert!((dot(&a, &b)? - theirs).abs() < 1e-4);
+            assert!((dot(&a, &b)?.get()? - theirs).abs() < 1e-4);
         }
         Ok(())
     }

@@ -6,19 +6,23 @@ use crate::denoise::{Cond, DynDenoiser, Network, Preconditioned, Predicts};
 use crate::discretize::Schedule;
 use crate::host::Quiet;
 use crate::nets::edm::{self, Config, EdmNet, Source};
-use crate::nets::kernels::{Attention, Conv, Frozen, GroupNorm, Modulation, View};
+use crate::nets::kernels::{self, Attention, Conv, Frozen, GroupNorm, Modulation, View};
 use crate::plan::{Remat, SolveOptions, Tracked};
 use crate::script::engine::print_line;
 use crate::solve::{Method, Solver, UnipcOptions};
+use crate::tensor::device::{default_device, parse_device, set_default_device};
+use crate::tensor::dtype::parse as parse_dtype;
 use crate::tensor::grad;
 use crate::{Error, Kind, Result, noise};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use serde::Deserialize;
 use serde_json::json;
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// What is timed, as the metadata entry `case` of a file or a row of [`CASES`] says it.
@@ -62,15 +66,21 @@ type Tensors = HashMap<String, Tensor>;
 /// One run of a case: its results by name.
 type Run = Box<dyn FnMut() -> Result<Tensors>>;
 
+thread_local! {
+    /// The type of networks inside.
+    static DTYPE: Cell<DType> = const { Cell::new(DType::F32) };
+}
+
 fn load(name: &str) -> Result<EdmNet> {
+    let (device, dtype) = (default_device(), DTYPE.get());
     if let Some((_, config)) = SIZES.iter().find(|(n, _)| *n == name) {
-        return EdmNet::random(&Config::parse(config)?, 0, &Device::Cpu);
+        return EdmNet::random_in(&Config::parse(config)?, 0, &device, dtype);
     }
     let source = match edm::builtins().find(|n| *n == name) {
         Some(n) => Source::Builtin(n),
         None => Source::Path(name.into()),
     };
-    edm::load(&source, &Device::Cpu, DType::F32)
+    edm::load(&source, &device, dtype)
 }
 
 /// The inputs of a case, where no file gives them: normal numbers of the shapes that the case needs.
@@ -79,14 +89,14 @@ struct Inputs(Tensors);
 impl Inputs {
     fn get(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
         match self.0.get(name) {
-            Some(t) if t.dims() == dims => Ok(t.to_dtype(DType::F32)?),
+            Some(t) if t.dims() == dims => Ok(t.to_dtype(DType::F32)?.to_device(&default_device())?),
             Some(t) => {
                 Err(Error::shape(format!("`{name}` has shape {:?}, expected {dims:?}", t.dims()), &[t.dims(), dims]))
             }
             None => {
                 let seed = name.bytes().fold(1, |s, b| s * 31 + b as u64);
-                Ok((crate::plan::rows::normal_like(seed, 0, 0, &Tensor::zeros(dims, DType::F32, &Device::Cpu)?)?
-                    * 0.5)?)
+                let like = Tensor::zeros(dims, DType::F32, &Device::Cpu)?;
+                Ok((crate::plan::rows::normal_like(seed, 0, 0, &like)? * 0.5)?.to_device(&default_device())?)
             }
         }
     }
@@ -96,8 +106,22 @@ fn values(t: &Tensor) -> Result<Vec<f32>> {
     Ok(t.flatten_all()?.to_vec1()?)
 }
 
-/// Runs an operation on plain buffers, as networks do.
+/// Runs an operation as networks do: on plain buffers, or on a GPU as a candle operation.
 fn kernel(op: impl Frozen + 'static, x: &Tensor, cot: &Tensor, gradient: bool, both: bool) -> Result<Run> {
+    if !x.device().is_cpu() {
+        let op: Arc<dyn Frozen> = Arc::new(op);
+        let (x, cot) = (Var::from_tensor(&x.to_dtype(DTYPE.get())?)?, cot.to_dtype(DTYPE.get())?);
+        return Ok(Box::new(move || {
+            let y = kernels::apply(&op, &[&x])?;
+            if !gradient {
+                return Ok([("y".to_string(), y)].into());
+            }
+            let grads = (&y * &cot)?.sum_all()?.backward()?;
+            let missing = || Error::new(Kind::Internal, "an operation without a gradient");
+            let gx = grads.get(&x).cloned().ok_or_else(missing)?;
+            Ok([("y".to_string(), y), ("gx".into(), gx)].into())
+        }));
+    }
     let (dims, out_dims) = (x.dims().to_vec(), cot.dims().to_vec());
     let (x, cot) = (values(x)?, values(cot)?);
     let mut out = vec![0.0; cot.len()];
@@ -224,17 +248,22 @@ fn serve(path: &Path) -> Result<()> {
 fn time(run: &mut Run) -> Result<(f64, f64, usize)> {
     run()?;
     let (mut ms, begin) = (vec![], Instant::now());
+    // what a GPU was told to do is done when it says so
+    let device = default_device();
+    device.synchronize()?;
     while ms.len() < 3 || (begin.elapsed().as_secs_f64() < 1.0 && ms.len() < 1000) {
         crate::host::check_cancelled()?;
         let start = Instant::now();
         run()?;
+        device.synchronize()?;
         ms.push(start.elapsed().as_secs_f64() * 1e3);
     }
     ms.sort_by(f64::total_cmp);
     Ok((ms[0], ms[ms.len() / 2], ms.len()))
 }
 
-/// `ld3sh bench [conv|norm|attention|net|step|CASE…] [--json] [--exact-conv]`, or `ld3sh bench --serve FILE`.
+/// `ld3sh bench [conv|norm|attention|net|step|CASE…] [--json] [--exact-conv] [--device=cuda] [--dtype=bf16] [--tf32]`, or
+/// `ld3sh bench --serve FILE`.
 pub fn run(words: &[String]) -> Result<()> {
     if let [flag, path] = words
         && flag == "--serve"
@@ -242,12 +271,18 @@ pub fn run(words: &[String]) -> Result<()> {
         return serve(Path::new(path));
     }
     let (flags, names): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| w.starts_with("--"));
-    let known = ["--json", "--exact-conv", "--serve"];
-    if let Some(f) = flags.iter().find(|f| !known[..2].contains(&f.as_str())) {
-        return Err(Error::unknown("option of `bench`", f, known));
+    let known = ["--json", "--exact-conv", "--tf32", "--device=cuda", "--dtype=bf16", "--serve"];
+    for f in &flags {
+        match f.split_once('=') {
+            Some(("--device", name)) => set_default_device(parse_device(name)?),
+            Some(("--dtype", name)) => DTYPE.set(parse_dtype(name)?),
+            None if known[..3].contains(&f.as_str()) => {}
+            _ => return Err(Error::unknown("option of `bench`", f, known)),
+        }
     }
     let given = |name: &str| flags.iter().any(|f| *f == name);
-    crate::nets::kernels::set_exact(given("--exact-conv"));
+    kernels::set_exact(given("--exact-conv"));
+    candle_core::cuda::set_gemm_reduced_precision_f32(given("--tf32"));
     let as_json = given("--json");
     let mut cases: Vec<Case> = vec![];
     let parse = |text: &str| {

@@ -76,6 +76,9 @@ struct Args {
     /// Sum convolutions of networks directly, without Winograd's transform: slower, with less rounding error
     #[arg(long)]
     exact_conv: bool,
+    /// On a GPU, multiply f32 in TF32: faster, with about three digits
+    #[arg(long)]
+    tf32: bool,
     /// Print help: ld3sh's, or the given script's
     #[arg(short = 'h', long)]
     help: bool,
@@ -192,6 +195,7 @@ fn settings(args: &Args) -> Result<()> {
         context::set_default_shard(Shard::parse(shard).map_err(|e| e.context("--shard"))?);
     }
     crate::nets::kernels::set_exact(args.exact_conv);
+    candle_core::cuda::set_gemm_reduced_precision_f32(args.tf32);
     host::set_quiet(args.quiet);
     Ok(())
 }

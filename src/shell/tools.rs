@@ -29,7 +29,7 @@ pub const TOOLS: &[Tool] = &[
     },
     Tool {
         name: "bench",
-        usage: "[CASE…] [--json]",
+        usage: "[CASE…] [--json] [--device=…]",
         summary: "time kernels, networks and training steps on this machine",
         run: super::bench::run,
     },

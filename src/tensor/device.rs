@@ -45,18 +45,29 @@ pub fn parse_device(name: &str) -> Result<Device> {
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> Result<Device> {
     Err(Error::new(Kind::Device, "this build of ld3sh has no CUDA")
-        .hint("use `cpu`, or build with `cargo build --release --features cuda`"))
+        .hint("use `cpu`, or build with `.ci/cuda build --release --features cudnn`"))
 }
 
 #[cfg(feature = "cuda")]
 fn cuda(index: usize) -> Result<Device> {
-    // candle panics where the driver's library is missing: a panic here is that, and nothing else was started
-    let made = std::panic::catch_unwind(|| Device::new_cuda(index));
-    match made {
-        Ok(Ok(d)) => Ok(d),
-        Ok(Err(e)) => Err(Error::new(Kind::Device, format!("cannot use `cuda:{index}`: {}", Error::from(e).message()))),
-        Err(_) => {
-            Err(Error::new(Kind::Device, "no CUDA driver was found").hint("install NVIDIA's driver, or use `cpu`"))
-        }
+    use candle_core::cuda_backend::cudarc::{cublas, curand, driver};
+    // libraries are looked for when they are first used, and candle panics where one is missing
+    // SAFETY: these only look whether a library can be loaded
+    let there =
+        unsafe { [driver::sys::is_culib_present(), cublas::sys::is_culib_present(), curand::sys::is_culib_present()] };
+    let names = ["libcuda", "libcublas", "libcurand"];
+    let missing: Vec<&str> = names.into_iter().zip(there).filter(|(_, there)| !there).map(|(name, _)| name).collect();
+    if !there[0] {
+        let e = Error::new(
+            Kind::Device,
+            format!("cannot use `cuda:{index}`: no NVIDIA driver for CUDA was found (libcuda)"),
+        );
+        return Err(e.hint("install the driver, 580 or newer, or use `cpu`"));
     }
+    if !missing.is_empty() {
+        let e = Error::new(Kind::Device, format!("cannot use `cuda:{index}`: {} not found", missing.join(" and ")));
+        return Err(e.hint("install CUDA 13, or put the folders of these libraries on LD_LIBRARY_PATH"));
+    }
+    Device::new_cuda(index)
+        .map_err(|e| Error::new(Kind::Device, format!("cannot use `cuda:{index}`: {}", Error::from(e).message())))
 }

@@ -12,7 +12,7 @@ pub use config::{Config, PRECONDS};
 pub use pickle::{Described, describe, find_network};
 pub use precond::Precond;
 
-use super::tape::{Candle, Shapes, Tape, Value};
+use super::tape::{Candle, Exec, Shapes, Tape, Value};
 use super::threads::{awake, collect, portable};
 use crate::denoise::{Cond, NetPullback, Network, Preconditioned, TimeInput};
 use crate::files::checkpoint::{self, Checkpoint};
@@ -218,11 +218,19 @@ impl EdmNet {
 
     /// A network with random f32 weights, for tests and benches: same seed, same weights.
     pub fn random(config: &Config, seed: u64, device: &Device) -> Result<EdmNet> {
+        EdmNet::random_in(config, seed, device, DType::F32)
+    }
+
+    /// The same weights in a network that runs in another type.
+    pub fn random_in(config: &Config, seed: u64, device: &Device, dtype: DType) -> Result<EdmNet> {
         config.check()?;
         let classes = class_names(None, config.label_dim)?;
         let json = serde_json::to_string(config).map_err(|e| Error::new(Kind::Internal, e.to_string()))?;
-        let hash = format!("random {seed} {json}");
-        EdmNet::build(config, &mut Random::new(seed, device), classes, hash, device, DType::F32)
+        let hash = match dtype {
+            DType::F32 => format!("random {seed} {json}"),
+            _ => format!("random {seed} {} {json}", dtype.as_str()),
+        };
+        EdmNet::build(config, &mut Random::new(seed, device), classes, hash, device, dtype)
     }
 
     /// What a user needs to know.
@@ -272,6 +280,11 @@ impl EdmNet {
         let d = Preconditioned::new(Rc::new(self), crate::noise::from_spec(&own)?, precond.predicts)?;
         let d = d.with_time(precond.time)?;
         if ends { Ok(d) } else { d.with_range(lowest, highest) }
+    }
+
+    /// F for x [B, H, W, C] and c_noise [B], without condition, on whatever runs frozen operations.
+    pub fn run<E: Exec>(&self, e: &mut E, x: &E::Value, c_noise: &E::Value) -> Result<E::Value> {
+        self.0.unet.run(e, x, c_noise, &Given { labels: None, augment: None })
     }
 
     fn fast(&self) -> bool {

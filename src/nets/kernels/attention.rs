@@ -1,4 +1,8 @@
 //! Softmax attention over the pixels of an image, one head at a time; the pull-back recomputes the probabilities.
+#[path = "gpu/attention.rs"]
+mod gpu;
+
+use super::gpu::Gpu;
 use super::pointwise::exp;
 use super::simd::{MatMul, Packed, dispatch};
 use super::{Frozen, View, pool};
@@ -180,5 +184,8 @@ impl Frozen for Attention {
         let e = s.broadcast_sub(&s.detach().max_keepdim(D::Minus1)?)?.exp()?;
         let p = e.broadcast_div(&e.sum_keepdim(D::Minus1)?)?;
         p.matmul(&v)?.transpose(1, 2)?.contiguous()?.reshape((b, h, w, c))
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

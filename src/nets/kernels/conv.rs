@@ -1,5 +1,9 @@
 //! Frozen convolutions and linear maps over channels (1×1 convolutions), with bias.
+#[path = "gpu/conv.rs"]
+mod gpu;
+
 use super::direct::{self, Walk};
+use super::gpu::{Gpu, Kept};
 use super::simd::{MatMul, PANEL, Packed, share};
 use super::winograd::{self, Taps};
 use super::{Frozen, View, host_f32, image, pool};
@@ -36,6 +40,7 @@ pub struct Conv {
     forward: Taps,
     /// Packed when a gradient is first asked for.
     backward: OnceLock<Taps>,
+    kept: Kept,
 }
 
 impl Conv {
@@ -58,7 +63,7 @@ impl Conv {
         let plain = weight.dtype() == DType::F32 && weight.device().is_cpu();
         let composed = if plain { None } else { Some((weight, bias)) };
         let (kernel, backward) = ([kh, kw], OnceLock::new());
-        Ok(Conv { cin, cout, kernel, stride, padding, composed, bias: bias_, forward, backward })
+        Ok(Conv { cin, cout, kernel, stride, padding, composed, bias: bias_, forward, backward, kept: Kept::default() })
     }
 
     /// Bytes that the packed weights take: once for values, and once more when gradients have been asked for.
@@ -141,6 +146,9 @@ impl Frozen for Conv {
         let y = conv2d(&x, &weight, Some(&bias), geometry).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
         y.permute((0, 2, 3, 1))?.contiguous()
     }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
+    }
 }
 
 /// A linear map of the last dimension: [.., in] → [.., out]; on images a 1×1 convolution.
@@ -152,6 +160,7 @@ pub struct Linear {
     bias: Tensor,
     forward: Packed,
     backward: Packed,
+    kept: Kept,
 }
 
 impl Linear {
@@ -161,7 +170,7 @@ impl Linear {
         let w = host_f32(weight)?;
         let forward = Packed::new(cin, cout, &host_f32(&bias)?, |k, n| w[n * cin + k]);
         let backward = Packed::new(cout, cin, &[], |k, n| w[k * cin + n]);
-        Ok(Linear { cin, cout, weight: weight.t()?.contiguous()?, bias, forward, backward })
+        Ok(Linear { cin, cout, weight: weight.t()?.contiguous()?, bias, forward, backward, kept: Kept::default() })
     }
 }
 
@@ -233,5 +242,8 @@ impl Frozen for Linear {
             *last = self.cout;
         }
         y.reshape(dims)
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

@@ -1,4 +1,8 @@
 //! Embeddings of the noise level: sines and cosines at fixed frequencies.
+#[path = "gpu/embedding.rs"]
+mod gpu;
+
+use super::gpu::{Gpu, Kept};
 use super::{Frozen, View};
 use candle_core::Tensor;
 
@@ -6,6 +10,7 @@ use candle_core::Tensor;
 pub struct Waves {
     frequencies: Vec<f64>,
     sines_first: bool,
+    kept: Kept,
 }
 
 impl Waves {
@@ -15,11 +20,15 @@ impl Waves {
         let n = (channels / 2).max(1);
         let last = if endpoint { n.max(2) - 1 } else { n };
         let frequencies = (0..n).map(|i| 1e-4f64.powf(i as f64 / last as f64)).collect();
-        Waves { frequencies, sines_first }
+        Waves { frequencies, sines_first, kept: Kept::default() }
     }
     /// Random Fourier features at 2π times the given frequencies (Tancik et al. 2020).
     pub fn fourier(frequencies: &[f64], sines_first: bool) -> Self {
-        Waves { frequencies: frequencies.iter().map(|f| std::f64::consts::TAU * f).collect(), sines_first }
+        Waves {
+            frequencies: frequencies.iter().map(|f| std::f64::consts::TAU * f).collect(),
+            sines_first,
+            kept: Kept::default(),
+        }
     }
     /// Where the sines and the cosines begin in a row.
     fn places(&self) -> (usize, usize) {
@@ -68,5 +77,8 @@ impl Frozen for Waves {
         let angle = c.unsqueeze(1)?.broadcast_mul(&f)?;
         let (sin, cos) = (angle.sin()?, angle.cos()?);
         if self.sines_first { Tensor::cat(&[sin, cos], 1) } else { Tensor::cat(&[cos, sin], 1) }
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

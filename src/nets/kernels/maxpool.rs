@@ -1,4 +1,8 @@
 //! Max pooling without padding; the gradient goes to the first largest value of a window, as PyTorch's.
+#[path = "gpu/maxpool.rs"]
+mod gpu;
+
+use super::gpu::Gpu;
 use super::{Frozen, View, pool};
 use candle_core::Tensor;
 
@@ -113,5 +117,8 @@ impl Frozen for MaxPool {
             out = (out + (v * here)?)?;
         }
         Ok(out)
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

@@ -6,6 +6,7 @@ mod attention;
 mod conv;
 mod direct;
 mod embedding;
+pub mod gpu;
 mod maxpool;
 mod norm;
 mod pointwise;
@@ -58,12 +59,20 @@ pub trait Frozen: Send + Sync {
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>>;
     /// The same function in candle operations, correct to differentiate, for f64 and for other devices.
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor>;
+    /// Its kernels for a GPU in f32, f16 and bf16, where it has some; otherwise the composed form runs there too.
+    fn gpu(&self) -> Option<&dyn gpu::Gpu> {
+        None
+    }
 }
 
 /// Applies a frozen operation to one or two tensors, differentiably.
 pub fn apply(op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
     let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.dims()).collect();
     op.dims(&shapes).map_err(|e| candle_core::Error::Msg(format!("{}: {e}", op.name())))?;
+    #[cfg(feature = "cuda")]
+    if gpu::cuda::takes(op, inputs) {
+        return gpu::cuda::apply(op, inputs);
+    }
     let fast = inputs.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32);
     match inputs {
         [a] if fast => a.contiguous()?.apply_op1(Op(op.clone())),

@@ -1,6 +1,10 @@
 //! Frozen group normalization, with the embedding's modulation and SiLU in the same pass.
 // indices run over several arrays of vectors at once
 #![allow(clippy::needless_range_loop)]
+#[path = "gpu/norm.rs"]
+mod gpu;
+
+use super::gpu::{Gpu, Kept};
 use super::pointwise::silu_and_slope;
 use super::simd::dispatch;
 use super::{Frozen, View, host_f32, image, pool};
@@ -37,6 +41,7 @@ pub struct GroupNorm {
     bias: Tensor,
     gamma: Vec<f32>,
     beta: Vec<f32>,
+    kept: Kept,
 }
 
 impl GroupNorm {
@@ -54,7 +59,7 @@ impl GroupNorm {
             candle_core::bail!("group norm: {channels} channels do not divide into {groups} groups");
         }
         let (gamma, beta) = (host_f32(&weight)?, host_f32(&bias)?);
-        Ok(GroupNorm { channels, groups, eps, modulation, silu, weight, bias, gamma, beta })
+        Ok(GroupNorm { channels, groups, eps, modulation, silu, weight, bias, gamma, beta, kept: Kept::default() })
     }
 
     /// What a pass over one sample needs for each channel: n = (x − mean) · rstd, u = n · a + k.
@@ -353,5 +358,8 @@ impl Frozen for GroupNorm {
             _ => x,
         };
         if self.silu { x.silu() } else { Ok(x) }
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

@@ -1,4 +1,8 @@
 //! The small operations between the large ones: sums, concatenation, resampling, SiLU.
+#[path = "gpu/pointwise.rs"]
+mod gpu;
+
+use super::gpu::Gpu;
 use super::simd::dispatch;
 use super::{Frozen, View, pool};
 use candle_core::Tensor;
@@ -96,6 +100,9 @@ impl Frozen for AddScale {
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         (inputs[0] + inputs[1])? * self.0
     }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
+    }
 }
 
 /// x / (1 + exp(−x)).
@@ -121,6 +128,9 @@ impl Frozen for Silu {
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         inputs[0].silu()
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }
 
@@ -175,6 +185,9 @@ impl Frozen for Concat {
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         Tensor::cat(inputs, candle_core::D::Minus1)
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }
 
@@ -251,6 +264,9 @@ impl Frozen for Up2 {
         let x = inputs[0].reshape((b, h, 1, w, 1, c))?.broadcast_as((b, h, 2, w, 2, c))?;
         x.contiguous()?.reshape((b, 2 * h, 2 * w, c))
     }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
+    }
 }
 
 impl Frozen for Down2 {
@@ -276,5 +292,8 @@ impl Frozen for Down2 {
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         let (b, h, w, c) = inputs[0].dims4()?;
         (inputs[0].reshape((b, h / 2, 2, w / 2, 2, c))?.sum(4)?.sum(2)? * 0.25)?.contiguous()
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

@@ -1,4 +1,8 @@
 //! max(x, 0), and a constant scale and shift of each channel.
+#[path = "gpu/relu.rs"]
+mod gpu;
+
+use super::gpu::{Gpu, Kept};
 use super::{Frozen, View, pool};
 use candle_core::{Device, Tensor};
 
@@ -32,19 +36,23 @@ impl Frozen for Relu {
         let on = x.detach().le(0.0)?.eq(0.0)?.to_dtype(x.dtype())?;
         x * on
     }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
+    }
 }
 
 /// out[.., c] = scale[c] · x[.., c] + shift[c]; a single input channel is used for all of them.
 pub struct Channels {
     scale: Vec<f64>,
     shift: Vec<f64>,
+    kept: Kept,
 }
 
 impl Channels {
     /// From one (scale, shift) for each channel of the result.
     pub fn new(each: impl IntoIterator<Item = (f64, f64)>) -> Self {
         let (scale, shift) = each.into_iter().unzip();
-        Channels { scale, shift }
+        Channels { scale, shift, kept: Kept::default() }
     }
 }
 
@@ -86,5 +94,8 @@ impl Frozen for Channels {
         let x = inputs[0];
         let row = |v: &[f64]| Tensor::new(v, &Device::Cpu)?.to_dtype(x.dtype())?.to_device(x.device());
         x.broadcast_mul(&row(&self.scale)?)?.broadcast_add(&row(&self.shift)?)
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

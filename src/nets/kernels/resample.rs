@@ -1,4 +1,8 @@
 //! Resampling of images by a separable filter at half or double the resolution, and zero padding.
+#[path = "gpu/resample.rs"]
+mod gpu;
+
+use super::gpu::{Gpu, Kept};
 use super::simd::dispatch;
 use super::{Frozen, View, pool};
 use candle_core::{Device, Tensor};
@@ -12,12 +16,13 @@ pub struct Resample {
     taps: Vec<f64>,
     pad: usize,
     up: bool,
+    kept: Kept,
 }
 
 impl Resample {
     /// Halves height and width by a filter, normalized here, as wide outside the image as within: even sizes only.
     pub fn down(filter: &[f64]) -> Self {
-        Resample { taps: normalized(filter), pad: filter.len().saturating_sub(1) / 2, up: false }
+        Resample { taps: normalized(filter), pad: filter.len().saturating_sub(1) / 2, up: false, kept: Kept::default() }
     }
     /// Doubles height and width.
     pub fn up(filter: &[f64]) -> Self {
@@ -154,6 +159,9 @@ impl Frozen for Resample {
         let columns = self.matrix(w, w2, x)?.unsqueeze(0)?.broadcast_matmul(&rows.reshape((b * h2, w, c))?)?;
         columns.reshape((b, h2, w2, c))
     }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
+    }
 }
 
 /// Zeros around an image, this many pixels on each side.
@@ -197,5 +205,8 @@ impl Frozen for Pad {
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         inputs[0].pad_with_zeros(1, self.0, self.0)?.pad_with_zeros(2, self.0, self.0)
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        Some(self)
     }
 }

@@ -1,4 +1,5 @@
 //! An operation that computes in a wider type than the values around it.
+use super::gpu::Gpu;
 use super::{Frozen, View, apply};
 use candle_core::{DType, Tensor};
 use std::sync::Arc;
@@ -27,6 +28,10 @@ impl Frozen for Within {
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         self.op.pull(inputs, cot, par)
+    }
+    fn gpu(&self) -> Option<&dyn Gpu> {
+        // kernels sum in f32 whatever they read and write
+        self.op.gpu()
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         let wide = inputs.iter().map(|t| t.to_dtype(self.dtype)).collect::<candle_core::Result<Vec<_>>>()?;

@@ -1,0 +1,7 @@
+// All kernels, for one type T of images.
+#include "device.cuh"
+
+#include "attention.cuh"
+#include "conv.cuh"
+#include "norm.cuh"
+#include "small.cuh"
