@@ -258,3 +258,27 @@ fn ctrl_c_stops_a_script() {
     assert_eq!(o.status.code(), Some(130));
     assert!(err(&o).contains("stopped by Ctrl-C") && err(&o).contains("loop.rhai:1:"), "{}", err(&o));
 }
+
+#[test]
+fn bench_times_a_case_and_names_what_it_knows() {
+    let d = folder(&[]);
+    let cases = [
+        r#"{"what": "conv", "channels": 8, "size": 8, "batch": 1, "gradient": true}"#,
+        r#"{"what": "step", "net": "fashion28", "batch": 1, "nfe": 2, "solver": "ipndm", "remat": true}"#,
+        r#"{"what": "pairs", "net": "fashion28", "batch": 1, "nfe": 3}"#,
+    ];
+    let (text, _) = run(d.path(), &["bench", cases[0], cases[1], cases[2], "--json"], 0);
+    let lines: Vec<serde_json::Value> = text.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(lines.len(), 3);
+    for l in &lines {
+        assert!(l["ms"].as_f64().unwrap() > 0.0 && l["ms"].as_f64() <= l["median_ms"].as_f64(), "{l}");
+        assert!(l["runs"].as_u64().unwrap() >= 3, "{l}");
+    }
+    assert!(lines[0]["outside"].is_null());
+    let outside = lines[1]["outside"].as_f64().unwrap();
+    assert!((0.0..1.0).contains(&outside), "{outside}");
+    let (_, e) = run(d.path(), &["bench", "cnv"], 1);
+    assert!(e.contains("conv"), "{e}");
+    let (_, e) = run(d.path(), &["bench", r#"{"what": "conv"}"#], 1);
+    assert!(e.contains("channels"), "{e}");
+}

@@ -1,17 +1,13 @@
-//! `ld3sh bench`: times the kernels, network evaluations and training steps of this binary on this machine.
-//!
-//! With `--serve FILE` it is one side of a comparison: inputs come from a safetensors file whose metadata names the case,
-//! results go to FILE.out, and then each line on standard input asks for one run, answered with milliseconds.
-use crate::denoise::{Cond, DynDenoiser, Network, Preconditioned, Predicts};
+//! What can be timed: operations, network evaluations, training steps, teacher pairs, each with its inputs.
+use crate::denoise::{Cond, DynDenoiser, NetPullback, Network, Preconditioned, Predicts};
 use crate::discretize::Schedule;
-use crate::host::Quiet;
+use crate::host::{Host, Quiet};
 use crate::nets::edm::{self, Config, EdmNet, Source};
 use crate::nets::kernels::{self, Attention, Conv, Frozen, GroupNorm, Modulation, View};
+use crate::nets::threads::awake;
 use crate::plan::{Remat, SolveOptions, Tracked};
-use crate::script::engine::print_line;
 use crate::solve::{Method, Solver, UnipcOptions};
-use crate::tensor::device::{default_device, parse_device, set_default_device};
-use crate::tensor::dtype::parse as parse_dtype;
+use crate::tensor::device::default_device;
 use crate::tensor::grad;
 use crate::{Error, Kind, Result, noise};
 use candle_core::{DType, Device, Tensor, Var};
@@ -19,16 +15,14 @@ use serde::Deserialize;
 use serde_json::json;
 use std::cell::Cell;
 use std::collections::HashMap;
-use std::io::{BufRead, Write};
-use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What is timed, as the metadata entry `case` of a file or a row of [`CASES`] says it.
 #[derive(Deserialize, Clone, Debug)]
 #[serde(tag = "what", rename_all = "lowercase", deny_unknown_fields)]
-enum Case {
+pub(super) enum Case {
     /// A 3×3 convolution of `channels` to `channels`, or its input gradient.
     Conv { channels: usize, size: usize, batch: usize, gradient: bool },
     /// Group norm over 32 groups and SiLU, or its input gradient.
@@ -40,6 +34,8 @@ enum Case {
     /// A training step of LD3: sample in `nfe` evaluations, squared distance to the target, gradients in noise, steps and
     /// evaluation times.
     Step { net: String, batch: usize, nfe: usize, solver: String, remat: bool },
+    /// Teacher samples for pairs: UniPC(3) in `nfe` evaluations, without gradients.
+    Pairs { net: String, batch: usize, nfe: usize },
 }
 
 /// Named network sizes, with random weights.
@@ -49,7 +45,7 @@ const SIZES: [(&str, &str); 2] = [
 ];
 
 /// What `ld3sh bench` times when it is not told, as name and case.
-const CASES: [(&str, &str); 10] = [
+pub(super) const CASES: [(&str, &str); 12] = [
     ("conv", r#"{"what": "conv", "channels": 128, "size": 32, "batch": 2, "gradient": false}"#),
     ("conv", r#"{"what": "conv", "channels": 256, "size": 16, "batch": 2, "gradient": false}"#),
     ("conv", r#"{"what": "conv", "channels": 64, "size": 64, "batch": 2, "gradient": false}"#),
@@ -60,15 +56,93 @@ const CASES: [(&str, &str); 10] = [
     ("net", r#"{"what": "net", "net": "fashion28", "batch": 16, "gradient": false}"#),
     ("net", r#"{"what": "net", "net": "fashion28", "batch": 16, "gradient": true}"#),
     ("step", r#"{"what": "step", "net": "fashion28", "batch": 2, "nfe": 5, "solver": "unipc", "remat": true}"#),
+    ("step", r#"{"what": "step", "net": "fashion28", "batch": 2, "nfe": 5, "solver": "unipc", "remat": false}"#),
+    ("pairs", r#"{"what": "pairs", "net": "fashion28", "batch": 50, "nfe": 20}"#),
 ];
 
-type Tensors = HashMap<String, Tensor>;
-/// One run of a case: its results by name.
-type Run = Box<dyn FnMut() -> Result<Tensors>>;
+pub(super) type Tensors = HashMap<String, Tensor>;
+
+/// How a case is run.
+pub(super) struct Run {
+    call: Box<dyn FnMut() -> Result<Tensors>>,
+    /// How often one call does what is timed.
+    pub(super) times: u32,
+    /// The time that a call has spent inside the network, where there is one within something larger.
+    network: Option<Rc<Cell<Duration>>>,
+}
+
+/// What a run took, per time that it did what is timed.
+pub(super) struct Took {
+    pub(super) ms: f64,
+    /// The part of the time that was spent outside the network.
+    pub(super) outside: Option<f64>,
+}
+
+impl Run {
+    fn once(call: impl FnMut() -> Result<Tensors> + 'static) -> Run {
+        Run { call: Box::new(call), times: 1, network: None }
+    }
+    /// The results by name.
+    pub(super) fn results(&mut self) -> Result<Tensors> {
+        (self.call)()
+    }
+    /// Runs it once, to the end also on a GPU.
+    pub(super) fn time(&mut self) -> Result<Took> {
+        if let Some(inside) = &self.network {
+            inside.set(Duration::ZERO);
+        }
+        let start = Instant::now();
+        (self.call)()?;
+        // what a GPU was told to do is done when it says so
+        default_device().synchronize()?;
+        let all = start.elapsed().as_secs_f64();
+        let outside = self.network.as_ref().map(|inside| 1.0 - inside.get().as_secs_f64() / all);
+        Ok(Took { ms: all * 1e3 / f64::from(self.times), outside })
+    }
+}
+
+/// A network that says how long it ran.
+struct Timed {
+    net: EdmNet,
+    spent: Rc<Cell<Duration>>,
+}
+
+fn timed<T>(spent: &Cell<Duration>, f: impl FnOnce() -> T) -> T {
+    let start = Instant::now();
+    let out = f();
+    spent.set(spent.get() + start.elapsed());
+    out
+}
+
+impl Network for Timed {
+    fn describe(&self) -> String {
+        self.net.describe()
+    }
+    fn hash(&self) -> Option<String> {
+        self.net.hash()
+    }
+    fn sample_shape(&self) -> Option<Vec<usize>> {
+        self.net.sample_shape()
+    }
+    fn classes(&self) -> usize {
+        self.net.classes()
+    }
+    fn forward(&self, host: &dyn Host, x: &Tensor, c: &Tensor, cond: &Cond) -> Result<Tensor> {
+        timed(&self.spent, || self.net.forward(host, x, c, cond))
+    }
+    fn linearize(&self, host: &dyn Host, x: &Tensor, c: &Tensor, cond: &Cond) -> Result<(Tensor, NetPullback)> {
+        let (y, pull) = timed(&self.spent, || self.net.linearize(host, x, c, cond))?;
+        let spent = self.spent.clone();
+        Ok((y, Box::new(move |host, cot| timed(&spent, || pull(host, cot)))))
+    }
+}
+
+/// Times that one run of an operation does it: threads are awake in all but the first, as they are within a network.
+const BURST: u32 = 10;
 
 thread_local! {
     /// The type of networks inside.
-    static DTYPE: Cell<DType> = const { Cell::new(DType::F32) };
+    pub(super) static DTYPE: Cell<DType> = const { Cell::new(DType::F32) };
 }
 
 fn load(name: &str) -> Result<EdmNet> {
@@ -84,7 +158,7 @@ fn load(name: &str) -> Result<EdmNet> {
 }
 
 /// The inputs of a case, where no file gives them: normal numbers of the shapes that the case needs.
-struct Inputs(Tensors);
+pub(super) struct Inputs(pub(super) Tensors);
 
 impl Inputs {
     fn get(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
@@ -111,7 +185,7 @@ fn kernel(op: impl Frozen + 'static, x: &Tensor, cot: &Tensor, gradient: bool, b
     if !x.device().is_cpu() {
         let op: Arc<dyn Frozen> = Arc::new(op);
         let (x, cot) = (Var::from_tensor(&x.to_dtype(DTYPE.get())?)?, cot.to_dtype(DTYPE.get())?);
-        return Ok(Box::new(move || {
+        return Ok(Run::once(move || {
             let y = kernels::apply(&op, &[&x])?;
             if !gradient {
                 return Ok([("y".to_string(), y)].into());
@@ -125,22 +199,35 @@ fn kernel(op: impl Frozen + 'static, x: &Tensor, cot: &Tensor, gradient: bool, b
     let (dims, out_dims) = (x.dims().to_vec(), cot.dims().to_vec());
     let (x, cot) = (values(x)?, values(cot)?);
     let mut out = vec![0.0; cot.len()];
-    Ok(Box::new(move || {
+    let call = move || {
         let view = [View { data: &x, dims: &dims }];
+        let grad = awake(|| {
+            let mut grad = vec![];
+            for _ in 0..BURST {
+                if !gradient || both {
+                    op.run(&view, &mut out, true);
+                }
+                if gradient {
+                    kernels::pool::give(std::mem::replace(&mut grad, op.pull(&view, &cot, true).swap_remove(0)));
+                }
+            }
+            grad
+        });
         let mut results = Tensors::new();
         if !gradient || both {
-            op.run(&view, &mut out, true);
             results.insert("y".into(), Tensor::from_slice(&out, &out_dims[..], &Device::Cpu)?);
         }
         if gradient {
-            let g = op.pull(&view, &cot, true).swap_remove(0);
-            results.insert("gx".into(), Tensor::from_vec(g, &dims[..], &Device::Cpu)?);
+            results.insert("gx".into(), Tensor::from_slice(&grad, &dims[..], &Device::Cpu)?);
+            kernels::pool::give(grad);
         }
         Ok(results)
-    }))
+    };
+    Ok(Run { call: Box::new(call), times: BURST, network: None })
 }
 
-fn prepare(case: &Case, inputs: &Inputs) -> Result<Run> {
+/// Makes a case ready to run.
+pub(super) fn prepare(case: &Case, inputs: &Inputs) -> Result<Run> {
     match case {
         Case::Conv { channels: c, size, batch, gradient } => {
             let dims = [*batch, *size, *size, *c];
@@ -160,15 +247,15 @@ fn prepare(case: &Case, inputs: &Inputs) -> Result<Run> {
         }
         Case::Net { net, batch, gradient } => network(load(net)?, *batch, *gradient, inputs),
         Case::Step { net, batch, nfe, solver, remat } => step(load(net)?, *batch, *nfe, solver, *remat, inputs),
+        Case::Pairs { net, batch, nfe } => pairs(load(net)?, *batch, *nfe, inputs),
     }
 }
 
 fn network(net: EdmNet, batch: usize, gradient: bool, inputs: &Inputs) -> Result<Run> {
-    let m = net.meta();
-    let dims = [batch, m.channels, m.resolution, m.resolution];
+    let dims = dims(&net, batch);
     let (x, cot) = (inputs.get("x", &dims)?, inputs.get("cot", &dims)?);
     let c = inputs.get("c_noise", &[batch])?;
-    Ok(Box::new(move || {
+    Ok(Run::once(move || {
         if !gradient {
             return Ok([("y".to_string(), net.forward(&Quiet, &x, &c, &Cond::None)?)].into());
         }
@@ -178,29 +265,51 @@ fn network(net: EdmNet, batch: usize, gradient: bool, inputs: &Inputs) -> Result
     }))
 }
 
-fn step(net: EdmNet, batch: usize, nfe: usize, solver: &str, remat: bool, inputs: &Inputs) -> Result<Run> {
-    let m = net.meta();
-    let dims = [batch, m.channels, m.resolution, m.resolution];
-    let predicts = Predicts::EdmF { sigma_data: m.sigma_data };
-    let solver = Solver::from(match solver {
-        "ipndm" => Method::Ipndm { order: 3 },
-        "unipc" => Method::Unipc { order: 3, options: UnipcOptions::default() },
-        other => return Err(Error::unknown("solver", other, ["ipndm", "unipc"])),
-    });
-    let spec = json!({ "name": "edm" });
-    let noise = noise::from_spec(&spec)?;
+/// A denoiser around a timed network, and EDM's time steps for it.
+fn denoiser(net: EdmNet, nfe: usize) -> Result<(DynDenoiser, noise::Noise, Vec<f64>, Rc<Cell<Duration>>)> {
+    let predicts = Predicts::EdmF { sigma_data: net.meta().sigma_data };
+    let noise = noise::from_spec(&json!({ "name": "edm" }))?;
+    let spent = Rc::new(Cell::new(Duration::ZERO));
+    let net = Timed { net, spent: spent.clone() };
     let den: DynDenoiser = Rc::new(Preconditioned::new(Rc::new(net), noise.clone(), predicts)?);
+    let (from, to) = (80f64.powf(1.0 / 7.0), 0.002f64.powf(1.0 / 7.0));
+    let t = (0..=nfe).map(|i| (from + (to - from) * i as f64 / nfe as f64).powi(7)).collect();
+    Ok((den, noise, t, spent))
+}
+
+fn unipc() -> Solver {
+    Solver::from(Method::Unipc { order: 3, options: UnipcOptions::default() })
+}
+
+fn dims(net: &EdmNet, batch: usize) -> [usize; 4] {
+    let m = net.meta();
+    [batch, m.channels, m.resolution, m.resolution]
+}
+
+fn pairs(net: EdmNet, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> {
+    let x = (inputs.get("x", &dims(&net, batch))? * 80.0)?;
+    let (den, noise, t, spent) = denoiser(net, nfe)?;
+    let call = move || {
+        let schedule = Schedule::new(noise.clone(), &Tensor::from_slice(&t, nfe + 1, &Device::Cpu)?, "bench")?;
+        let y = Tracked::new(&unipc(), &schedule)?.solve(&den, &Quiet, &x, &SolveOptions::default(), None)?.x;
+        Ok([("y".to_string(), y)].into())
+    };
+    Ok(Run { call: Box::new(call), times: 1, network: Some(spent) })
+}
+
+fn step(net: EdmNet, batch: usize, nfe: usize, solver: &str, remat: bool, inputs: &Inputs) -> Result<Run> {
+    let dims = dims(&net, batch);
+    let solver = match solver {
+        "ipndm" => Solver::from(Method::Ipndm { order: 3 }),
+        "unipc" => unipc(),
+        other => return Err(Error::unknown("solver", other, ["ipndm", "unipc"])),
+    };
     let (x, target) = ((inputs.get("x", &dims)? * 80.0)?, inputs.get("target", &dims)?);
-    let t: Vec<f64> = (0..=nfe)
-        .map(|i| {
-            let (from, to) = (80f64.powf(1.0 / 7.0), 0.002f64.powf(1.0 / 7.0));
-            (from + (to - from) * i as f64 / nfe as f64).powi(7)
-        })
-        .collect();
+    let (den, noise, t, spent) = denoiser(net, nfe)?;
     let e: Vec<f64> = t.iter().map(|t| (t * 0.98).max(0.002)).collect();
     let remat = if remat { Remat::Always } else { Remat::Never };
     let opts = SolveOptions { remat, ..SolveOptions::default() };
-    Ok(Box::new(move || {
+    let call = move || {
         let t = grad::variable(&Tensor::from_slice(&t, nfe + 1, &Device::Cpu)?)?;
         let e = grad::variable(&Tensor::from_slice(&e, nfe + 1, &Device::Cpu)?)?;
         let x = grad::variable(&x)?;
@@ -212,117 +321,6 @@ fn step(net: EdmNet, batch: usize, nfe: usize, solver: &str, remat: bool, inputs
         let mut out: Tensors = names.zip(g).collect();
         out.insert("y".into(), y.detach());
         Ok(out)
-    }))
-}
-
-/// The largest resident size of this process so far in MiB, where the system tells.
-fn peak_mib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
-    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
-}
-
-fn serve(path: &Path) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
-    let bad = |e: String| Error::new(Kind::Format, e).context(format!("`{}`", path.display()));
-    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
-    let case = header.metadata().as_ref().and_then(|m| m.get("case")).ok_or_else(|| bad("no `case`".into()))?;
-    let case: Case = serde_json::from_str(case).map_err(|e| bad(e.to_string()))?;
-    let mut run = prepare(&case, &Inputs(candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?))?;
-    candle_core::safetensors::save(&run()?, path.with_extension("out"))?;
-    let say = |v: serde_json::Value| {
-        print_line(&v.to_string());
-        std::io::stdout().flush().map_err(|e| Error::io(Path::new("standard output"), "write", e))
     };
-    say(json!({ "ready": true }))?;
-    for line in std::io::stdin().lock().lines() {
-        line.map_err(|e| Error::io(Path::new("standard input"), "read", e))?;
-        let start = Instant::now();
-        run()?;
-        say(json!({ "ms": start.elapsed().as_secs_f64() * 1e3, "peak_mib": peak_mib() }))?;
-    }
-    Ok(())
-}
-
-/// Runs at least three times and for about a second; milliseconds, best and median.
-fn time(run: &mut Run) -> Result<(f64, f64, usize)> {
-    run()?;
-    let (mut ms, begin) = (vec![], Instant::now());
-    // what a GPU was told to do is done when it says so
-    let device = default_device();
-    device.synchronize()?;
-    while ms.len() < 3 || (begin.elapsed().as_secs_f64() < 1.0 && ms.len() < 1000) {
-        crate::host::check_cancelled()?;
-        let start = Instant::now();
-        run()?;
-        device.synchronize()?;
-        ms.push(start.elapsed().as_secs_f64() * 1e3);
-    }
-    ms.sort_by(f64::total_cmp);
-    Ok((ms[0], ms[ms.len() / 2], ms.len()))
-}
-
-/// `ld3sh bench [conv|norm|attention|net|step|CASE…] [--json] [--exact-conv] [--device=cuda] [--dtype=bf16] [--tf32]`, or
-/// `ld3sh bench --serve FILE`.
-pub fn run(words: &[String]) -> Result<()> {
-    if let [flag, path] = words
-        && flag == "--serve"
-    {
-        return serve(Path::new(path));
-    }
-    let (flags, names): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| w.starts_with("--"));
-    let known = ["--json", "--exact-conv", "--tf32", "--device=cuda", "--dtype=bf16", "--serve"];
-    for f in &flags {
-        match f.split_once('=') {
-            Some(("--device", name)) => set_default_device(parse_device(name)?),
-            Some(("--dtype", name)) => DTYPE.set(parse_dtype(name)?),
-            None if known[..3].contains(&f.as_str()) => {}
-            _ => return Err(Error::unknown("option of `bench`", f, known)),
-        }
-    }
-    let given = |name: &str| flags.iter().any(|f| *f == name);
-    kernels::set_exact(given("--exact-conv"));
-    candle_core::cuda::set_gemm_reduced_precision_f32(given("--tf32"));
-    let as_json = given("--json");
-    let mut cases: Vec<Case> = vec![];
-    let parse = |text: &str| {
-        serde_json::from_str(text).map_err(|e| Error::value(format!("`{text}` is not a case of `bench`: {e}")))
-    };
-    for name in names {
-        let named: Vec<&str> = CASES.iter().filter(|(n, _)| n == name).map(|(_, c)| *c).collect();
-        match (named.is_empty(), name.starts_with('{')) {
-            (true, true) => cases.push(parse(name)?),
-            (true, false) => return Err(Error::unknown("case of `bench`", name, CASES.iter().map(|(n, _)| *n))),
-            _ => cases.extend(named.into_iter().map(parse).collect::<Result<Vec<_>>>()?),
-        }
-    }
-    if cases.is_empty() {
-        cases = CASES.iter().map(|(_, c)| parse(c)).collect::<Result<_>>()?;
-    }
-    if !as_json {
-        print_line(&format!(
-            "{:>10} {:>10} {:>6}  case ({} threads)",
-            "best ms",
-            "median ms",
-            "runs",
-            rayon::current_num_threads()
-        ));
-    }
-    for case in &cases {
-        let mut run = prepare(case, &Inputs(Tensors::new()))?;
-        let (best, median, runs) = time(&mut run)?;
-        if as_json {
-            let name = format!("{case:?}");
-            print_line(&format!(
-                "{}",
-                json!({ "case": name, "ms": best, "median_ms": median, "runs": runs, "peak_mib": peak_mib() })
-            ));
-        } else {
-            print_line(&format!("{best:10.3} {median:10.3} {runs:6}  {case:?}"));
-        }
-    }
-    if let (false, Some(peak)) = (as_json, peak_mib()) {
-        print_line(&format!("peak resident size {peak:.0} MiB"));
-    }
-    Ok(())
+    Ok(Run { call: Box::new(call), times: 1, network: Some(spent) })
 }

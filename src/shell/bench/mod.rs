@@ -1,0 +1,134 @@
+//! `ld3sh bench`: times the kernels, network evaluations and training steps of this binary on this machine.
+//!
+//! With `--serve FILE` it is one side of a comparison: inputs come from a safetensors file whose metadata names the case,
+//! results go to FILE.out, and then each line on standard input asks for one run, answered with milliseconds.
+mod cases;
+
+use crate::nets::kernels;
+use crate::script::engine::print_line;
+use crate::tensor::device::{parse_device, set_default_device};
+use crate::tensor::dtype::parse as parse_dtype;
+use crate::{Error, Kind, Result};
+use candle_core::Device;
+use cases::{CASES, Case, DTYPE, Inputs, Run, Tensors, prepare};
+use serde_json::json;
+use std::io::{BufRead, Write};
+use std::path::Path;
+use std::time::Instant;
+
+/// The largest resident size of this process so far in MiB, where the system tells.
+fn peak_mib() -> Option<f64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
+}
+
+fn serve(path: &Path) -> Result<()> {
+    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let bad = |e: String| Error::new(Kind::Format, e).context(format!("`{}`", path.display()));
+    let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
+    let case = header.metadata().as_ref().and_then(|m| m.get("case")).ok_or_else(|| bad("no `case`".into()))?;
+    let case: Case = serde_json::from_str(case).map_err(|e| bad(e.to_string()))?;
+    let mut run = prepare(&case, &Inputs(candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?))?;
+    candle_core::safetensors::save(&run.results()?, path.with_extension("out"))?;
+    let say = |v: serde_json::Value| {
+        print_line(&v.to_string());
+        std::io::stdout().flush().map_err(|e| Error::io(Path::new("standard output"), "write", e))
+    };
+    say(json!({ "ready": true }))?;
+    for line in std::io::stdin().lock().lines() {
+        line.map_err(|e| Error::io(Path::new("standard input"), "read", e))?;
+        say(json!({ "ms": run.time()?.ms, "times": run.times, "peak_mib": peak_mib() }))?;
+    }
+    Ok(())
+}
+
+/// Milliseconds, best and median, the number of runs, and the median part of the time that was spent outside the network.
+struct Summary {
+    best: f64,
+    median: f64,
+    runs: usize,
+    outside: Option<f64>,
+}
+
+/// Runs at least three times and for about a second.
+fn time(run: &mut Run) -> Result<Summary> {
+    run.time()?;
+    let (mut ms, mut outside, begin) = (vec![], vec![], Instant::now());
+    while ms.len() < 3 || (begin.elapsed().as_secs_f64() < 1.0 && ms.len() < 1000) {
+        crate::host::check_cancelled()?;
+        let took = run.time()?;
+        ms.push(took.ms);
+        outside.extend(took.outside);
+    }
+    ms.sort_by(f64::total_cmp);
+    outside.sort_by(f64::total_cmp);
+    let (best, median, runs) = (ms[0], ms[ms.len() / 2], ms.len());
+    Ok(Summary { best, median, runs, outside: outside.get(runs / 2).copied() })
+}
+
+/// `ld3sh bench [conv|norm|attention|net|step|pairs|CASE…] [--json] [--exact-conv] [--device=cuda] [--dtype=bf16] [--tf32]`, or
+/// `ld3sh bench --serve FILE`.
+pub fn run(words: &[String]) -> Result<()> {
+    if let [flag, path] = words
+        && flag == "--serve"
+    {
+        return serve(Path::new(path));
+    }
+    let (flags, names): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| w.starts_with("--"));
+    let known = ["--json", "--exact-conv", "--tf32", "--device=cuda", "--dtype=bf16", "--serve"];
+    for f in &flags {
+        match f.split_once('=') {
+            Some(("--device", name)) => set_default_device(parse_device(name)?),
+            Some(("--dtype", name)) => DTYPE.set(parse_dtype(name)?),
+            None if known[..3].contains(&f.as_str()) => {}
+            _ => return Err(Error::unknown("option of `bench`", f, known)),
+        }
+    }
+    let given = |name: &str| flags.iter().any(|f| *f == name);
+    kernels::set_exact(given("--exact-conv"));
+    candle_core::cuda::set_gemm_reduced_precision_f32(given("--tf32"));
+    let as_json = given("--json");
+    let mut cases: Vec<Case> = vec![];
+    let parse = |text: &str| {
+        serde_json::from_str(text).map_err(|e| Error::value(format!("`{text}` is not a case of `bench`: {e}")))
+    };
+    for name in names {
+        let named: Vec<&str> = CASES.iter().filter(|(n, _)| n == name).map(|(_, c)| *c).collect();
+        match (named.is_empty(), name.starts_with('{')) {
+            (true, true) => cases.push(parse(name)?),
+            (true, false) => return Err(Error::unknown("case of `bench`", name, CASES.iter().map(|(n, _)| *n))),
+            _ => cases.extend(named.into_iter().map(parse).collect::<Result<Vec<_>>>()?),
+        }
+    }
+    if cases.is_empty() {
+        cases = CASES.iter().map(|(_, c)| parse(c)).collect::<Result<_>>()?;
+    }
+    if !as_json {
+        print_line(&format!(
+            "{:>10} {:>10} {:>6}  case ({} threads)",
+            "best ms",
+            "median ms",
+            "runs",
+            rayon::current_num_threads()
+        ));
+    }
+    for case in &cases {
+        let mut run = prepare(case, &Inputs(Tensors::new()))?;
+        let Summary { best, median, runs, outside } = time(&mut run)?;
+        if as_json {
+            let (case, peak) = (format!("{case:?}"), peak_mib());
+            print_line(
+                &json!({ "case": case, "ms": best, "median_ms": median, "runs": runs, "outside": outside, "peak_mib": peak })
+                    .to_string(),
+            );
+        } else {
+            let outside = outside.map_or(String::new(), |o| format!(", {:.2} % outside the network", o * 100.0));
+            print_line(&format!("{best:10.3} {median:10.3} {runs:6}  {case:?}{outside}"));
+        }
+    }
+    if let (false, Some(peak)) = (as_json, peak_mib()) {
+        print_line(&format!("peak resident size {peak:.0} MiB"));
+    }
+    Ok(())
+}
