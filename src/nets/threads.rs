@@ -2,9 +2,12 @@
 use crate::{Error, Kind, Result};
 use rayon::Yield;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
-/// Looks for work in vain after which a thread that [`awake`] holds lets others have its core.
-const PATIENCE: u32 = 2000;
+/// How long a thread that [`awake`] holds looks for work in vain before it naps, and how long it naps: whoever else wants its
+/// core gets it, and it is preferred when it comes back.
+const PATIENCE: Duration = Duration::from_micros(100);
+const NAP: Duration = Duration::from_micros(50);
 
 /// Clears a flag, or sets it, when it goes out of scope, a panic included.
 struct AtEnd<'a>(&'a AtomicBool, bool);
@@ -28,15 +31,12 @@ pub(crate) fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|s| {
         let owner = rayon::current_thread_index();
         s.spawn_broadcast(move |_, thread| {
-            let mut idle = 0;
+            let mut worked = Instant::now();
             while Some(thread.index()) != owner && !done.load(Ordering::Acquire) {
                 match rayon::yield_now() {
-                    Some(Yield::Executed) => idle = 0,
-                    _ if idle < PATIENCE => {
-                        idle += 1;
-                        std::hint::spin_loop();
-                    }
-                    _ => std::thread::yield_now(),
+                    Some(Yield::Executed) => worked = Instant::now(),
+                    _ if worked.elapsed() < PATIENCE => std::hint::spin_loop(),
+                    _ => std::thread::sleep(NAP),
                 }
             }
         });
