@@ -80,6 +80,9 @@ fn differentiated(op: &Arc<dyn Frozen>, inputs: &[Tensor]) -> Vec<Tensor> {
     [y.clone()].into_iter().chain(inputs.iter().map(gradient)).collect()
 }
 
+/// An operation, and the shapes of its inputs.
+type Case = (Arc<dyn Frozen>, Vec<&'static [usize]>);
+
 #[test]
 fn operations_agree_with_the_cpu() {
     let Some(gpu) = gpu("operations") else { return };
@@ -91,7 +94,7 @@ fn operations_agree_with_the_cpu() {
         Arc::new(GroupNorm::new(numbers(3, &[64]), numbers(4, &[64]), 16, 1e-5, m, true).unwrap())
     };
     let tent = [1.0, 3.0, 3.0, 1.0];
-    let cases: Vec<(Arc<dyn Frozen>, Vec<&[usize]>)> = vec![
+    let cases: Vec<Case> = vec![
         (conv([3, 3], 1, 1), vec![&[2, 17, 9, 16]]),
         (conv([3, 3], 2, 1), vec![&[2, 17, 10, 16]]),
         (conv([1, 1], 1, 0), vec![&[2, 5, 7, 16]]),
