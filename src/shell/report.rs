@@ -12,6 +12,7 @@ use rhai::{EvalAltResult, ParseErrorType, Position};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
+use unicode_width::UnicodeWidthStr;
 
 /// How many callers are shown at each end of a long chain.
 const CALLERS: usize = 3;
@@ -217,6 +218,12 @@ fn leading_word(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len()))
 }
 
+/// Whether a signature is about values that scripts have: Rhai's operators also take Rust's other numbers.
+fn for_scripts(signature: &str) -> bool {
+    const OTHERS: [&str; 10] = ["i8", "i16", "i32", "i128", "u8", "u16", "u32", "u64", "u128", "f32"];
+    !signature.split(|c: char| !c.is_alphanumeric()).any(|word| OTHERS.contains(&word))
+}
+
 /// The variables and functions that the session's sources define, as far as their text shows.
 fn words(session: &Session) -> Vec<String> {
     let run = session.run().borrow();
@@ -248,7 +255,7 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
     let types = types.split(", ").map(spoken).collect::<Vec<_>>().join(", ");
     let list: Vec<&str> = types.split(", ").filter(|t| !t.is_empty()).collect();
     let names = Names::of(session.engine());
-    let known = names.signatures(name);
+    let known: Vec<&String> = names.signatures(name).iter().filter(|s| for_scripts(s)).collect();
     let words = words(session);
     let own = words.iter().any(|w| w == name);
     let t = match (known.is_empty(), own) {
@@ -267,7 +274,7 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
         return t.help(hint);
     }
     if !known.is_empty() {
-        let mut fitting: Vec<&String> = known.iter().collect();
+        let mut fitting = known.clone();
         // those for the given object first
         let object = list.first().copied().unwrap_or_default();
         let takes = |s: &str| s.contains(&format!(": {object}")) || s.contains(&format!("mut {object}"));
@@ -366,6 +373,20 @@ fn token(text: &str, at: Position) -> Option<Range<usize>> {
     Some(begin..begin + length)
 }
 
+/// A title whose lines fit the terminal; those after the first stand below the first's text.
+fn titled(text: &str) -> String {
+    // `error: `; notes, which are shorter, go as far
+    const MARGIN: usize = 7;
+    match screen::terminal() {
+        Some(width) => {
+            let most = width.saturating_sub(MARGIN);
+            let fold = |l: &str| if l.width() > most { wrap(l, most) } else { vec![l.to_string()] };
+            text.lines().flat_map(fold).collect::<Vec<_>>().join("\n")
+        }
+        None => text.to_string(),
+    }
+}
+
 /// A help text whose lines fit the terminal, behind the margin, if there is one.
 fn fitted(help: &str) -> String {
     // `  = help: `, and line numbers of up to two digits
@@ -394,7 +415,7 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         let mark = if f.text.is_empty() { mark } else { mark.label(f.text.clone()) };
         Some(Snippet::source(text.clone()).path(f.source.clone()).annotation(mark))
     };
-    let mut main = Level::ERROR.primary_title(told.message.clone()).elements(snippet(place, AnnotationKind::Primary));
+    let mut main = Level::ERROR.primary_title(titled(&told.message)).elements(snippet(place, AnnotationKind::Primary));
     for n in &told.notes {
         main = main.element(Level::NOTE.message(n.clone()));
     }
@@ -411,9 +432,11 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         } else if let Some(s) =
             snippet(&Frame { source: f.source.clone(), at: f.at, text: String::new() }, AnnotationKind::Primary)
         {
-            groups.push(Level::NOTE.secondary_title(f.text.clone()).element(s));
+            groups.push(Level::NOTE.secondary_title(titled(&f.text)).element(s));
         }
     }
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    // longer lines of code are cut around what is marked
+    let renderer = screen::terminal().map_or(renderer.clone(), |width| renderer.term_width(width));
     renderer.render(&groups)
 }

@@ -2,6 +2,7 @@
 use crate::discretize::Schedule;
 use crate::files::state::Data;
 use crate::script::plan::ScriptSolver;
+use crate::host::check_cancelled;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::{Array, Dynamic, INT, Map};
@@ -38,6 +39,7 @@ fn json(v: &Dynamic, text: bool, at: &str, depth: usize) -> Result<Value> {
     if depth > DEEPEST {
         return Err(deep());
     }
+    check_cancelled()?;
     if v.is_unit() {
         Ok(Value::Null)
     } else if let Ok(b) = v.as_bool() {
@@ -85,6 +87,7 @@ fn float(f: f64, text: bool, at: &str) -> Result<Value> {
 
 fn nested(t: &Tensor, text: bool, at: &str) -> Result<Value> {
     if t.rank() > 0 {
+        check_cancelled()?;
         let rows = (0..t.dim(0)?).map(|i| nested(&t.get(i)?, text, at));
         return Ok(Value::Array(rows.collect::<Result<_>>()?));
     }
@@ -118,6 +121,7 @@ fn data(v: &Dynamic, at: &str, depth: usize) -> Result<Data> {
     if depth > DEEPEST {
         return Err(deep());
     }
+    check_cancelled()?;
     if v.is_unit() {
         Ok(Data::Unit)
     } else if let Ok(b) = v.as_bool() {

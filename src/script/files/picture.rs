@@ -6,6 +6,7 @@ use crate::files::sheet::{SheetOptions, sheet as make_sheet};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
+use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
 use rhai::plugin::*;
@@ -140,6 +141,11 @@ fn make_contact_sheet(rows: Array, map: Map) -> RhaiResult<Image> {
     Ok(make_sheet(&rows, &options)?)
 }
 
+fn grid_of(x: Tensor, options: GridOptions) -> RhaiResult<Image> {
+    let load = aside::load(&[&x]).saturating_mul(options.scale.saturating_mul(options.scale).max(1));
+    Ok(aside::run(load, move || make_grid(&x, &options))?)
+}
+
 /// Pictures from tensors with values in [−1, 1], and PNG files.
 #[export_module]
 mod image_api {
@@ -150,12 +156,12 @@ mod image_api {
     /// Example: `image::from(zeros([1, 8, 8])).save(out("x.png"));`
     #[rhai_fn(return_raw)]
     pub fn from(x: Tensor) -> RhaiResult<Image> {
-        Ok(Image::from_tensor(&x)?)
+        Ok(aside::run(aside::load(&[&x]), move || Image::from_tensor(&x))?)
     }
     /// A batch [B, C, H, W] as one picture, in about as many rows as columns.
     #[rhai_fn(return_raw)]
     pub fn grid(x: Tensor) -> RhaiResult<Image> {
-        Ok(make_grid(&x, &GridOptions::default())?)
+        grid_of(x, GridOptions::default())
     }
     /// A batch [B, C, H, W] (values in [−1, 1]) as one picture.
     ///
@@ -179,7 +185,7 @@ mod image_api {
         let cols = o.count("cols")?;
         let (scale, pad) = (o.count("scale")?.unwrap_or(d.scale), o.count("pad")?.unwrap_or(d.pad));
         o.finish()?;
-        Ok(make_grid(&x, &GridOptions { cols, scale, pad, background })?)
+        grid_of(x, GridOptions { cols, scale, pad, background })
     }
     /// A contact sheet: labelled rows of pictures.
     #[rhai_fn(return_raw)]
