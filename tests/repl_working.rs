@@ -141,7 +141,9 @@ fn times_and_profiles() {
         assert!(!shown.contains("error"), "{shown}");
         // what a method changes in place stays changed, behind an index and a property too
         t.ask("let list = [[1], #{ a: [2], b: [[3]] }];");
-        for (code, f) in [("list[0].push(4)", "push"), ("list[1].a.push(5)", "push"), ("list[1].b[0].append([6])", "append")] {
+        for (code, f) in
+            [("list[0].push(4)", "push"), ("list[1].a.push(5)", "push"), ("list[1].b[0].append([6])", "append")]
+        {
             let shown = t.ask(&format!(":profile {code}"));
             assert!(shown.lines().any(|l| l.trim_end().ends_with(&format!(" 1        {f}"))), "no row {f}:\n{shown}");
         }

@@ -42,7 +42,8 @@ fn ctrl_c_in_long_native_work() {
     t.patience = Duration::from_secs(60);
     t.enter("let alive = 41;");
     let names = |dir: &std::path::Path| -> Vec<String> {
-        let mut names: Vec<_> = std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|f| f.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
     };

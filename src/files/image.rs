@@ -184,7 +184,8 @@ impl Image {
         let path = path.as_ref();
         let bytes = atomic::read(path)?;
         // what a picture unpacks to may be a thousand times as much
-        aside::run(bytes.len().saturating_mul(1000), move || Image::from_png(&bytes)).map_err(|e| e.context(path.display()))
+        aside::run(bytes.len().saturating_mul(1000), move || Image::from_png(&bytes))
+            .map_err(|e| e.context(path.display()))
     }
 }
 

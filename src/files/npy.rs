@@ -307,7 +307,8 @@ pub fn write_npy(path: impl AsRef<Path>, t: &Tensor) -> Result<()> {
 /// Writes an uncompressed `.npz` archive, as `np.savez`; the same arrays give the same bytes.
 pub fn write_npz(path: impl AsRef<Path>, arrays: &[(String, Tensor)]) -> Result<()> {
     let path = path.as_ref();
-    let failed = |e: std::io::Error| crate::host::check_cancelled().err().unwrap_or_else(|| Error::io(path, "write", e));
+    let failed =
+        |e: std::io::Error| crate::host::check_cancelled().err().unwrap_or_else(|| Error::io(path, "write", e));
     let mut zip = zip::ZipWriter::new(Cursor::new(vec![]));
     for (name, t) in arrays {
         if name.is_empty() || name.contains(['/', '\\', '\0']) {

@@ -408,6 +408,17 @@ fn fitted(help: &str) -> String {
     }
 }
 
+/// Whether a label fits behind the marked token, in the line below it.
+fn has_room(label: &str, text: &str, at: Position) -> bool {
+    // `1 | `, of line numbers with up to two digits, and the blank before the label
+    const MARGIN: usize = 6;
+    let Some((width, marked)) = screen::terminal().zip(token(text, at)) else { return true };
+    let line = text[..marked.start].rfind('\n').map_or(0, |i| i + 1);
+    // a line that is cut keeps some of what stands before the token
+    let before = text[line..marked.start].width().min(width / 4);
+    MARGIN + before + text[marked].width() + label.width() <= width
+}
+
 fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String, String>, color: bool) -> String {
     let snippet = |f: &Frame, kind: AnnotationKind| -> Option<Snippet<annotate_snippets::Annotation>> {
         let text = sources.get(&f.source)?;
@@ -415,7 +426,13 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         let mark = if f.text.is_empty() { mark } else { mark.label(f.text.clone()) };
         Some(Snippet::source(text.clone()).path(f.source.clone()).annotation(mark))
     };
-    let mut main = Level::ERROR.primary_title(titled(&told.message)).elements(snippet(place, AnnotationKind::Primary));
+    let room = sources.get(&place.source).is_none_or(|text| has_room(&place.text, text, place.at));
+    let bare = Frame { source: place.source.clone(), at: place.at, text: String::new() };
+    let snip = snippet(if room { place } else { &bare }, AnnotationKind::Primary);
+    let mut main = Level::ERROR.primary_title(titled(&told.message)).elements(snip);
+    if !room {
+        main = main.element(Level::NOTE.message(fitted(&place.text)));
+    }
     for n in &told.notes {
         main = main.element(Level::NOTE.message(n.clone()));
     }

@@ -136,6 +136,8 @@ mod tests {
         assert!(!grad::no_grad(|| run(WORTH, || Ok(grad::enabled()))).unwrap());
         // small work, and work inside such work, stays where it is
         assert_eq!(run(WORTH - 1, || Ok(std::thread::current().id())).unwrap(), here);
-        assert!(run(WORTH, || Ok(run(WORTH, || Ok(std::thread::current().id()))? == std::thread::current().id())).unwrap());
+        assert!(
+            run(WORTH, || Ok(run(WORTH, || Ok(std::thread::current().id()))? == std::thread::current().id())).unwrap()
+        );
     }
 }

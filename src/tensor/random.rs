@@ -127,6 +127,9 @@ pub fn permutation(seed: u64, n: usize, device: &Device) -> Result<Tensor> {
     let mut rng = generator(seed, stream::PERMUTATION, 0);
     let mut v: Vec<i64> = (0..n as i64).collect();
     for i in (1..n).rev() {
+        if i.is_multiple_of(BLOCK) {
+            crate::host::check_cancelled()?;
+        }
         v.swap(i, below(&mut rng, i as u64 + 1) as usize);
     }
     create::from_i64(v, &[n], DType::I64, device)

@@ -196,6 +196,7 @@ pub fn cumsum(x: &Tensor, d: i64) -> Result<Tensor> {
         let (n, mut x, mut step) = (x.dims()[d], x.clone(), 1);
         // after k rounds every entry holds the sum of the last 2^k
         while step < n {
+            crate::host::check_cancelled()?;
             let shifted = (x.narrow(d, step, n - step)? + x.narrow(d, 0, n - step)?)?;
             x = Tensor::cat(&[x.narrow(d, 0, step)?, shifted], d)?;
             step *= 2;

@@ -16,20 +16,21 @@ pub fn argsort(x: &Tensor, d: i64, descending: bool) -> Result<Tensor> {
     let ids = if moved.elem_count() == 0 {
         vec![]
     } else if x.dtype().is_int() {
-        orders(&create::to_i64(&moved)?, n, descending, |a, b| a.cmp(b))
+        orders(&create::to_i64(&moved)?, n, descending, |a, b| a.cmp(b))?
     } else {
         orders(&create::to_f64(&moved)?, n, descending, |a, b| {
             // all NaNs are one value, whatever their sign
             a.is_nan().cmp(&b.is_nan()).then(a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
-        })
+        })?
     };
     let ids = Tensor::from_vec(ids, moved.dims(), &Device::Cpu)?.to_device(x.device())?;
     Ok(ids.transpose(d, last)?.contiguous()?)
 }
 
-fn orders<T>(v: &[T], n: usize, descending: bool, cmp: impl Fn(&T, &T) -> std::cmp::Ordering) -> Vec<i64> {
+fn orders<T>(v: &[T], n: usize, descending: bool, cmp: impl Fn(&T, &T) -> std::cmp::Ordering) -> Result<Vec<i64>> {
     let mut out = Vec::with_capacity(v.len());
     for row in v.chunks(n) {
+        crate::host::check_cancelled()?;
         let mut ids: Vec<i64> = (0..n as i64).collect();
         ids.sort_by(|a, b| {
             let o = cmp(&row[*a as usize], &row[*b as usize]);
@@ -37,7 +38,7 @@ fn orders<T>(v: &[T], n: usize, descending: bool, cmp: impl Fn(&T, &T) -> std::c
         });
         out.extend(ids);
     }
-    out
+    Ok(out)
 }
 
 /// The values of `x` in order along `d`.

@@ -1,8 +1,8 @@
 //! Between script values and plain data: JSON, and state with tensors.
 use crate::discretize::Schedule;
 use crate::files::state::Data;
-use crate::script::plan::ScriptSolver;
 use crate::host::check_cancelled;
+use crate::script::plan::ScriptSolver;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::{Array, Dynamic, INT, Map};
@@ -17,7 +17,7 @@ fn deep() -> Error {
 
 fn unknown(v: &Dynamic, what: &str, at: &str) -> Error {
     let place = if at.is_empty() { String::new() } else { format!(" at `{at}`") };
-    let ty = v.type_name().rsplit("::").next().unwrap_or_default().trim_end_matches('>');
+    let ty = crate::script::error::type_of(v);
     let e = Error::new(Kind::Type, format!("a value of type {ty}{place} cannot be {what}"));
     e.hint("plain data is (), true, false, numbers, strings, tensors, arrays and maps")
 }

@@ -46,14 +46,18 @@ fn cell(v: &Dynamic, digits: usize) -> RhaiResult<String> {
 fn strings(what: &str, a: &Array) -> RhaiResult<Vec<String>> {
     let one = |v: &Dynamic| match v.is_string() {
         true => Ok(v.to_string()),
-        false => Err(Error::new(Kind::Type, format!("{what} must be strings, not {}", v.type_name())).into()),
+        false => {
+            Err(Error::new(Kind::Type, format!("{what} must be strings, not {}", crate::script::error::type_of(v)))
+                .into())
+        }
     };
     a.iter().map(one).collect()
 }
 
 fn row(what: &str, v: &Dynamic, i: usize) -> RhaiResult<Array> {
     v.read_lock::<Array>().map(|a| a.clone()).ok_or_else(|| {
-        Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", v.type_name())).into()
+        Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", crate::script::error::type_of(v)))
+            .into()
     })
 }
 
@@ -136,7 +140,8 @@ mod json_api {
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Dynamic> {
         let text = atomic::read_text(path)?;
-        let parse = move || serde_json::from_str(&text).map_err(|e| Error::new(Kind::Format, format!("not valid JSON: {e}")));
+        let parse =
+            move || serde_json::from_str(&text).map_err(|e| Error::new(Kind::Format, format!("not valid JSON: {e}")));
         Ok(from_json(&aside::run(usize::MAX, parse).map_err(|e| e.context(path))?))
     }
     /// Writes plain data as a JSON file, as a whole or not at all.

@@ -36,7 +36,11 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
         return Ok(host_values(&t.detach())?);
     }
     let Some(a) = v.read_lock::<Array>() else {
-        return Err(wrong(format!("{what} must be a tensor or an array of numbers, not {}", v.type_name())).into());
+        return Err(wrong(format!(
+            "{what} must be a tensor or an array of numbers, not {}",
+            crate::script::error::type_of(v)
+        ))
+        .into());
     };
     let one = |v: &Dynamic| -> RhaiResult<f64> {
         match (v.as_float(), v.as_int()) {
@@ -45,7 +49,7 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
             _ if v.is_unit() => Ok(f64::NAN),
             _ => match v.read_lock::<Tensor>().map(|t| host_values(&t.detach())).transpose()?.as_deref() {
                 Some(&[x]) => Ok(x),
-                _ => Err(wrong(format!("{what} must be numbers, not {}", v.type_name())).into()),
+                _ => Err(wrong(format!("{what} must be numbers, not {}", crate::script::error::type_of(v))).into()),
             },
         }
     };
@@ -55,7 +59,9 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
 fn series(v: &Dynamic, i: usize) -> RhaiResult<Series> {
     let what = format!("plot::lines, series {i}");
     let Some(map) = v.read_lock::<Map>().map(|m| m.clone()) else {
-        return Err(wrong(format!("{what} must be a map #{{ name, x, y }}, not {}", v.type_name())).into());
+        return Err(
+            wrong(format!("{what} must be a map #{{ name, x, y }}, not {}", crate::script::error::type_of(v))).into()
+        );
     };
     let mut o = Options::new(&what, map);
     let name = o.string("name")?.unwrap_or_default();
@@ -111,7 +117,11 @@ fn make_schedules(all: Array, map: Map) -> RhaiResult<ScriptPlot> {
     o.finish()?;
     let one = |v: Dynamic| {
         v.try_cast_result::<Schedule>().map_err(|v| {
-            wrong(format!("plot::schedules takes an array of schedules, but there is {} in it", v.type_name())).into()
+            wrong(format!(
+                "plot::schedules takes an array of schedules, but there is {} in it",
+                crate::script::error::type_of(&v)
+            ))
+            .into()
         })
     };
     let all = all.into_iter().map(one).collect::<RhaiResult<Vec<_>>>()?;

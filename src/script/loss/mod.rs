@@ -53,7 +53,7 @@ fn of_two(name: &'static str, f: impl Fn(&Tensor, &Tensor) -> crate::Result<Tens
                 Error::new(Kind::Type, m)
             };
             let arg = args.get(i).ok_or_else(|| wrong("missing"))?;
-            arg.read_lock::<Tensor>().map(|t| t.clone()).ok_or_else(|| wrong(arg.type_name()))
+            arg.read_lock::<Tensor>().map(|t| t.clone()).ok_or_else(|| wrong(crate::script::error::type_of(arg)))
         };
         Ok(Dynamic::from(f(&tensor(0)?, &tensor(1)?)?))
     })

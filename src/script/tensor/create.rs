@@ -25,7 +25,11 @@ fn shaped(d: &mut Defs, name: &'static str, doc: &str, f: fn(&[usize], DType, &D
 }
 
 /// A new tensor of that shape.
-fn new(shape: &[usize], device: &Device, f: impl FnOnce(&Device) -> Result<Tensor> + Send + 'static) -> RhaiResult<Tensor> {
+fn new(
+    shape: &[usize],
+    device: &Device,
+    f: impl FnOnce(&Device) -> Result<Tensor> + Send + 'static,
+) -> RhaiResult<Tensor> {
     let (load, device) = (size(shape, device), device.clone());
     done(aside::run(load, move || f(&device)))
 }
@@ -57,9 +61,9 @@ fn full(s: Dynamic, v: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
     let (dtype, device) = Place::only("full", o)?;
     let shape = args::shape("full", &s)?;
     match v.as_int() {
-        Ok(i) => new(&shape.clone(), &device, move |device| {
-            create::full_int(&shape, i, dtype.unwrap_or(DType::I64), device)
-        }),
+        Ok(i) => {
+            new(&shape.clone(), &device, move |device| create::full_int(&shape, i, dtype.unwrap_or(DType::I64), device))
+        }
         Err(_) => {
             let v = args::number("full", &v)?;
             new(&shape.clone(), &device, move |device| create::full(&shape, v, dtype.unwrap_or(FLOAT), device))
@@ -73,9 +77,9 @@ fn arange(start: Dynamic, end: Dynamic, step: Dynamic, o: Dynamic) -> RhaiResult
     let (a, b, s) = (n(&start)?, n(&end)?, n(&step)?);
     let count = ((b - a) / s).abs().ceil() as usize;
     match (start.as_int(), end.as_int(), step.as_int()) {
-        (Ok(a), Ok(b), Ok(s)) => new(&[count], &device, move |device| {
-            create::arange_int(a, b, s, dtype.unwrap_or(DType::I64), device)
-        }),
+        (Ok(a), Ok(b), Ok(s)) => {
+            new(&[count], &device, move |device| create::arange_int(a, b, s, dtype.unwrap_or(DType::I64), device))
+        }
         _ => new(&[count], &device, move |device| create::arange(a, b, s, dtype.unwrap_or(FLOAT), device)),
     }
 }
@@ -319,13 +323,9 @@ pub(super) fn register(d: &mut Defs) {
     d.add("manual_seed", "seed: int", doc, |s: INT| random::set_session_seed(s as u64));
 
     let doc = "Zeros of the shape, dtype and device of `x`.\n\nExample: `zeros_like(arange(3))`";
-    d.add("zeros_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
-        on([&x], |[x]| Ok(x.zeros_like()?.detach()))
-    });
+    d.add("zeros_like", "x: Tensor -> Tensor", doc, |x: Tensor| on([&x], |[x]| Ok(x.zeros_like()?.detach())));
     let doc = "Ones of the shape, dtype and device of `x`.\n\nExample: `ones_like(arange(3))`";
-    d.add("ones_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
-        on([&x], |[x]| Ok(x.ones_like()?.detach()))
-    });
+    d.add("ones_like", "x: Tensor -> Tensor", doc, |x: Tensor| on([&x], |[x]| Ok(x.ones_like()?.detach())));
 
     d.getter(
         "shape",

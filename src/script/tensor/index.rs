@@ -17,6 +17,9 @@ const DOC: &str = "Part of a tensor.\n\n\
     Assigning makes a new tensor in the variable: no other variable changes.\n\n\
     Example: `let x = arange(6).reshape(2, 3); x[-1]`, `x[0..1]`, `x[[(), 0]]`, `x[x > 2]`, `x[0] = 7`";
 
+/// What `x.name` knows.
+const PROPERTIES: [&str; 8] = ["shape", "dtype", "device", "ndim", "size", "len", "T", "tracked"];
+
 /// One entry of an index.
 fn entry(v: &Dynamic) -> Result<Index> {
     if v.is_unit() {
@@ -40,6 +43,16 @@ fn entry(v: &Dynamic) -> Result<Index> {
         let list = args::ints("an index", v)?;
         let n = list.len();
         return Ok(Index::List(Tensor::from_vec(list, n, &Device::Cpu)?));
+    }
+    if v.is_string() {
+        // `x.name` with a name that is no property ends here too
+        let name = v.to_string();
+        let e = Error::new(Kind::Name, format!("a tensor has no property `{name}`"));
+        return Err(match crate::error::nearest(&name, PROPERTIES) {
+            Some(n) => e.hint(format!("did you mean `{n}`?")),
+            None if name == "grad" => e.hint("gradients are a function: `grad(loss, x)`"),
+            None => e.hint(format!("a method is called with brackets: `x.{name}()`")),
+        });
     }
     let e = args::wrong_type("an index", "an integer, a range, a tensor or an array of these", v);
     Err(if v.is_float() { e.hint("positions are integers: `x[i.to_int()]`") } else { e })

@@ -2,8 +2,8 @@
 use super::{Defs, args, done, on};
 use crate::Error;
 use crate::script::error::RhaiResult;
-use crate::tensor::aside;
 use crate::tensor::arith::{self, CmpOp, Op, Operand};
+use crate::tensor::aside;
 use candle_core::Tensor;
 use rhai::{Dynamic, FLOAT, INT};
 
@@ -69,10 +69,16 @@ fn where_(c: Dynamic, a: Dynamic, b: Dynamic) -> RhaiResult<Tensor> {
 pub(super) fn register(d: &mut Defs) {
     for (name, op, doc) in BINARY {
         let sig = |a: &str, b: &str| format!("a: {a}, b: {b} -> Tensor");
-        d.add(name, &sig("Tensor", "Tensor"), doc, move |a: Tensor, b: Tensor| on([&a, &b], move |[a, b]| arith::binary(op, a, b)));
-        d.add(name, &sig("Tensor", "float"), doc, move |a: Tensor, b: FLOAT| on([&a], move |[a]| arith::binary(op, a, b)));
+        d.add(name, &sig("Tensor", "Tensor"), doc, move |a: Tensor, b: Tensor| {
+            on([&a, &b], move |[a, b]| arith::binary(op, a, b))
+        });
+        d.add(name, &sig("Tensor", "float"), doc, move |a: Tensor, b: FLOAT| {
+            on([&a], move |[a]| arith::binary(op, a, b))
+        });
         d.add(name, &sig("Tensor", "int"), doc, move |a: Tensor, b: INT| on([&a], move |[a]| arith::binary(op, a, b)));
-        d.add(name, &sig("float", "Tensor"), doc, move |a: FLOAT, b: Tensor| on([&b], move |[b]| arith::binary(op, a, b)));
+        d.add(name, &sig("float", "Tensor"), doc, move |a: FLOAT, b: Tensor| {
+            on([&b], move |[b]| arith::binary(op, a, b))
+        });
         d.add(name, &sig("int", "Tensor"), doc, move |a: INT, b: Tensor| on([&b], move |[b]| arith::binary(op, a, b)));
     }
     for (name, op, doc) in COMPARE {

@@ -1,8 +1,8 @@
 //! Shape operations.
 use super::{Defs, args, done, heavy, on};
 use crate::script::error::RhaiResult;
-use crate::tensor::{aside, nn};
 use crate::tensor::shape::{self, Fill};
+use crate::tensor::{aside, nn};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use rhai::{Array, Dynamic, INT};
@@ -19,9 +19,7 @@ fn listed(d: &mut Defs, name: &'static str, doc: &str, f: fn(&Tensor, &[i64]) ->
     };
     d.add(name, &sig(2), doc, move |x: Tensor, a: INT, b: INT| copy(&x, name, &[a, b], f));
     d.add(name, &sig(3), doc, move |x: Tensor, a: INT, b: INT, c: INT| copy(&x, name, &[a, b, c], f));
-    d.add(name, &sig(4), doc, move |x: Tensor, a: INT, b: INT, c: INT, e: INT| {
-        copy(&x, name, &[a, b, c, e], f)
-    });
+    d.add(name, &sig(4), doc, move |x: Tensor, a: INT, b: INT, c: INT, e: INT| copy(&x, name, &[a, b, c, e], f));
 }
 
 /// Views are cheap; what copies is not: copies side by side, and a new shape of what does not lie in order.
@@ -102,9 +100,7 @@ pub(super) fn register(d: &mut Defs) {
     let doc = "Dimensions `start` (0) to `end` (the last) merged into one.\n\nExample: `zeros([2, 3, 4]).flatten(1, -1).shape` is [2, 12]";
     d.add("flatten", "x: Tensor -> Tensor", doc, |x: Tensor| flatten(&x, 0, -1));
     d.add("flatten", "x: Tensor, start: int -> Tensor", doc, |x: Tensor, s: INT| flatten(&x, s, -1));
-    d.add("flatten", "x: Tensor, start: int, end: int -> Tensor", doc, |x: Tensor, s: INT, e: INT| {
-        flatten(&x, s, e)
-    });
+    d.add("flatten", "x: Tensor, start: int, end: int -> Tensor", doc, |x: Tensor, s: INT, e: INT| flatten(&x, s, e));
     let doc = "Reversed along dimensions.\n\nExample: `arange(3).flip(-1)` is [2, 1, 0]";
     d.add("flip", "x: Tensor, dims: array -> Tensor", doc, |x: Tensor, l: Dynamic| {
         let dims = args::ints("flip", &l)?;
@@ -157,9 +153,7 @@ pub(super) fn register(d: &mut Defs) {
         ),
     ] {
         d.add(name, "tensors: array -> Tensor", doc, move |l: Array| join(name, f, &l, 0));
-        d.add(name, "tensors: array, dim: int -> Tensor", doc, move |l: Array, dim: INT| {
-            join(name, f, &l, dim)
-        });
+        d.add(name, "tensors: array, dim: int -> Tensor", doc, move |l: Array, dim: INT| join(name, f, &l, dim));
     }
     let doc = "Pieces of a size (the last may be smaller), or of the sizes in an array, along `dim` (0).\n\n\
                Example: `arange(5).split(2)`, `zeros([2, 4]).split([1, 3], 1)`";

@@ -72,8 +72,8 @@ pub fn parameters(catalogue: &Catalogue, call: &str) -> Option<Hint> {
         None => e.signatures.clone(),
     };
     let all: Vec<String> = entries.flat_map(signatures).collect();
-    // the longest tells most
-    let longest = all.iter().max_by_key(|s| s.len())?;
+    // the longest tells most, but for one that counts: n0, n1, …
+    let longest = all.iter().filter(|s| !s.contains("n1:")).max_by_key(|s| s.len())?;
     let inner = longest.split_once('(')?.1;
     Some(Hint { shown: inner.to_string(), inserted: None })
 }
