@@ -370,3 +370,47 @@ fn small_tensors_pay_nothing_for_ctrl_c() {
     ]);
     assert_eq!(time, "true", "100 operations on 10,000 values take more than 50 ms");
 }
+
+#[test]
+fn reports_find_the_input_that_a_function_is_from() {
+    let [.., two, closure] = lines([
+        "fn bad(x) { let y = x; nosuch(y) }",
+        "fn outer(x) { bad(x) }",
+        "let c = |x| outer(x);",
+        "outer(1)",
+        "[1].map(c)",
+    ]);
+    let chain = "error: unknown function `nosuch`\n --> input 1:1:24\n  |\n1 | fn bad(x) { let y = x; nosuch(y) }\n  |                        ^^^^^^ called with (int)";
+    assert!(two.starts_with(chain), "{two}");
+    assert!(two.contains("note: in `bad`, called here\n --> input 2:1:15\n"), "{two}");
+    assert!(two.contains("note: in `outer`, called here\n --> input 4:1:1\n"), "{two}");
+    assert!(
+        closure.starts_with(chain) && closure.contains("in `outer`, called here\n --> input 3:1:13\n"),
+        "{closure}"
+    );
+    // what is caught is the error itself
+    let [.., caught, returned] = lines([
+        "fn bad(x) { throw #{ code: x } }",
+        "fn early(x) { if x > 0 { return 7; } 8 }",
+        "try { bad(3) } catch (e) { e.code }",
+        "[early(1), early(-1)]",
+    ]);
+    assert_eq!((caught.as_str(), returned.as_str()), ("3", "[7, 8]"));
+}
+
+#[test]
+fn slips_of_those_who_come_from_elsewhere() {
+    for (code, says) in [
+        ("_", "there was none yet"),
+        ("grad", "`grad` is a function"),
+        ("let x = ones([2]); x.grad", "gradients are a function: `grad(loss, x)`"),
+        ("let x = ones([2]); x.shap", "did you mean `shape`?"),
+        ("let x = ones([2]); x.sum", "a method is called with brackets: `x.sum()`"),
+        ("let net = denoiser::load(\"fashion28\"); net.denoise", "call the method: `.denoise(…)`"),
+        ("randn(2, 3)", "got int"),
+        ("\"a\" - 1", "-(a: Tensor, b: int)"),
+    ] {
+        let report = value(code);
+        assert!(report.contains(says) && !report.contains("f32"), "{code}: {report}");
+    }
+}

@@ -191,6 +191,9 @@ fn unknown_variable(name: &str, session: &Session, in_function: bool, place: Opt
         let open = if rest.starts_with('(') { "(…)" } else { "" };
         return t.label("a module of functions").help(format!("write `{name}::{method}{open}`"));
     }
+    if !names.signatures(name).is_empty() && !words(session).iter().any(|w| w == name) {
+        return told(format!("`{name}` is a function")).help(format!("call it: `{name}(…)`; `{name}?` explains it"));
+    }
     let variables: Vec<&str> = session.scope().iter_raw().map(|(n, ..)| n).collect();
     let words = words(session);
     if words.iter().any(|w| w == name) {
@@ -326,7 +329,9 @@ fn unknown_property(what: &str, session: &Session) -> Option<Told> {
         "()" => told(format!("`()` has no property `{name}`")).label("what stands before the dot is `()`, nothing"),
         _ => {
             let t = told(format!("a value of type {of} has no property `{name}`"));
-            match nearest(name, Names::of(session.engine()).properties()) {
+            let names = Names::of(session.engine());
+            match nearest(name, names.properties()) {
+                _ if !names.signatures(name).is_empty() => t.help(format!("call the method: `.{name}(…)`")),
                 Some(n) => t.help(format!("did you mean `{n}`?")),
                 None => t,
             }

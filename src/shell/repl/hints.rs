@@ -62,6 +62,12 @@ pub fn call_at_end(text: &str) -> Option<String> {
     }
 }
 
+/// The call that a module's function or a method at the end of the text would begin.
+pub fn name_at_end(text: &str) -> Option<String> {
+    let named = text.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    call_at_end(&format!("{text}(")).filter(|call| named && (call.starts_with('.') || call.contains("::")))
+}
+
 /// The parameters of a function, for behind its opening parenthesis.
 pub fn parameters(catalogue: &Catalogue, call: &str) -> Option<Hint> {
     let method = call.strip_prefix('.');
