@@ -399,6 +399,27 @@ fn reports_find_the_input_that_a_function_is_from() {
 }
 
 #[test]
+fn lengths_for_which_there_is_no_memory() {
+    for code in [
+        "let a = []; a.pad(N, 0)",
+        "let s = \"x\"; s.pad(N, \"yz\")",
+        "let s = \"x\"; s.pad(N, 'y')",
+        "blob(N)",
+        "blob(N, 1)",
+        "let b = blob(1); b.pad(N, 1)",
+    ] {
+        let code: &str = Box::leak(
+            format!("try {{ {} }} catch (e) {{ e.kind }}", code.replace('N', "1_000_000_000_000_000")).into(),
+        );
+        assert_eq!(value(code), "\"memory\"", "{code}");
+    }
+    assert_eq!(
+        value("let a = [1]; a.pad(3, 0); let s = \"a\"; s.pad(4, \"xy\"); s.pad(2, 'z'); [a, s, blob(2).len]"),
+        "[[1, 0, 0], \"axyx\", 2]"
+    );
+}
+
+#[test]
 fn slips_of_those_who_come_from_elsewhere() {
     for (code, says) in [
         ("_", "there was none yet"),
