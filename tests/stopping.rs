@@ -11,15 +11,12 @@ const LONG: &[(&str, &str)] = &[
     ("", "randn([150_000_000])"),
     ("", "permutation(60_000_000)"),
     ("let x = rand([40_000_000]);", "x.asin()"),
-    ("", "x.atan().sinh().cosh()"),
     ("", "x ** rand([40_000_000])"),
     ("", "x.sort()"),
     ("", "x.cumsum(0)"),
-    ("", "x.median()"),
     ("let y = x.reshape([-1, 1]);", "cat([y, y, y, y, y, y], 1)"),
-    ("", "y.expand([-1, 12]).permute([1, 0]).reshape([-1])"),
+    ("", "y.expand([-1, 6]).permute([1, 0]).reshape([-1])"),
     ("let m = rand([7000, 7000]);", "matmul(m, m)"),
-    ("", "einsum(\"ij,jk->ik\", [m, m])"),
     ("let v = variable(m);", "grad(matmul(v, m).sum(), v)"),
     ("let i = randn([8, 96, 192, 192]);", "conv2d(i, ones([192, 96, 3, 3]))"),
     ("", "conv_transpose2d(i, ones([96, 96, 3, 3]))"),
@@ -39,7 +36,6 @@ const LONG: &[(&str, &str)] = &[
 fn ctrl_c_in_long_native_work() {
     let home = tempfile::tempdir().unwrap();
     let mut t = Terminal::open(home.path(), 80, &[("NO_COLOR", "1")]);
-    t.patience = Duration::from_secs(60);
     t.enter("let alive = 41;");
     let names = |dir: &std::path::Path| -> Vec<String> {
         let mut names: Vec<_> =

@@ -51,7 +51,7 @@ fn entry(v: &Dynamic) -> Result<Index> {
         return Err(match crate::error::nearest(&name, PROPERTIES) {
             Some(n) => e.hint(format!("did you mean `{n}`?")),
             None if name == "grad" => e.hint("gradients are a function: `grad(loss, x)`"),
-            None => e.hint(format!("a method is called with brackets: `x.{name}()`")),
+            None => e,
         });
     }
     let e = args::wrong_type("an index", "an integer, a range, a tensor or an array of these", v);
@@ -81,7 +81,11 @@ fn part(x: &Tensor, at: Vec<Index>) -> RhaiResult<Tensor> {
 }
 
 fn get(x: &mut Tensor, at: Dynamic) -> RhaiResult<Tensor> {
-    part(x, entries(&at)?)
+    let at = entries(&at).map_err(|e| match e.kind() == Kind::Name && e.fix().is_none() {
+        true => e.hint(format!("a method is called with brackets: `x.{at}()`")),
+        false => e,
+    })?;
+    part(x, at)
 }
 
 fn set(x: &mut Tensor, at: Dynamic, value: Dynamic) -> RhaiResult<()> {
