@@ -58,6 +58,20 @@ pub struct Error {
     source: Option<Box<dyn std::error::Error + 'static>>,
 }
 
+/// What of an error can cross threads: all but the error underneath.
+pub(crate) struct Portable(Kind, String, Option<String>, Vec<Vec<usize>>);
+
+impl From<Error> for Portable {
+    fn from(e: Error) -> Self {
+        Portable(e.kind, e.message, e.hint, e.shapes)
+    }
+}
+impl From<Portable> for Error {
+    fn from(Portable(kind, message, hint, shapes): Portable) -> Self {
+        Error { kind, message, hint, shapes, source: None }
+    }
+}
+
 /// The result of every fallible native function.
 pub type Result<T> = std::result::Result<T, Error>;
 

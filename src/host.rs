@@ -2,8 +2,9 @@
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use std::any::Any;
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
@@ -18,13 +19,41 @@ pub fn cancel() {
 pub fn clear_cancel() {
     CANCEL.store(false, Ordering::SeqCst);
 }
-/// Whether a stop was requested and not yet cleared.
+/// Whether a stop was requested and not yet cleared; on a thread that works for another, whether that one went away.
 pub fn cancel_requested() -> bool {
-    CANCEL.load(Ordering::SeqCst)
+    Stop::here().requested()
 }
 /// Fails with [`Kind::Cancelled`] if a stop was requested.
 pub fn check_cancelled() -> Result<()> {
     if cancel_requested() { Err(Error::cancelled()) } else { Ok(()) }
+}
+
+thread_local! {
+    /// On a thread that works for another: set when that one waits no longer.
+    static LEFT: RefCell<Option<Arc<AtomicBool>>> = const { RefCell::new(None) };
+}
+
+/// From here on this thread works for another: `left` says when that one waits no longer.
+pub(crate) fn work_aside(left: Arc<AtomicBool>) {
+    LEFT.set(Some(left));
+}
+/// Whether this thread works for another.
+pub(crate) fn is_aside() -> bool {
+    LEFT.with_borrow(Option::is_some)
+}
+
+/// What [`cancel_requested`] says on this thread, for the threads of a pool that share its work.
+pub(crate) struct Stop(Option<Arc<AtomicBool>>);
+
+impl Stop {
+    /// As this thread sees it.
+    pub(crate) fn here() -> Stop {
+        Stop(LEFT.with_borrow(Clone::clone))
+    }
+    /// Whether a stop was requested.
+    pub(crate) fn requested(&self) -> bool {
+        self.0.as_deref().unwrap_or(&CANCEL).load(Ordering::SeqCst)
+    }
 }
 
 thread_local! {

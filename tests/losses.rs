@@ -178,6 +178,6 @@ fn scripts_call_losses_and_pass_them_as_values() {
     says("loss::l2(x, y, #{ reduction: \"men\" })", "mean");
     says("loss::l2(x, y, #{ delta: 1 })", "delta");
     says("loss::get(\"l3\")", "l1");
-    says("loss::get(\"l1\").call(x, 3)", "argument 2 is i64");
+    says("loss::get(\"l1\").call(x, 3)", "argument 2 is int");
     says("metric::frechet(#{ mean: x }, #{})", "cov");
 }

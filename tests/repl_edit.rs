@@ -182,3 +182,38 @@ fn pictures() {
     t.wait("saved `out/show-1.png`");
     assert!(std::fs::read(home.path().join("out/show-1.png")).unwrap().starts_with(b"\x89PNG"));
 }
+
+#[test]
+fn lines_are_added_and_ended_by_hand() {
+    let home = tempfile::tempdir().unwrap();
+    for columns in [80, 40] {
+        let mut t = Terminal::open(home.path(), columns, &[]);
+        // Alt-Enter adds a line to what Enter would end
+        t.send("let a = 20;\x1b\ra + 1");
+        t.wait("a + 1");
+        t.press("\r");
+        t.wait_until("the value", |s| s.lines().any(|l| l.trim() == "21"));
+        // an empty line ends what only waits, and the parser says for what
+        t.send("let b =\r");
+        t.press("\r");
+        t.wait("the script ends in the middle");
+        t.enter("let c = 5 if a else 3");
+        t.wait("syntax error");
+        assert_eq!(t.ask("a"), "20\n");
+        // what Tab completed shows its parameters
+        t.send("solver::ipndm_\t");
+        t.wait("solver::ipndm_v(");
+        t.press("\x03");
+    }
+}
+
+#[test]
+fn reports_fold_at_40_columns() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = Terminal::open(home.path(), 40, &[("NO_COLOR", "1")]);
+    let shown = t.ask("matmul(ones([2, 3]), ones([2, 3]))");
+    assert!(shown.starts_with("error: matmul: shapes [2, 3] and [2, 3]\n       do not fit\n"), "{shown}");
+    let shown = t.ask("schedule::edm(noise::edm(), \"many\", 1, 2)");
+    assert!(shown.contains("\n  = note: no version of it fits these\n"), "{shown}");
+    assert!(shown.lines().all(|l| l.chars().count() <= 40), "{shown}");
+}

@@ -135,10 +135,21 @@ fn times_and_profiles() {
         assert!(shown.lines().all(|l| l.chars().count() <= 80) && shown.contains("20 network evaluations"), "{shown}");
         // the calls of the line itself, and of a chain behind an index
         let shown = t.ask(":profile [sample(net, solver::euler(), s, 2)][0][0].abs().mean()");
-        for f in ["sample", "solver::euler"] {
+        for f in ["sample", "solver::euler", "abs", "mean"] {
             assert!(shown.lines().any(|l| l.trim_end().ends_with(&format!(" {f}"))), "no row {f}:\n{shown}");
         }
         assert!(!shown.contains("error"), "{shown}");
+        // what a method changes in place stays changed, behind an index and a property too
+        t.ask("let list = [[1], #{ a: [2], b: [[3]] }];");
+        for (code, f) in
+            [("list[0].push(4)", "push"), ("list[1].a.push(5)", "push"), ("list[1].b[0].append([6])", "append")]
+        {
+            let shown = t.ask(&format!(":profile {code}"));
+            assert!(shown.lines().any(|l| l.trim_end().ends_with(&format!(" 1        {f}"))), "no row {f}:\n{shown}");
+        }
+        let all = t.ask(":profile list[1].b[0].filter(|x| x > 3)[0]");
+        assert!(all.starts_with("6\n") && all.contains(" filter"), "{all}");
+        assert_eq!(t.ask("list[0] + list[1].a + list[1].b[0]"), "[1, 4, 2, 5, 3, 6]\n");
         // of every input
         t.ask(":time on");
         let shown = t.ask("1 + 1");
@@ -196,7 +207,8 @@ fn ctrl_c_stops_loops_and_kernels_and_says_where() {
         t.press("\x03");
         let took = start.elapsed();
         let shown = t.contents();
-        assert!(shown.contains("stopped by Ctrl-C") && shown.contains(" of 200, t = "), "{shown}");
+        let told = shown.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert!(told.contains("stopped by Ctrl-C") && told.contains(" of 200, t = "), "{shown}");
         assert!(!shown.contains("░"), "the bar is gone:\n{shown}");
         // one evaluation takes milliseconds where everything is optimized
         assert!(took < Duration::from_secs(10), "{took:?}");

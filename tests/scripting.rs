@@ -355,3 +355,87 @@ fn a_stepped_solver_keeps_the_dtype_of_its_noise() {
         sample(net, solver::from_fn(|s| s.x * (s.t_next / s.t)), schedule::edm(net.noise, 3), 2).dtype";
     assert!(value(own).contains("f32"), "{}", value(own));
 }
+
+#[test]
+fn small_tensors_pay_nothing_for_ctrl_c() {
+    let [time, _] = lines([
+        "let x = rand([10_000], #{ seed: 0 }); let best = 1e9;
+         for round in 0..5 {
+             let start = timestamp();
+             for i in 0..25 { let y = x * 2.0 + 1.0; y.exp(); y.sum(); }
+             best = min(best, start.elapsed);
+         }
+         best < 0.05",
+        "best",
+    ]);
+    assert_eq!(time, "true", "100 operations on 10,000 values take more than 50 ms");
+}
+
+#[test]
+fn reports_find_the_input_that_a_function_is_from() {
+    let [.., two, closure] = lines([
+        "fn bad(x) { let y = x; nosuch(y) }",
+        "fn outer(x) { bad(x) }",
+        "let c = |x| outer(x);",
+        "outer(1)",
+        "[1].map(c)",
+    ]);
+    let chain = "error: unknown function `nosuch`\n --> input 1:1:24\n  |\n1 | fn bad(x) { let y = x; nosuch(y) }\n  |                        ^^^^^^ called with (int)";
+    assert!(two.starts_with(chain), "{two}");
+    assert!(two.contains("note: in `bad`, called here\n --> input 2:1:15\n"), "{two}");
+    assert!(two.contains("note: in `outer`, called here\n --> input 4:1:1\n"), "{two}");
+    assert!(
+        closure.starts_with(chain) && closure.contains("in `outer`, called here\n --> input 3:1:13\n"),
+        "{closure}"
+    );
+    // what is caught is the error itself
+    let [.., caught, returned] = lines([
+        "fn bad(x) { throw #{ code: x } }",
+        "fn early(x) { if x > 0 { return 7; } 8 }",
+        "let code = 0; try { bad(3) } catch (e) { code = e.code; } code",
+        "[early(1), early(-1)]",
+    ]);
+    assert_eq!((caught.as_str(), returned.as_str()), ("3", "[7, 8]"));
+}
+
+#[test]
+fn lengths_for_which_there_is_no_memory() {
+    for code in [
+        "let a = []; a.pad(N, 0)",
+        "let s = \"x\"; s.pad(N, \"yz\")",
+        "let s = \"x\"; s.pad(N, 'y')",
+        "blob(N)",
+        "blob(N, 1)",
+        "let b = blob(1); b.pad(N, 1)",
+    ] {
+        let code: &str = Box::leak(
+            format!(
+                "let kind = (); try {{ {} }} catch (e) {{ kind = e.kind; }} kind",
+                code.replace('N', "1_000_000_000_000_000")
+            )
+            .into(),
+        );
+        assert_eq!(value(code), "\"memory\"", "{code}");
+    }
+    assert_eq!(
+        value("let a = [1]; a.pad(3, 0); let s = \"a\"; s.pad(4, \"xy\"); s.pad(2, 'z'); [a, s, blob(2).len]"),
+        "[[1, 0, 0], \"axyx\", 2]"
+    );
+}
+
+#[test]
+fn slips_of_those_who_come_from_elsewhere() {
+    for (code, says) in [
+        ("_", "there was none yet"),
+        ("grad", "`grad` is a function"),
+        ("let x = ones([2]); x.grad", "gradients are a function: `grad(loss, x)`"),
+        ("let x = ones([2]); x.shap", "did you mean `shape`?"),
+        ("let x = ones([2]); x.sum", "a method is called with brackets: `x.sum()`"),
+        ("let net = denoiser::load(\"fashion28\"); net.denoise", "call the method: `.denoise(…)`"),
+        ("randn(2, 3)", "got int"),
+        ("\"a\" - 1", "-(a: Tensor, b: int)"),
+    ] {
+        let report = value(code);
+        assert!(report.contains(says) && !report.contains("f32"), "{code}: {report}");
+    }
+}

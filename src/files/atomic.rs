@@ -1,7 +1,9 @@
 //! Writing a file as a whole: to a temporary name beside it, flushed to disk, then renamed.
+use crate::host::check_cancelled;
+use crate::tensor::aside;
 use crate::{Error, Kind, Result};
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 /// The most bytes that [`read`] takes: more is a slip, not a checkpoint.
@@ -17,10 +19,12 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write_with(path, |f| f.write_all(bytes))
 }
 
-/// As [`write`], with the content written by `f`.
+/// As [`write`], with the content written by `f`. Ctrl-C between two pieces ends it with [`Kind::Cancelled`], and leaves
+/// what was there before.
 pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let path = path.as_ref();
-    let fail = |e: std::io::Error| explain(path, e);
+    // a piece that was not written because of Ctrl-C is no fault of the file's
+    let fail = |e: std::io::Error| check_cancelled().err().unwrap_or_else(|| explain(path, e));
     // a link is followed, so that the file behind it is replaced and not the link
     let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
     match fs::metadata(&target) {
@@ -30,7 +34,7 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
         }
         // renaming over a device would remove the device
         Ok(m) if !m.is_file() => {
-            let mut file = fs::OpenOptions::new().write(true).open(&target).map_err(fail)?;
+            let mut file = Pieces(fs::OpenOptions::new().write(true).open(&target).map_err(fail)?);
             return f(&mut file).and_then(|()| file.flush()).map_err(fail);
         }
         Ok(m) if m.permissions().readonly() => {
@@ -53,10 +57,12 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
     }
     let mut temporary = builder.tempfile_in(&dir).map_err(fail)?;
     {
-        let mut buffered = std::io::BufWriter::new(temporary.as_file_mut());
+        let mut buffered = std::io::BufWriter::new(Pieces(temporary.as_file_mut()));
         f(&mut buffered).and_then(|()| buffered.flush()).map_err(fail)?;
     }
-    temporary.as_file().sync_all().map_err(fail)?;
+    let file = temporary.as_file().try_clone().map_err(fail)?;
+    // gigabytes take the disk seconds
+    aside::run(usize::MAX, move || Ok(file.sync_all())).and_then(|synced| synced.map_err(fail))?;
     temporary.persist(&target).map_err(|e| fail(e.error))?;
     // the rename itself reaches the disk with the directory; where a directory cannot be synced, nothing is lost
     // that the operating system would not write by itself
@@ -64,6 +70,27 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
         let _ = d.sync_all();
     }
     Ok(())
+}
+
+/// Bytes between two looks at Ctrl-C.
+pub(super) const PIECE: usize = 8 << 20;
+
+/// Hands writes on in pieces, and fails after Ctrl-C.
+struct Pieces<W>(W);
+
+impl<W: Write> Write for Pieces<W> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        stopped()?;
+        self.0.write(&bytes[..bytes.len().min(PIECE)])
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.flush()
+    }
+}
+
+/// Ctrl-C as an error of reading or writing.
+pub(super) fn stopped() -> std::io::Result<()> {
+    check_cancelled().map_err(|e| std::io::Error::other(e.to_string()))
 }
 
 fn explain(path: &Path, e: std::io::Error) -> Error {
@@ -114,7 +141,15 @@ fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
         );
         return Err(Error::new(Kind::Memory, m));
     }
-    fs::read(path).map_err(|e| not_read(path, e))
+    let file = fs::File::open(path).map_err(|e| not_read(path, e))?;
+    let mut bytes = Vec::with_capacity(meta.len() as usize);
+    loop {
+        check_cancelled()?;
+        match (&file).take(PIECE as u64).read_to_end(&mut bytes).map_err(|e| not_read(path, e))? {
+            0 => return Ok(bytes),
+            _ => {}
+        }
+    }
 }
 
 fn not_read(path: &Path, e: std::io::Error) -> Error {

@@ -177,7 +177,6 @@ pub fn write(
         f.write_all(&(text.len() as u64).to_le_bytes())?;
         f.write_all(&text)?;
         for (_, v) in &order {
-            crate::host::check_cancelled().map_err(|e| std::io::Error::other(e.to_string()))?;
             match narrow(v) {
                 true => f.write_all(&to_half(v).map_err(|e| std::io::Error::other(e.to_string()))?)?,
                 false => f.write_all(&v.bytes())?,
@@ -185,7 +184,6 @@ pub fn write(
         }
         Ok(())
     })
-    .map_err(|e| crate::host::check_cancelled().err().unwrap_or(e))
 }
 
 fn to_half(view: &View) -> Result<Vec<u8>> {

@@ -1,5 +1,6 @@
 //! 8-bit images: from tensors in [−1, 1] and back, grids, and PNG files.
 use super::atomic;
+use crate::tensor::aside;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
@@ -138,7 +139,8 @@ impl Image {
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
         let path = path.as_ref();
         require_extension(path, &["png"])?;
-        atomic::write(path, &self.to_png()?)
+        let image = self.clone();
+        atomic::write(path, &aside::run(self.data.len(), move || image.to_png())?)
     }
 
     /// From a PNG file's bytes. Palettes and 16 bits are brought to 8 bits per channel; transparency is laid over
@@ -180,7 +182,10 @@ impl Image {
     /// Reads a PNG file.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
-        Image::from_png(&atomic::read(path)?).map_err(|e| e.context(path.display()))
+        let bytes = atomic::read(path)?;
+        // what a picture unpacks to may be a thousand times as much
+        aside::run(bytes.len().saturating_mul(1000), move || Image::from_png(&bytes))
+            .map_err(|e| e.context(path.display()))
     }
 }
 

@@ -1,6 +1,7 @@
 //! numpy's `.npy` and `.npz`, in and out. Nothing is executed (object arrays are refused), sizes are checked before
 //! memory is taken, and files are replaced as a whole.
 use super::atomic;
+use crate::tensor::aside;
 use crate::tensor::dtype::check_size;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -78,6 +79,11 @@ impl Element {
 
 /// The values of a tensor as little-endian bytes.
 pub(super) fn encode(t: &Tensor) -> Result<Vec<u8>> {
+    let t = t.clone();
+    aside::run(aside::load(&[&t]), move || bytes_of(&t))
+}
+
+fn bytes_of(t: &Tensor) -> Result<Vec<u8>> {
     let t = t.detach().to_device(&Device::Cpu)?.flatten_all()?;
     macro_rules! bytes {
         ($ty:ty) => {
@@ -275,8 +281,8 @@ pub(super) fn header(code: &str, dims: &[usize]) -> Vec<u8> {
     out
 }
 
-/// One array in the npy format, version 1.0.
-fn npy_bytes(t: &Tensor) -> Result<Vec<u8>> {
+/// One array in the npy format, version 1.0: what stands before the values, and these.
+fn npy_bytes(t: &Tensor) -> Result<[Vec<u8>; 2]> {
     let code = match t.dtype() {
         DType::U8 => "|u1",
         DType::U32 => "<u4",
@@ -289,32 +295,35 @@ fn npy_bytes(t: &Tensor) -> Result<Vec<u8>> {
     };
     // numpy has no bf16: it is written as f32, which holds it exactly
     let t = if code == "<f4" { t.to_dtype(DType::F32)? } else { t.clone() };
-    let mut out = header(code, t.dims());
-    out.extend(encode(&t)?);
-    Ok(out)
+    Ok([header(code, t.dims()), encode(&t)?])
 }
 
 /// Writes a `.npy` file (bf16 as f32).
 pub fn write_npy(path: impl AsRef<Path>, t: &Tensor) -> Result<()> {
-    atomic::write(path, &npy_bytes(t)?)
+    let parts = npy_bytes(t)?;
+    atomic::write_with(path, |f| parts.iter().try_for_each(|p| f.write_all(p)))
 }
 
 /// Writes an uncompressed `.npz` archive, as `np.savez`; the same arrays give the same bytes.
 pub fn write_npz(path: impl AsRef<Path>, arrays: &[(String, Tensor)]) -> Result<()> {
     let path = path.as_ref();
-    let failed = |e: std::io::Error| Error::io(path, "write", e);
+    let failed =
+        |e: std::io::Error| crate::host::check_cancelled().err().unwrap_or_else(|| Error::io(path, "write", e));
     let mut zip = zip::ZipWriter::new(Cursor::new(vec![]));
     for (name, t) in arrays {
         if name.is_empty() || name.contains(['/', '\\', '\0']) {
             return Err(Error::value(format!("npz: `{name}` cannot name an array")));
         }
-        let bytes = npy_bytes(t)?;
+        let parts = npy_bytes(t)?;
+        let size: usize = parts.iter().map(Vec::len).sum();
         let options = zip::write::SimpleFileOptions::default()
             .compression_method(zip::CompressionMethod::Stored)
             .last_modified_time(zip::DateTime::default())
-            .large_file(bytes.len() as u64 >= u32::MAX as u64);
+            .large_file(size as u64 >= u32::MAX as u64);
         zip.start_file(format!("{name}.npy"), options).map_err(|e| failed(e.into()))?;
-        zip.write_all(&bytes).map_err(failed)?;
+        for piece in parts.iter().flat_map(|p| p.chunks(atomic::PIECE)) {
+            atomic::stopped().and_then(|()| zip.write_all(piece)).map_err(failed)?;
+        }
     }
     let done = zip.finish().map_err(|e| failed(e.into()))?;
     atomic::write(path, &done.into_inner())

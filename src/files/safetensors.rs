@@ -70,14 +70,15 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(String, Tensor)], metadata: &[(
     // wide dtypes first, as the reference writer does, so that every tensor lies at a multiple of its value's size
     let mut order: Vec<&(String, Tensor)> = tensors.iter().collect();
     order.sort_by(|a, b| b.1.dtype().size_in_bytes().cmp(&a.1.dtype().size_in_bytes()).then_with(|| a.0.cmp(&b.0)));
-    let mut data = vec![];
+    let (mut data, mut end) = (vec![], 0);
     for (name, t) in order {
-        let start = data.len();
-        data.extend(encode(t)?);
+        let (start, bytes) = (end, encode(t)?);
+        end += bytes.len();
+        data.push(bytes);
         let entry = serde_json::json!({
             "dtype": t.dtype().as_str().to_uppercase(),
             "shape": t.dims(),
-            "data_offsets": [start, data.len()],
+            "data_offsets": [start, end],
         });
         if header.insert(name.clone(), entry).is_some() {
             return Err(Error::value(format!("safetensors: the name `{name}` appears twice or is reserved")));
@@ -88,6 +89,6 @@ pub fn write(path: impl AsRef<Path>, tensors: &[(String, Tensor)], metadata: &[(
     atomic::write_with(path, |f| {
         f.write_all(&(text.len() as u64).to_le_bytes())?;
         f.write_all(&text)?;
-        f.write_all(&data)
+        data.iter().try_for_each(|bytes| f.write_all(bytes))
     })
 }

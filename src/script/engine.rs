@@ -4,8 +4,8 @@ use super::error::Caught;
 use super::host::above_bars;
 use super::modules::Resolver;
 use super::{
-    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, tensor,
-    zoo,
+    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, sizes,
+    tensor, zoo,
 };
 use rhai::packages::Package;
 use rhai::plugin::*;
@@ -37,6 +37,7 @@ pub fn new(run: &SharedRun) -> Engine {
         report_line(&text)
     });
     numbers::register(&mut engine);
+    sizes::register(&mut engine);
     caught(&mut engine);
     closures::register(&mut engine);
     profile::register(&mut engine);

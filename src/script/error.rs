@@ -53,6 +53,16 @@ impl From<Error> for Box<EvalAltResult> {
     }
 }
 
+/// How messages name the type of a value.
+pub fn type_of(v: &Dynamic) -> &'static str {
+    match v.type_name() {
+        "i64" => "int",
+        "f64" => "float",
+        "Fn" => "function",
+        n => n.rsplit("::").next().unwrap_or(n).trim_end_matches('>'),
+    }
+}
+
 /// Wraps an error of a script's function for its way through native code.
 pub fn carry(e: Box<EvalAltResult>) -> Error {
     match innermost(&e) {

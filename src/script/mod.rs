@@ -19,5 +19,6 @@ pub mod panics;
 pub mod params;
 pub mod plan;
 pub mod profile;
+pub mod sizes;
 pub mod tensor;
 pub mod zoo;

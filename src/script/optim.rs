@@ -83,7 +83,10 @@ fn tensors(what: &str, v: Dynamic) -> RhaiResult<Vec<Tensor>> {
     array
         .into_iter()
         .enumerate()
-        .map(|(i, v)| v.try_cast_result::<Tensor>().map_err(|v| wrong(&format!("{} at [{i}]", v.type_name())).into()))
+        .map(|(i, v)| {
+            v.try_cast_result::<Tensor>()
+                .map_err(|v| wrong(&format!("{} at [{i}]", crate::script::error::type_of(&v))).into())
+        })
         .collect()
 }
 

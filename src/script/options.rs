@@ -57,7 +57,11 @@ impl Options {
             Some(v) => match f(&v) {
                 Some(x) => Ok(Some(x)),
                 None => {
-                    let m = format!("{}: option `{key}` must be {what}, not {} ({v})", self.of, v.type_name());
+                    let m = format!(
+                        "{}: option `{key}` must be {what}, not {} ({v})",
+                        self.of,
+                        crate::script::error::type_of(&v)
+                    );
                     Err(Error::new(Kind::Type, m).into())
                 }
             },

@@ -87,7 +87,10 @@ fn entry(what: &str, i: INT, n: usize) -> RhaiResult<usize> {
 /// Numbers: a tensor as it is, or an array of numbers (of any depth two or less) as an f64 tensor.
 fn numbers(what: &str, v: Dynamic) -> RhaiResult<Tensor> {
     let bad = |v: &Dynamic| {
-        Error::new(Kind::Type, format!("{what} must be a tensor or an array of numbers, not {}", v.type_name()))
+        Error::new(
+            Kind::Type,
+            format!("{what} must be a tensor or an array of numbers, not {}", crate::script::error::type_of(v)),
+        )
     };
     if let Some(t) = v.clone().try_cast::<Tensor>() {
         return Ok(t);

@@ -259,35 +259,62 @@ fn index(e: &mut Expr, flags: ASTFlags) {
     }
 }
 
-/// The name of the method that a step `x.f(…)` calls.
-fn method(step: &Expr) -> Option<String> {
-    match step {
+/// What follows a method in a chain: a dot or a bracket, what stands behind it, and where.
+type Rest = (fn(Box<BinaryExpr>, ASTFlags, Position) -> Expr, Expr, ASTFlags, Position);
+
+/// Cuts the links of a chain after the first method that is listed, past properties and brackets: its name, and what
+/// followed. Not behind `?.`, which leaves out all that follows it.
+fn cut(links: &mut Expr) -> Option<(String, Option<Rest>)> {
+    if let Expr::MethodCall(f, _) = links {
+        return Some((listed(f)?, None));
+    }
+    let dot = matches!(links, Expr::Dot(..));
+    let (Expr::Dot(b, flags, at) | Expr::Index(b, flags, at)) = links else { return None };
+    let (flags, at) = (*flags, *at);
+    if flags.contains(ASTFlags::NEGATED) {
+        return None;
+    }
+    let name = match &b.lhs {
         Expr::MethodCall(f, _) => listed(f),
+        _ => None,
+    };
+    let Some(name) = name else {
+        return if dot { cut(&mut b.rhs) } else { behind(b, flags) };
+    };
+    let BinaryExpr { lhs, rhs } = std::mem::replace(&mut **b, BinaryExpr { lhs: Expr::Unit(at), rhs: Expr::Unit(at) });
+    *links = lhs;
+    Some((name, Some((if dot { Expr::Dot } else { Expr::Index }, rhs, flags, at))))
+}
+
+/// [`cut`] for what stands behind the bracket of `x[i]`.
+fn behind(b: &mut BinaryExpr, flags: ASTFlags) -> Option<(String, Option<Rest>)> {
+    match &mut b.rhs {
+        _ if flags.contains(ASTFlags::BREAK) => None,
+        Expr::Dot(inner, flags, _) if !flags.contains(ASTFlags::NEGATED) => cut(&mut inner.rhs),
+        Expr::Index(inner, flags, _) if !flags.contains(ASTFlags::NEGATED) => behind(inner, *flags),
         _ => None,
     }
 }
 
-/// `x.f().g()` is parsed as x.(f().g()), which cannot be timed in parts: makes it (x.f()).g() and times each. What a
-/// method returns is a value of its own, so nothing that is changed in place is lost.
-fn chain(mut b: BinaryExpr, flags: ASTFlags, at: Position) -> Expr {
-    if let Expr::Dot(..) = &b.rhs
-        && flags.is_empty()
-        && let Expr::Dot(rest, rest_flags, rest_at) = std::mem::replace(&mut b.rhs, Expr::Unit(at))
-    {
-        let rest = *rest;
-        if rest_flags.is_empty()
-            && let Some(name) = method(&rest.lhs)
-        {
-            let first = around(&name, Expr::Dot(Box::new(BinaryExpr { lhs: b.lhs, rhs: rest.lhs }), flags, at), at);
-            return chain(BinaryExpr { lhs: first, rhs: rest.rhs }, rest_flags, rest_at);
+/// `x.f()[i].g()` is parsed as x.(f()[i.g()]), which cannot be timed in parts: makes it (x.f())[i].g() and times each method.
+/// What a method returns is a value of its own, so nothing that is changed in place is lost.
+fn chain(mut whole: Expr) -> Expr {
+    loop {
+        let at = whole.position();
+        let found = match &mut whole {
+            Expr::Dot(_, flags, _) | Expr::Index(_, flags, _) if flags.contains(ASTFlags::NEGATED) => None,
+            Expr::Dot(b, ..) => cut(&mut b.rhs),
+            Expr::Index(b, flags, _) => behind(b, *flags),
+            _ => None,
+        };
+        match found {
+            None => return whole,
+            Some((name, None)) => return around(&name, whole, at),
+            Some((name, Some((go_on, rhs, flags, rest_at)))) => {
+                let lhs = around(&name, whole, at);
+                whole = go_on(Box::new(BinaryExpr { lhs, rhs }), flags, rest_at);
+            }
         }
-        b.rhs = Expr::Dot(Box::new(rest), rest_flags, rest_at);
-    }
-    let name = method(&b.rhs);
-    let whole = Expr::Dot(Box::new(b), flags, at);
-    match name {
-        Some(name) => around(&name, whole, at),
-        None => whole,
     }
 }
 
@@ -300,16 +327,17 @@ fn expr(e: &mut Expr) {
                 *e = around(&name, std::mem::replace(e, Expr::Unit(at)), at);
             }
         }
-        Expr::Dot(b, flags, at) => {
+        Expr::Dot(b, _, at) => {
             expr(&mut b.lhs);
             link(&mut b.rhs);
-            let (flags, at) = (*flags, *at);
-            let whole = std::mem::replace(&mut **b, BinaryExpr { lhs: Expr::Unit(at), rhs: Expr::Unit(at) });
-            *e = chain(whole, flags, at);
+            let at = *at;
+            *e = chain(std::mem::replace(e, Expr::Unit(at)));
         }
-        Expr::Index(b, flags, _) => {
+        Expr::Index(b, flags, at) => {
             expr(&mut b.lhs);
             index(&mut b.rhs, *flags);
+            let at = *at;
+            *e = chain(std::mem::replace(e, Expr::Unit(at)));
         }
         Expr::InterpolatedString(x, _) | Expr::Array(x, _) => x.iter_mut().for_each(expr),
         Expr::Map(x, _) => x.0.iter_mut().for_each(|(_, a)| expr(a)),

@@ -125,6 +125,9 @@ fn look<'t>(table: &[(&[&str], &'t str)], word: &str) -> Option<&'t str> {
 
 /// The hint for an unknown variable.
 pub fn variable(name: &str, place: Option<&Place>) -> Option<String> {
+    if name == "_" {
+        return Some("it is the value of the last input that had one, and there was none yet".into());
+    }
     if let Some(hint) = look(VALUES, name) {
         return Some(hint.into());
     }

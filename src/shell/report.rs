@@ -12,6 +12,7 @@ use rhai::{EvalAltResult, ParseErrorType, Position};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
+use unicode_width::UnicodeWidthStr;
 
 /// How many callers are shown at each end of a long chain.
 const CALLERS: usize = 3;
@@ -190,6 +191,9 @@ fn unknown_variable(name: &str, session: &Session, in_function: bool, place: Opt
         let open = if rest.starts_with('(') { "(…)" } else { "" };
         return t.label("a module of functions").help(format!("write `{name}::{method}{open}`"));
     }
+    if !names.signatures(name).is_empty() && !words(session).iter().any(|w| w == name) {
+        return told(format!("`{name}` is a function")).help(format!("call it: `{name}(…)`; `{name}?` explains it"));
+    }
     let variables: Vec<&str> = session.scope().iter_raw().map(|(n, ..)| n).collect();
     let words = words(session);
     if words.iter().any(|w| w == name) {
@@ -215,6 +219,12 @@ fn unknown_variable(name: &str, session: &Session, in_function: bool, place: Opt
 /// The word with which a text begins, and the rest.
 fn leading_word(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_alphanumeric() && c != '_').unwrap_or(text.len()))
+}
+
+/// Whether a signature is about values that scripts have: Rhai's operators also take Rust's other numbers.
+fn for_scripts(signature: &str) -> bool {
+    const OTHERS: [&str; 10] = ["i8", "i16", "i32", "i128", "u8", "u16", "u32", "u64", "u128", "f32"];
+    !signature.split(|c: char| !c.is_alphanumeric()).any(|word| OTHERS.contains(&word))
 }
 
 /// The variables and functions that the session's sources define, as far as their text shows.
@@ -248,7 +258,7 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
     let types = types.split(", ").map(spoken).collect::<Vec<_>>().join(", ");
     let list: Vec<&str> = types.split(", ").filter(|t| !t.is_empty()).collect();
     let names = Names::of(session.engine());
-    let known = names.signatures(name);
+    let known: Vec<&String> = names.signatures(name).iter().filter(|s| for_scripts(s)).collect();
     let words = words(session);
     let own = words.iter().any(|w| w == name);
     let t = match (known.is_empty(), own) {
@@ -267,7 +277,7 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
         return t.help(hint);
     }
     if !known.is_empty() {
-        let mut fitting: Vec<&String> = known.iter().collect();
+        let mut fitting = known.clone();
         // those for the given object first
         let object = list.first().copied().unwrap_or_default();
         let takes = |s: &str| s.contains(&format!(": {object}")) || s.contains(&format!("mut {object}"));
@@ -319,7 +329,9 @@ fn unknown_property(what: &str, session: &Session) -> Option<Told> {
         "()" => told(format!("`()` has no property `{name}`")).label("what stands before the dot is `()`, nothing"),
         _ => {
             let t = told(format!("a value of type {of} has no property `{name}`"));
-            match nearest(name, Names::of(session.engine()).properties()) {
+            let names = Names::of(session.engine());
+            match nearest(name, names.properties()) {
+                _ if !names.signatures(name).is_empty() => t.help(format!("call the method: `.{name}(…)`")),
                 Some(n) => t.help(format!("did you mean `{n}`?")),
                 None => t,
             }
@@ -366,6 +378,20 @@ fn token(text: &str, at: Position) -> Option<Range<usize>> {
     Some(begin..begin + length)
 }
 
+/// A title whose lines fit the terminal; those after the first stand below the first's text.
+fn titled(text: &str) -> String {
+    // `error: `; notes, which are shorter, go as far
+    const MARGIN: usize = 7;
+    match screen::terminal() {
+        Some(width) => {
+            let most = width.saturating_sub(MARGIN);
+            let fold = |l: &str| if l.width() > most { wrap(l, most) } else { vec![l.to_string()] };
+            text.lines().flat_map(fold).collect::<Vec<_>>().join("\n")
+        }
+        None => text.to_string(),
+    }
+}
+
 /// A help text whose lines fit the terminal, behind the margin, if there is one.
 fn fitted(help: &str) -> String {
     // `  = help: `, and line numbers of up to two digits
@@ -387,6 +413,17 @@ fn fitted(help: &str) -> String {
     }
 }
 
+/// Whether a label fits behind the marked token, in the line below it.
+fn has_room(label: &str, text: &str, at: Position) -> bool {
+    // `1 | `, of line numbers with up to two digits, and the blank before the label
+    const MARGIN: usize = 6;
+    let Some((width, marked)) = screen::terminal().zip(token(text, at)) else { return true };
+    let line = text[..marked.start].rfind('\n').map_or(0, |i| i + 1);
+    // a line that is cut keeps some of what stands before the token
+    let before = text[line..marked.start].width().min(width / 4);
+    MARGIN + before + text[marked].width() + label.width() <= width
+}
+
 fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String, String>, color: bool) -> String {
     let snippet = |f: &Frame, kind: AnnotationKind| -> Option<Snippet<annotate_snippets::Annotation>> {
         let text = sources.get(&f.source)?;
@@ -394,7 +431,13 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         let mark = if f.text.is_empty() { mark } else { mark.label(f.text.clone()) };
         Some(Snippet::source(text.clone()).path(f.source.clone()).annotation(mark))
     };
-    let mut main = Level::ERROR.primary_title(told.message.clone()).elements(snippet(place, AnnotationKind::Primary));
+    let room = sources.get(&place.source).is_none_or(|text| has_room(&place.text, text, place.at));
+    let bare = Frame { source: place.source.clone(), at: place.at, text: String::new() };
+    let snip = snippet(if room { place } else { &bare }, AnnotationKind::Primary);
+    let mut main = Level::ERROR.primary_title(titled(&told.message)).elements(snip);
+    if !room {
+        main = main.element(Level::NOTE.message(fitted(&place.text)));
+    }
     for n in &told.notes {
         main = main.element(Level::NOTE.message(n.clone()));
     }
@@ -411,9 +454,11 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         } else if let Some(s) =
             snippet(&Frame { source: f.source.clone(), at: f.at, text: String::new() }, AnnotationKind::Primary)
         {
-            groups.push(Level::NOTE.secondary_title(f.text.clone()).element(s));
+            groups.push(Level::NOTE.secondary_title(titled(&f.text)).element(s));
         }
     }
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    // longer lines of code are cut around what is marked
+    let renderer = screen::terminal().map_or(renderer.clone(), |width| renderer.term_width(width));
     renderer.render(&groups)
 }

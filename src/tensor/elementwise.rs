@@ -71,7 +71,11 @@ pub fn erf(x: &Tensor) -> Result<Tensor> {
 /// A function that candle lacks, computed on the host in f64.
 fn host(name: &'static str, x: &Tensor, f: fn(f64) -> f64, df: fn(f64) -> f64) -> Result<Tensor> {
     fn map(x: &Tensor, f: fn(f64) -> f64) -> Result<Tensor> {
-        let values = create::to_f64(x)?.into_iter().map(f).collect();
+        let mut values = create::to_f64(x)?;
+        for part in values.chunks_mut(1 << 18) {
+            crate::host::check_cancelled()?;
+            part.iter_mut().for_each(|v| *v = f(*v));
+        }
         create::from_f64(values, x.dims(), x.dtype(), x.device())
     }
     let x = to_float(x)?;

@@ -5,12 +5,14 @@
 //!
 //! A record lives exactly as long as some tensor that depends on it: the identity operation carries a guard whose
 //! drop removes the record.
+use super::aside;
 use crate::host::{Host, check_cancelled};
 use crate::{Error, Kind, Result};
 use candle_core::{CpuStorage, CustomOp1, Layout, Shape, Storage, Tensor, TensorId, Var};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::rc::Rc;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Takes the cotangents of the recorded outputs (`None`: not reached) and returns one for each input (`None`: zero).
@@ -30,33 +32,59 @@ thread_local! {
     static NO_GRAD: Cell<bool> = const { Cell::new(false) };
 }
 static NEXT: AtomicU64 = AtomicU64::new(0);
+/// Records whose guards were dropped on another thread than their own.
+static DROPPED: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 /// Identity on a record's leaf; its drop releases the record.
 struct Guard(u64);
 
 impl Drop for Guard {
     fn drop(&mut self) {
-        // `try_with`: at thread exit the registry may already be gone
-        let last = LIVE.try_with(|l| {
-            let mut l = l.borrow_mut();
-            match l.get_mut(&self.0) {
-                Some(n) if *n > 1 => {
-                    *n -= 1;
-                    false
-                }
-                Some(_) => {
-                    l.remove(&self.0);
-                    true
-                }
-                None => false,
-            }
-        });
-        if let Ok(true) = last {
-            // dropped outside the borrow: a record's inputs may hold the last guard of another record
-            let record = RECORDS.try_with(|r| r.borrow_mut().remove(&self.0));
-            drop(record);
+        if !release(self.0)
+            && let Ok(mut dropped) = DROPPED.lock()
+        {
+            dropped.push(self.0);
         }
     }
+}
+
+/// Counts a guard of record `id` down; false where this thread has no such record.
+fn release(id: u64) -> bool {
+    // `try_with`: at thread exit the registry may already be gone
+    let last = LIVE.try_with(|l| {
+        let mut l = l.borrow_mut();
+        match l.get_mut(&id) {
+            Some(n) if *n > 1 => {
+                *n -= 1;
+                Some(false)
+            }
+            Some(_) => {
+                l.remove(&id);
+                Some(true)
+            }
+            None => None,
+        }
+    });
+    if let Ok(Some(true)) = last {
+        // dropped outside the borrow: a record's inputs may hold the last guard of another record
+        let record = RECORDS.try_with(|r| r.borrow_mut().remove(&id));
+        drop(record);
+    }
+    !matches!(last, Ok(None))
+}
+
+/// Releases the records of this thread whose guards another thread dropped: what Ctrl-C left behind on `aside`'s.
+fn sweep() {
+    let ours = match DROPPED.lock() {
+        Ok(mut dropped) => {
+            let of = |id: &u64| LIVE.with(|l| l.borrow().contains_key(id));
+            dropped.extract_if(.., |id| of(id)).collect::<Vec<_>>()
+        }
+        Err(_) => vec![],
+    };
+    ours.into_iter().for_each(|id| {
+        release(id);
+    });
 }
 
 impl CustomOp1 for Guard {
@@ -128,6 +156,7 @@ pub fn record(outputs: Vec<Tensor>, inputs: &[Tensor], pullback: RecordPullback)
     if !inputs.iter().any(is_tracked) {
         return Ok(outputs.iter().map(Tensor::detach).collect());
     }
+    sweep();
     let id = NEXT.fetch_add(1, Ordering::Relaxed);
     let leaves =
         outputs.iter().map(|o| Ok(Var::from_tensor(&o.detach().contiguous()?)?)).collect::<Result<Vec<_>>>()?;
@@ -146,6 +175,7 @@ fn guard(leaf: &Tensor, id: u64) -> Result<Tensor> {
 
 /// How many records are alive (for tests of leaks).
 pub fn live_records() -> usize {
+    sweep();
     RECORDS.with(|r| r.borrow().len())
 }
 
@@ -200,7 +230,8 @@ impl Acc {
             return self.add(t.id(), cot);
         }
         // candle differentiates a sum of ones: the product with the cotangent makes it ours
-        let grads = (t * cot)?.sum_all()?.backward()?;
+        let (t, load) = (t.clone(), if t.device().is_cpu() { usize::MAX } else { 0 });
+        let grads = aside::run(load, move || Ok((t * cot)?.sum_all()?.backward()?))?;
         let ids: Vec<TensorId> = grads.get_ids().copied().filter(|id| self.wanted.contains(id)).collect();
         for id in ids {
             if let Some(g) = grads.get_id(id) {

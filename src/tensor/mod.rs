@@ -4,6 +4,7 @@
 //! differentiated rightly by [`grad`]: where candle's own backward is wrong, missing or wasteful, the operation goes
 //! through [`custom`] with a backward of its own. Scripts reach candle only through this folder.
 pub mod arith;
+pub mod aside;
 pub(crate) mod columns;
 pub mod conv;
 pub mod create;

@@ -68,6 +68,7 @@ fn draw(
     one: impl Fn(&mut ChaCha8Rng) -> f64 + Sync,
 ) -> Result<Vec<f64>> {
     let n = check_size("random numbers", shape, DType::F64)?;
+    let stop = crate::host::Stop::here();
     let mut out = vec![0.0; n];
     // a scalar is one sample
     let samples = shape.first().copied().unwrap_or(1);
@@ -75,7 +76,7 @@ fn draw(
         out.par_chunks_mut(n / samples).enumerate().for_each(|(i, chunk)| {
             let mut rng = generator(seed, stream, first.wrapping_add(i as u64));
             for block in chunk.chunks_mut(BLOCK) {
-                if crate::host::cancel_requested() {
+                if stop.requested() {
                     return;
                 }
                 block.iter_mut().for_each(|v| *v = one(&mut rng));
@@ -126,6 +127,9 @@ pub fn permutation(seed: u64, n: usize, device: &Device) -> Result<Tensor> {
     let mut rng = generator(seed, stream::PERMUTATION, 0);
     let mut v: Vec<i64> = (0..n as i64).collect();
     for i in (1..n).rev() {
+        if i.is_multiple_of(BLOCK) {
+            crate::host::check_cancelled()?;
+        }
         v.swap(i, below(&mut rng, i as u64 + 1) as usize);
     }
     create::from_i64(v, &[n], DType::I64, device)

@@ -196,6 +196,7 @@ pub fn cumsum(x: &Tensor, d: i64) -> Result<Tensor> {
         let (n, mut x, mut step) = (x.dims()[d], x.clone(), 1);
         // after k rounds every entry holds the sum of the last 2^k
         while step < n {
+            crate::host::check_cancelled()?;
             let shifted = (x.narrow(d, step, n - step)? + x.narrow(d, 0, n - step)?)?;
             x = Tensor::cat(&[x.narrow(d, 0, step)?, shifted], d)?;
             step *= 2;
@@ -215,10 +216,10 @@ pub fn cumsum(x: &Tensor, d: i64) -> Result<Tensor> {
 
 /// The single value in `t` as f64.
 pub fn item(t: &Tensor) -> Result<f64> {
-    match create::to_f64(t)?.as_slice() {
-        [v] => Ok(*v),
-        v => {
-            let e = Error::new(Kind::Shape, format!("item: needs a tensor with one value, got {}", v.len()));
+    match t.elem_count() {
+        1 => Ok(create::to_f64(t)?[0]),
+        n => {
+            let e = Error::new(Kind::Shape, format!("item: needs a tensor with one value, got {n}"));
             Err(e.shapes(&[t.dims()]).hint("reduce it first, e.g. `x.mean()`"))
         }
     }

@@ -1,8 +1,11 @@
 //! Sorting and what follows from it: median and quantiles. NaN sorts last; equal values keep their order.
 use super::dtype::{dim, to_float};
 use super::{create, index};
+use crate::host::Stop;
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// The order that sorts `x` along `d`, i64 of x's shape.
 pub fn argsort(x: &Tensor, d: i64, descending: bool) -> Result<Tensor> {
@@ -16,28 +19,46 @@ pub fn argsort(x: &Tensor, d: i64, descending: bool) -> Result<Tensor> {
     let ids = if moved.elem_count() == 0 {
         vec![]
     } else if x.dtype().is_int() {
-        orders(&create::to_i64(&moved)?, n, descending, |a, b| a.cmp(b))
+        orders(&create::to_i64(&moved)?, n, descending, |a, b| a.cmp(b))?
     } else {
         orders(&create::to_f64(&moved)?, n, descending, |a, b| {
             // all NaNs are one value, whatever their sign
             a.is_nan().cmp(&b.is_nan()).then(a.partial_cmp(b).unwrap_or(std::cmp::Ordering::Equal))
-        })
+        })?
     };
     let ids = Tensor::from_vec(ids, moved.dims(), &Device::Cpu)?.to_device(x.device())?;
     Ok(ids.transpose(d, last)?.contiguous()?)
 }
 
-fn orders<T>(v: &[T], n: usize, descending: bool, cmp: impl Fn(&T, &T) -> std::cmp::Ordering) -> Vec<i64> {
+/// Comparisons between two looks at Ctrl-C.
+const LOOK: u32 = 1 << 18;
+
+/// A sort was left because of Ctrl-C.
+struct Left;
+
+fn orders<T>(v: &[T], n: usize, descending: bool, cmp: impl Fn(&T, &T) -> std::cmp::Ordering) -> Result<Vec<i64>> {
     let mut out = Vec::with_capacity(v.len());
+    let (stop, looks) = (Stop::here(), Cell::new(0u32));
     for row in v.chunks(n) {
         let mut ids: Vec<i64> = (0..n as i64).collect();
-        ids.sort_by(|a, b| {
-            let o = cmp(&row[*a as usize], &row[*b as usize]);
-            if descending { o.reverse() } else { o }
-        });
-        out.extend(ids);
+        // the only way out of a sort is to unwind
+        let sorted = catch_unwind(AssertUnwindSafe(|| {
+            ids.sort_by(|a, b| {
+                looks.set(looks.get().wrapping_add(1));
+                if looks.get().is_multiple_of(LOOK) && stop.requested() {
+                    resume_unwind(Box::new(Left));
+                }
+                let o = cmp(&row[*a as usize], &row[*b as usize]);
+                if descending { o.reverse() } else { o }
+            });
+        }));
+        match sorted {
+            Ok(()) => out.extend(ids),
+            Err(why) if why.is::<Left>() => return Err(Error::cancelled()),
+            Err(panic) => resume_unwind(panic),
+        }
     }
-    out
+    Ok(out)
 }
 
 /// The values of `x` in order along `d`.

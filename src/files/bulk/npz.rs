@@ -5,7 +5,6 @@
 //! archive's comment is the manifest.
 use super::{Job, Manifest, Shard, Sink, refused, wait_for};
 use crate::files::{atomic, npy};
-use crate::host::check_cancelled;
 use crate::{Error, Kind, Result};
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
@@ -190,7 +189,7 @@ impl<'a> Npz<'a> {
             zip.finish()?;
             Ok(())
         };
-        atomic::write_with(target, write).or_else(|e| check_cancelled().and(Err(e)))
+        atomic::write_with(target, write)
     }
     /// The manifest, or, were it too long for an archive's comment, what tells runs apart.
     fn comment(&self) -> String {

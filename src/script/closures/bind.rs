@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 /// Rewrites a parsed script so that its closures keep `env`, which becomes this script's own.
 pub fn bind(engine: &Engine, ast: &AST, env: &Environment) -> AST {
     let assigned = assigned(ast);
-    let mut b = Binder { env, params: BTreeMap::new(), named: BTreeSet::new(), assigned };
+    let source = ast.source().unwrap_or_default().into();
+    let mut b = Binder { env, params: BTreeMap::new(), named: BTreeSet::new(), assigned, source };
     for f in ast.iter_fn_def() {
         match f.name.contains('$') {
             // a closure that uses `this` stays as it is: Rhai alone knows where `this` goes
@@ -198,6 +199,8 @@ struct Binder<'a> {
     named: BTreeSet<String>,
     /// Variables that are assigned to somewhere.
     assigned: BTreeSet<String>,
+    /// The script's source name.
+    source: rhai::ImmutableString,
 }
 
 impl Binder<'_> {
@@ -215,7 +218,7 @@ impl Binder<'_> {
         statements.iter_mut().for_each(|s| self.stmt(s));
         let at = f.body.start_position();
         let block = Expr::Stmt(Box::new(StmtBlock::new(statements, at, f.body.end_position())));
-        NEXT_BODY.set(Dynamic::from(Body::new(f.name.clone(), block)));
+        NEXT_BODY.set(Dynamic::from(Body::new(f.name.clone(), self.source.clone(), block)));
         let template = engine.compile(format!("fn f() {{ {BODY} }}")).ok()?;
         let body = template.iter_fn_def().next()?.body.clone();
         Some(ScriptFuncDef { body, ..ScriptFuncDef::clone(f) })

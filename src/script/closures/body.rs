@@ -25,14 +25,16 @@ pub(super) struct Body(Rc<Inner>);
 struct Inner {
     /// The function's name; that of a closure holds a `$`.
     name: ImmutableString,
+    /// The source name of its text.
+    source: ImmutableString,
     block: Expr,
     /// The block with its calls timed, made when a profile first needs it.
     timed: OnceCell<Expr>,
 }
 
 impl Body {
-    pub(super) fn new(name: ImmutableString, block: Expr) -> Self {
-        Body(Rc::new(Inner { name, block, timed: OnceCell::new() }))
+    pub(super) fn new(name: ImmutableString, source: ImmutableString, block: Expr) -> Self {
+        Body(Rc::new(Inner { name, source, block, timed: OnceCell::new() }))
     }
 }
 
@@ -92,20 +94,22 @@ fn run(context: &mut EvalContext, body: &Body) -> Evaluated {
     } else {
         context.eval_expression_tree_raw(&(&body.0.block).into(), false)
     };
-    result.map_err(|mut e| {
-        if let EvalAltResult::ErrorTerminated(token, at) = &mut *e
-            && !at.is_none()
-        {
-            let place = Place {
-                function: body.0.name.to_string(),
-                source: context.source().unwrap_or_default().to_string(),
-                at: *at,
-            };
-            if let Some(mut s) = token.write_lock::<Stopped>() {
-                s.places.push(place);
+    let source = &body.0.source;
+    result.map_err(|mut e| match &mut *e {
+        EvalAltResult::ErrorTerminated(token, at) => {
+            if !at.is_none()
+                && let Some(mut s) = token.write_lock::<Stopped>()
+            {
+                s.places.push(Place { function: body.0.name.to_string(), source: source.to_string(), at: *at });
             }
+            e
         }
-        e
+        EvalAltResult::Return(..) | EvalAltResult::LoopBreak(..) | EvalAltResult::Exit(..) => e,
+        // to Rhai a session's functions all belong to the input that runs: the report must find the one that they are from
+        _ if context.source() != Some(source.as_str()) && !source.is_empty() => {
+            EvalAltResult::ErrorInModule(source.to_string(), e, Position::NONE).into()
+        }
+        _ => e,
     })
 }
 

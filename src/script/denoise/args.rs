@@ -9,7 +9,7 @@ use rhai::{Array, Dynamic, ImmutableString};
 use std::rc::Rc;
 
 fn wrong(what: &str, expected: &str, v: &Dynamic) -> Error {
-    Error::new(Kind::Type, format!("{what} must be {expected}, not {}", v.type_name()))
+    Error::new(Kind::Type, format!("{what} must be {expected}, not {}", crate::script::error::type_of(v)))
 }
 
 /// A number, integer or float.

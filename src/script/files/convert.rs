@@ -1,6 +1,7 @@
 //! Between script values and plain data: JSON, and state with tensors.
 use crate::discretize::Schedule;
 use crate::files::state::Data;
+use crate::host::check_cancelled;
 use crate::script::plan::ScriptSolver;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
@@ -16,7 +17,7 @@ fn deep() -> Error {
 
 fn unknown(v: &Dynamic, what: &str, at: &str) -> Error {
     let place = if at.is_empty() { String::new() } else { format!(" at `{at}`") };
-    let ty = v.type_name().rsplit("::").next().unwrap_or_default().trim_end_matches('>');
+    let ty = crate::script::error::type_of(v);
     let e = Error::new(Kind::Type, format!("a value of type {ty}{place} cannot be {what}"));
     e.hint("plain data is (), true, false, numbers, strings, tensors, arrays and maps")
 }
@@ -38,6 +39,7 @@ fn json(v: &Dynamic, text: bool, at: &str, depth: usize) -> Result<Value> {
     if depth > DEEPEST {
         return Err(deep());
     }
+    check_cancelled()?;
     if v.is_unit() {
         Ok(Value::Null)
     } else if let Ok(b) = v.as_bool() {
@@ -85,6 +87,7 @@ fn float(f: f64, text: bool, at: &str) -> Result<Value> {
 
 fn nested(t: &Tensor, text: bool, at: &str) -> Result<Value> {
     if t.rank() > 0 {
+        check_cancelled()?;
         let rows = (0..t.dim(0)?).map(|i| nested(&t.get(i)?, text, at));
         return Ok(Value::Array(rows.collect::<Result<_>>()?));
     }
@@ -118,6 +121,7 @@ fn data(v: &Dynamic, at: &str, depth: usize) -> Result<Data> {
     if depth > DEEPEST {
         return Err(deep());
     }
+    check_cancelled()?;
     if v.is_unit() {
         Ok(Data::Unit)
     } else if let Ok(b) = v.as_bool() {

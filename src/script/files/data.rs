@@ -5,6 +5,7 @@ use crate::files::table::{Table, number};
 use crate::files::{atomic, hash, state};
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
+use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
 use rhai::plugin::*;
@@ -45,14 +46,18 @@ fn cell(v: &Dynamic, digits: usize) -> RhaiResult<String> {
 fn strings(what: &str, a: &Array) -> RhaiResult<Vec<String>> {
     let one = |v: &Dynamic| match v.is_string() {
         true => Ok(v.to_string()),
-        false => Err(Error::new(Kind::Type, format!("{what} must be strings, not {}", v.type_name())).into()),
+        false => {
+            Err(Error::new(Kind::Type, format!("{what} must be strings, not {}", crate::script::error::type_of(v)))
+                .into())
+        }
     };
     a.iter().map(one).collect()
 }
 
 fn row(what: &str, v: &Dynamic, i: usize) -> RhaiResult<Array> {
     v.read_lock::<Array>().map(|a| a.clone()).ok_or_else(|| {
-        Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", v.type_name())).into()
+        Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", crate::script::error::type_of(v)))
+            .into()
     })
 }
 
@@ -93,6 +98,7 @@ fn csv_text(rows: &Array, header: &[String]) -> RhaiResult<String> {
         line(header.to_vec());
     }
     for (i, r) in rows.iter().enumerate() {
+        crate::host::check_cancelled()?;
         // floats in full: what is read back has the same bits
         let full = |v: &Dynamic| match v.as_float() {
             Ok(f) => Ok(f.to_string()),
@@ -121,7 +127,8 @@ mod json_api {
     /// Example: `json::stringify(#{ nfe: 5, t: [80.0, 0.002] })`
     #[rhai_fn(return_raw)]
     pub fn stringify(value: Dynamic) -> RhaiResult<String> {
-        Ok(to_json(&value, false)?.to_string())
+        let value = to_json(&value, false)?;
+        Ok(aside::run(usize::MAX, move || Ok(value.to_string()))?)
     }
     /// Reads a JSON file.
     ///
@@ -132,19 +139,21 @@ mod json_api {
     /// Example: `json::save(out("losses.json"), #{ train: [0.3, 0.2] });`
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Dynamic> {
-        let value = serde_json::from_str(&atomic::read_text(path)?)
-            .map_err(|e| Error::new(Kind::Format, format!("{path}: not valid JSON: {e}")))?;
-        Ok(from_json(&value))
+        let text = atomic::read_text(path)?;
+        let parse =
+            move || serde_json::from_str(&text).map_err(|e| Error::new(Kind::Format, format!("not valid JSON: {e}")));
+        Ok(from_json(&aside::run(usize::MAX, parse).map_err(|e| e.context(path))?))
     }
     /// Writes plain data as a JSON file, as a whole or not at all.
     ///
     /// Example: `json::save("losses.json", #{ train: [0.3, 0.2] })`
     #[rhai_fn(return_raw)]
     pub fn save(path: &str, value: Dynamic) -> RhaiResult<()> {
-        let mut text = serde_json::to_string_pretty(&to_json(&value, false)?)
-            .map_err(|e| Error::new(Kind::Internal, format!("cannot write JSON: {e}")))?;
-        text.push('\n');
-        Ok(atomic::write(path, text.as_bytes())?)
+        let value = to_json(&value, false)?;
+        Ok(atomic::write_with(path, |mut f| {
+            serde_json::to_writer_pretty(&mut f, &value)?;
+            f.write_all(b"\n")
+        })?)
     }
 }
 
@@ -158,7 +167,9 @@ mod state_api {
     /// Example: `state::save(out("run.state"), #{ xi: zeros([6]), iteration: 7 });`
     #[rhai_fn(return_raw)]
     pub fn save(path: &str, map: Map) -> RhaiResult<()> {
-        Ok(state::save(path, &to_data(&Dynamic::from(map))?)?)
+        let data = to_data(&Dynamic::from(map))?;
+        let bytes = aside::run(usize::MAX, move || state::to_bytes(&data))?;
+        Ok(atomic::write(path, &bytes)?)
     }
     /// Reads the map that `state::save` wrote; tensors come back on the CPU.
     ///
@@ -167,7 +178,8 @@ mod state_api {
     /// Example: `state::save(out("run.state"), #{ iteration: 7 }); state::load(out("run.state")).iteration` is 7
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Map> {
-        match state::load(path)? {
+        let file = path.to_string();
+        match aside::run(usize::MAX, move || state::load(file))? {
             Data::Map(m) => Ok(m.into_iter().map(|(k, v)| (k.into(), from_data(v))).collect()),
             _ => Err(Error::new(Kind::Format, format!("{path}: the state is not a map")).into()),
         }

@@ -6,6 +6,7 @@ use crate::files::sheet::{SheetOptions, sheet as make_sheet};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
+use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
 use rhai::plugin::*;
@@ -35,7 +36,11 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
         return Ok(host_values(&t.detach())?);
     }
     let Some(a) = v.read_lock::<Array>() else {
-        return Err(wrong(format!("{what} must be a tensor or an array of numbers, not {}", v.type_name())).into());
+        return Err(wrong(format!(
+            "{what} must be a tensor or an array of numbers, not {}",
+            crate::script::error::type_of(v)
+        ))
+        .into());
     };
     let one = |v: &Dynamic| -> RhaiResult<f64> {
         match (v.as_float(), v.as_int()) {
@@ -44,7 +49,7 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
             _ if v.is_unit() => Ok(f64::NAN),
             _ => match v.read_lock::<Tensor>().map(|t| host_values(&t.detach())).transpose()?.as_deref() {
                 Some(&[x]) => Ok(x),
-                _ => Err(wrong(format!("{what} must be numbers, not {}", v.type_name())).into()),
+                _ => Err(wrong(format!("{what} must be numbers, not {}", crate::script::error::type_of(v))).into()),
             },
         }
     };
@@ -54,7 +59,9 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
 fn series(v: &Dynamic, i: usize) -> RhaiResult<Series> {
     let what = format!("plot::lines, series {i}");
     let Some(map) = v.read_lock::<Map>().map(|m| m.clone()) else {
-        return Err(wrong(format!("{what} must be a map #{{ name, x, y }}, not {}", v.type_name())).into());
+        return Err(
+            wrong(format!("{what} must be a map #{{ name, x, y }}, not {}", crate::script::error::type_of(v))).into()
+        );
     };
     let mut o = Options::new(&what, map);
     let name = o.string("name")?.unwrap_or_default();
@@ -110,7 +117,11 @@ fn make_schedules(all: Array, map: Map) -> RhaiResult<ScriptPlot> {
     o.finish()?;
     let one = |v: Dynamic| {
         v.try_cast_result::<Schedule>().map_err(|v| {
-            wrong(format!("plot::schedules takes an array of schedules, but there is {} in it", v.type_name())).into()
+            wrong(format!(
+                "plot::schedules takes an array of schedules, but there is {} in it",
+                crate::script::error::type_of(&v)
+            ))
+            .into()
         })
     };
     let all = all.into_iter().map(one).collect::<RhaiResult<Vec<_>>>()?;
@@ -140,6 +151,11 @@ fn make_contact_sheet(rows: Array, map: Map) -> RhaiResult<Image> {
     Ok(make_sheet(&rows, &options)?)
 }
 
+fn grid_of(x: Tensor, options: GridOptions) -> RhaiResult<Image> {
+    let load = aside::load(&[&x]).saturating_mul(options.scale.saturating_mul(options.scale).max(1));
+    Ok(aside::run(load, move || make_grid(&x, &options))?)
+}
+
 /// Pictures from tensors with values in [−1, 1], and PNG files.
 #[export_module]
 mod image_api {
@@ -150,12 +166,12 @@ mod image_api {
     /// Example: `image::from(zeros([1, 8, 8])).save(out("x.png"));`
     #[rhai_fn(return_raw)]
     pub fn from(x: Tensor) -> RhaiResult<Image> {
-        Ok(Image::from_tensor(&x)?)
+        Ok(aside::run(aside::load(&[&x]), move || Image::from_tensor(&x))?)
     }
     /// A batch [B, C, H, W] as one picture, in about as many rows as columns.
     #[rhai_fn(return_raw)]
     pub fn grid(x: Tensor) -> RhaiResult<Image> {
-        Ok(make_grid(&x, &GridOptions::default())?)
+        grid_of(x, GridOptions::default())
     }
     /// A batch [B, C, H, W] (values in [−1, 1]) as one picture.
     ///
@@ -179,7 +195,7 @@ mod image_api {
         let cols = o.count("cols")?;
         let (scale, pad) = (o.count("scale")?.unwrap_or(d.scale), o.count("pad")?.unwrap_or(d.pad));
         o.finish()?;
-        Ok(make_grid(&x, &GridOptions { cols, scale, pad, background })?)
+        grid_of(x, GridOptions { cols, scale, pad, background })
     }
     /// A contact sheet: labelled rows of pictures.
     #[rhai_fn(return_raw)]

@@ -4,6 +4,7 @@ mod perceptual;
 use super::error::RhaiResult;
 use super::options::Options;
 use crate::loss::{Loss, Reduction};
+use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
 use rhai::plugin::*;
@@ -30,12 +31,15 @@ fn read(name: &str, map: Map) -> RhaiResult<(Loss, Reduction)> {
 
 fn eval(name: &str, x: Tensor, target: Tensor, map: Map) -> RhaiResult<Tensor> {
     let (loss, reduction) = read(name, map)?;
-    Ok(loss.eval(&x, &target, reduction)?)
+    Ok(aside::run(aside::load(&[&x, &target]), move || loss.eval(&x, &target, reduction))?)
 }
 
 fn function(name: &str, map: Map) -> RhaiResult<FnPtr> {
     let (loss, reduction) = read(Loss::of(name, None)?.name(), map)?;
-    of_two(loss.name(), move |x, target| loss.eval(x, target, reduction))
+    of_two(loss.name(), move |x, target| {
+        let (load, x, target) = (aside::load(&[x, target]), x.clone(), target.clone());
+        aside::run(load, move || loss.eval(&x, &target, reduction))
+    })
 }
 
 /// A function value of two tensors.
@@ -49,7 +53,7 @@ fn of_two(name: &'static str, f: impl Fn(&Tensor, &Tensor) -> crate::Result<Tens
                 Error::new(Kind::Type, m)
             };
             let arg = args.get(i).ok_or_else(|| wrong("missing"))?;
-            arg.read_lock::<Tensor>().map(|t| t.clone()).ok_or_else(|| wrong(arg.type_name()))
+            arg.read_lock::<Tensor>().map(|t| t.clone()).ok_or_else(|| wrong(crate::script::error::type_of(arg)))
         };
         Ok(Dynamic::from(f(&tensor(0)?, &tensor(1)?)?))
     })
@@ -154,14 +158,14 @@ mod metric_api {
     /// Example: `metric::mse(ones([2, 3]), zeros([2, 3]))` is [1, 1]
     #[rhai_fn(return_raw)]
     pub fn mse(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
-        Ok(crate::metric::mse(&x, &target)?)
+        Ok(aside::run(aside::load(&[&x, &target]), move || crate::metric::mse(&x, &target))?)
     }
     /// The peak signal-to-noise ratio of each sample in dB, for images in [−1, 1]; a tensor [B] in f64.
     ///
     /// Example: `metric::psnr(ones([1, 4]), 0.9 * ones([1, 4]))` is about 26
     #[rhai_fn(return_raw)]
     pub fn psnr(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
-        Ok(crate::metric::psnr(&x, &target, 2.0)?)
+        psnr_with(x, target, Map::new())
     }
     /// The peak signal-to-noise ratio of each sample in dB, a tensor [B] in f64.
     ///
@@ -174,14 +178,15 @@ mod metric_api {
         let mut o = Options::new("metric::psnr", options);
         let range = o.float("range")?.unwrap_or(2.0);
         o.finish()?;
-        Ok(crate::metric::psnr(&x, &target, range)?)
+        Ok(aside::run(aside::load(&[&x, &target]), move || crate::metric::psnr(&x, &target, range))?)
     }
     /// The mean and the covariance of features [N, D], as a map `#{ mean, cov }` of tensors [D] and [D, D] in f64.
     ///
     /// Example: `metric::gaussian(randn([100, 3], #{ seed: 0 })).mean`
     #[rhai_fn(return_raw)]
     pub fn gaussian(features: Tensor) -> RhaiResult<Map> {
-        let (mean, cov) = crate::metric::gaussian(&features)?;
+        let load = aside::load_of_pairs(&[&features, &features]);
+        let (mean, cov) = aside::run(load, move || crate::metric::gaussian(&features))?;
         Ok(Map::from([("mean".into(), Dynamic::from(mean)), ("cov".into(), Dynamic::from(cov))]))
     }
     /// The Fréchet distance between two Gaussians (FID, when they are of Inception features), in f64.
@@ -203,6 +208,8 @@ mod metric_api {
             }
         };
         let ((m1, c1), (m2, c2)) = (read(a)?, read(b)?);
-        Ok(crate::metric::frechet_distance(&m1, &c1, &m2, &c2)?)
+        // roots and eigenvalues take the cube of D
+        let load = aside::load_of_pairs(&[&c1, &c2]);
+        Ok(aside::run(load, move || crate::metric::frechet_distance(&m1, &c1, &m2, &c2))?)
     }
 }

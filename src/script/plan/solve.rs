@@ -182,7 +182,7 @@ fn run_steps(
             ("memory".into(), memory.clone()),
         ]);
         let made: Dynamic = f.call_raw(ctx, None, [Dynamic::from_map(step)])?;
-        let kind = made.type_name();
+        let kind = crate::script::error::type_of(&made);
         let made = match made.try_cast_result::<Map>() {
             Ok(mut map) => {
                 memory = map.remove("memory").unwrap_or(Dynamic::UNIT);
@@ -260,7 +260,7 @@ impl Sampler {
                     _ => "none".into(),
                 };
                 let made = run_steps(ctx, "generate", net, f, schedule, &x, Map::from([("cond".into(), cond)]))?;
-                let kind = made.type_name();
+                let kind = crate::script::error::type_of(&made);
                 let wrong = || Error::new(Kind::Internal, format!("a solver returned {kind}")).into();
                 made.try_cast::<Tensor>().ok_or_else(wrong)
             }

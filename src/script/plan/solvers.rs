@@ -113,7 +113,7 @@ pub(super) fn plan_of(ctx: &NativeCallContext, solver: &ScriptSolver, schedule: 
         ScriptSolver::Native(s) => Ok(s.plan(schedule)?),
         ScriptSolver::FromPlan(f) => {
             let made: Dynamic = f.call_raw(ctx, None, [Dynamic::from(schedule.clone())])?;
-            let kind = made.type_name();
+            let kind = crate::script::error::type_of(&made);
             made.try_cast::<Tracked>().ok_or_else(|| {
                 let e =
                     Error::new(Kind::Type, format!("solver::from_plan: the function must return a Plan, not {kind}"));

@@ -12,8 +12,8 @@ pub fn wrong_type(what: &str, want: &str, got: &Dynamic) -> Error {
     Error::new(Kind::Type, format!("{what}: expected {want}, got {}", name_of(got)))
 }
 fn name_of(v: &Dynamic) -> &str {
-    match v.type_name() {
-        n if n.ends_with("::Tensor") => "a tensor",
+    match crate::script::error::type_of(v) {
+        "Tensor" => "a tensor",
         n => n,
     }
 }

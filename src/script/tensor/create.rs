@@ -1,10 +1,10 @@
 //! Creation: constants, ranges, random numbers, arrays of numbers; and the way back.
 use super::args::{self, Place};
-use super::{Defs, done};
+use super::{Defs, done, on, size};
 use crate::script::error::RhaiResult;
 use crate::tensor::dtype::FLOAT;
 use crate::tensor::random::{self, stream};
-use crate::tensor::{create, device, display, dtype, reduce, shape};
+use crate::tensor::{aside, create, device, display, dtype, reduce, shape};
 use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rhai::{Array, Dynamic, INT};
@@ -17,10 +17,27 @@ const OPTIONS: &str = "A string in place of the options is a dtype: `zeros([2], 
 fn shaped(d: &mut Defs, name: &'static str, doc: &str, f: fn(&[usize], DType, &Device) -> Result<Tensor>) {
     let make = move |s: Dynamic, o: Dynamic| -> RhaiResult<Tensor> {
         let (dtype, device) = Place::only(name, o)?;
-        done(f(&args::shape(name, &s)?, dtype.unwrap_or(FLOAT), &device))
+        let shape = args::shape(name, &s)?;
+        new(&shape.clone(), &device, move |device| f(&shape, dtype.unwrap_or(FLOAT), device))
     };
     d.add(name, "shape: array -> Tensor", doc, move |s: Dynamic| make(s, Dynamic::UNIT));
     d.add(name, "shape: array, options: map -> Tensor", doc, make);
+}
+
+/// A new tensor of that shape.
+fn new(
+    shape: &[usize],
+    device: &Device,
+    f: impl FnOnce(&Device) -> Result<Tensor> + Send + 'static,
+) -> RhaiResult<Tensor> {
+    let (load, device) = (size(shape, device), device.clone());
+    done(aside::run(load, move || f(&device)))
+}
+
+/// How a tensor prints, which may need a look at all of its values.
+fn text(x: &Tensor, f: fn(&Tensor) -> String) -> RhaiResult<String> {
+    let (load, x) = (aside::load(&[x]), x.clone());
+    Ok(aside::run(load, move || Ok(f(&x)))?)
 }
 
 /// (seed, first, shape, stream, dtype, device) to random numbers.
@@ -33,7 +50,8 @@ fn random_shaped(d: &mut Defs, name: &'static str, doc: &str, stream: u64, f: Dr
         let first = p.options.count("first")?.unwrap_or(0) as u64;
         let seed = p.seed()?;
         p.options.finish()?;
-        done(f(seed, first, &args::shape(name, &s)?, stream, p.dtype.unwrap_or(FLOAT), &p.device))
+        let (shape, dtype) = (args::shape(name, &s)?, p.dtype.unwrap_or(FLOAT));
+        new(&shape.clone(), &p.device, move |device| f(seed, first, &shape, stream, dtype, device))
     };
     d.add(name, "shape: array -> Tensor", doc, move |s: Dynamic| make(s, Dynamic::UNIT));
     d.add(name, "shape: array, options: map -> Tensor", doc, make);
@@ -42,21 +60,28 @@ fn random_shaped(d: &mut Defs, name: &'static str, doc: &str, stream: u64, f: Dr
 fn full(s: Dynamic, v: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
     let (dtype, device) = Place::only("full", o)?;
     let shape = args::shape("full", &s)?;
-    done(match v.as_int() {
-        Ok(i) => create::full_int(&shape, i, dtype.unwrap_or(DType::I64), &device),
-        Err(_) => create::full(&shape, args::number("full", &v)?, dtype.unwrap_or(FLOAT), &device),
-    })
+    match v.as_int() {
+        Ok(i) => {
+            new(&shape.clone(), &device, move |device| create::full_int(&shape, i, dtype.unwrap_or(DType::I64), device))
+        }
+        Err(_) => {
+            let v = args::number("full", &v)?;
+            new(&shape.clone(), &device, move |device| create::full(&shape, v, dtype.unwrap_or(FLOAT), device))
+        }
+    }
 }
 
 fn arange(start: Dynamic, end: Dynamic, step: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
     let (dtype, device) = Place::only("arange", o)?;
-    done(match (start.as_int(), end.as_int(), step.as_int()) {
-        (Ok(a), Ok(b), Ok(s)) => create::arange_int(a, b, s, dtype.unwrap_or(DType::I64), &device),
-        _ => {
-            let n = |v: &Dynamic| args::number("arange", v);
-            create::arange(n(&start)?, n(&end)?, n(&step)?, dtype.unwrap_or(FLOAT), &device)
+    let n = |v: &Dynamic| args::number("arange", v);
+    let (a, b, s) = (n(&start)?, n(&end)?, n(&step)?);
+    let count = ((b - a) / s).abs().ceil() as usize;
+    match (start.as_int(), end.as_int(), step.as_int()) {
+        (Ok(a), Ok(b), Ok(s)) => {
+            new(&[count], &device, move |device| create::arange_int(a, b, s, dtype.unwrap_or(DType::I64), device))
         }
-    })
+        _ => new(&[count], &device, move |device| create::arange(a, b, s, dtype.unwrap_or(FLOAT), device)),
+    }
 }
 
 fn randint(low: INT, high: INT, s: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
@@ -64,8 +89,10 @@ fn randint(low: INT, high: INT, s: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
     let first = p.options.count("first")?.unwrap_or(0) as u64;
     let seed = p.seed()?;
     p.options.finish()?;
-    let t = random::integers(seed, first, low, high, &args::shape("randint", &s)?, &p.device)?;
-    done(t.to_dtype(p.dtype.unwrap_or(DType::I64)).map_err(Error::from))
+    let (shape, dtype) = (args::shape("randint", &s)?, p.dtype.unwrap_or(DType::I64));
+    new(&shape.clone(), &p.device, move |device| {
+        Ok(random::integers(seed, first, low, high, &shape, device)?.to_dtype(dtype)?)
+    })
 }
 
 /// What an array of numbers holds.
@@ -157,15 +184,23 @@ fn stacked(v: &Dynamic) -> Result<Tensor> {
 }
 
 fn to_array(t: Tensor) -> RhaiResult<Dynamic> {
-    fn nest(values: &mut impl Iterator<Item = Dynamic>, dims: &[usize]) -> Dynamic {
+    fn nest(values: &mut impl Iterator<Item = Result<Dynamic>>, dims: &[usize]) -> Result<Dynamic> {
         match dims.split_first() {
-            None => values.next().unwrap_or(Dynamic::UNIT),
-            Some((n, rest)) => (0..*n).map(|_| nest(values, rest)).collect::<Array>().into(),
+            None => values.next().unwrap_or(Ok(Dynamic::UNIT)),
+            Some((n, rest)) => Ok((0..*n).map(|_| nest(values, rest)).collect::<Result<Array>>()?.into()),
         }
     }
+    let (load, x) = (aside::load(&[&t]), t.clone());
+    let look = |i: usize| if i.is_multiple_of(1 << 16) { crate::host::check_cancelled() } else { Ok(()) };
     Ok(match t.dtype().is_int() {
-        true => nest(&mut create::to_i64(&t)?.into_iter().map(Dynamic::from_int), t.dims()),
-        false => nest(&mut create::to_f64(&t)?.into_iter().map(Dynamic::from_float), t.dims()),
+        true => {
+            let values = aside::run(load, move || create::to_i64(&x))?;
+            nest(&mut values.into_iter().enumerate().map(|(i, v)| look(i).map(|()| Dynamic::from_int(v))), t.dims())?
+        }
+        false => {
+            let values = aside::run(load, move || create::to_f64(&x))?;
+            nest(&mut values.into_iter().enumerate().map(|(i, v)| look(i).map(|()| Dynamic::from_float(v))), t.dims())?
+        }
     })
 }
 
@@ -176,10 +211,11 @@ fn item(t: Tensor) -> RhaiResult<Dynamic> {
 
 fn to(t: Tensor, name: &str) -> RhaiResult<Tensor> {
     if name.starts_with("cpu") || name.starts_with("cuda") {
-        return done(t.to_device(&device::parse_device(name)?).map_err(Error::from));
+        let device = device::parse_device(name)?;
+        return on([&t], move |[t]| Ok(t.to_device(&device)?));
     }
     let d = dtype::parse(name).map_err(|e| e.context("to"))?;
-    done(t.to_dtype(d).map_err(Error::from))
+    on([&t], move |[t]| Ok(t.to_dtype(d)?))
 }
 
 pub(super) fn register(d: &mut Defs) {
@@ -224,7 +260,8 @@ pub(super) fn register(d: &mut Defs) {
     let linspace = |a: Dynamic, b: Dynamic, n: INT, o: Dynamic| -> RhaiResult<Tensor> {
         let (dtype, device) = Place::only("linspace", o)?;
         let at = |v: &Dynamic| args::number("linspace", v);
-        done(create::linspace(at(&a)?, at(&b)?, args::count("linspace", n)?, dtype.unwrap_or(FLOAT), &device))
+        let (a, b, n) = (at(&a)?, at(&b)?, args::count("linspace", n)?);
+        new(&[n], &device, move |device| create::linspace(a, b, n, dtype.unwrap_or(FLOAT), device))
     };
     d.add("linspace", "start: number, end: number, n: int -> Tensor", &doc, move |a: Dynamic, b: Dynamic, n: INT| {
         linspace(a, b, n, Dynamic::UNIT)
@@ -234,7 +271,8 @@ pub(super) fn register(d: &mut Defs) {
     let doc = format!("The identity matrix of size n × n.\n\n{OPTIONS}\n\nExample: `eye(3)`");
     let eye = |n: INT, o: Dynamic| -> RhaiResult<Tensor> {
         let (dtype, device) = Place::only("eye", o)?;
-        done(create::eye(args::count("eye", n)?, dtype.unwrap_or(FLOAT), &device))
+        let n = args::count("eye", n)?;
+        new(&[n, n], &device, move |device| create::eye(n, dtype.unwrap_or(FLOAT), device))
     };
     d.add("eye", "n: int -> Tensor", &doc, move |n: INT| eye(n, Dynamic::UNIT));
     d.add("eye", "n: int, options: map -> Tensor", &doc, eye);
@@ -275,7 +313,8 @@ pub(super) fn register(d: &mut Defs) {
         let mut p = Place::read("permutation", o)?;
         let seed = p.seed()?;
         p.options.finish()?;
-        done(random::permutation(seed, args::count("permutation", n)?, &p.device))
+        let n = args::count("permutation", n)?;
+        new(&[n], &p.device, move |device| random::permutation(seed, n, device))
     };
     d.add("permutation", "n: int -> Tensor", doc, move |n: INT| permutation(n, Dynamic::UNIT));
     d.add("permutation", "n: int, options: map -> Tensor", doc, permutation);
@@ -284,13 +323,9 @@ pub(super) fn register(d: &mut Defs) {
     d.add("manual_seed", "seed: int", doc, |s: INT| random::set_session_seed(s as u64));
 
     let doc = "Zeros of the shape, dtype and device of `x`.\n\nExample: `zeros_like(arange(3))`";
-    d.add("zeros_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
-        done(x.zeros_like().map_err(Error::from).map(|t| t.detach()))
-    });
+    d.add("zeros_like", "x: Tensor -> Tensor", doc, |x: Tensor| on([&x], |[x]| Ok(x.zeros_like()?.detach())));
     let doc = "Ones of the shape, dtype and device of `x`.\n\nExample: `ones_like(arange(3))`";
-    d.add("ones_like", "x: Tensor -> Tensor", doc, |x: Tensor| {
-        done(x.ones_like().map_err(Error::from).map(|t| t.detach()))
-    });
+    d.add("ones_like", "x: Tensor -> Tensor", doc, |x: Tensor| on([&x], |[x]| Ok(x.ones_like()?.detach())));
 
     d.getter(
         "shape",
@@ -339,9 +374,12 @@ pub(super) fn register(d: &mut Defs) {
         "to_string",
         "x: Tensor -> string",
         "The values, aligned; then shape, dtype, device and range.",
-        |x: &mut Tensor| display::text(x),
+        |x: &mut Tensor| -> RhaiResult<String> { text(x, display::text) },
     );
-    d.add("to_debug", "x: Tensor -> string", "One line: shape, dtype, device, range.", |x: &mut Tensor| {
-        display::line(x)
-    });
+    d.add(
+        "to_debug",
+        "x: Tensor -> string",
+        "One line: shape, dtype, device, range.",
+        |x: &mut Tensor| -> RhaiResult<String> { text(x, display::line) },
+    );
 }

@@ -2,6 +2,7 @@
 use super::{Defs, args};
 use crate::files::{npy, safetensors};
 use crate::script::error::RhaiResult;
+use crate::tensor::aside;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::{Dynamic, Map};
@@ -27,10 +28,15 @@ fn map(list: Vec<(String, Tensor)>) -> Dynamic {
 }
 
 fn load(path: &str) -> RhaiResult<Dynamic> {
-    Ok(match format(path)? {
-        "npy" => Dynamic::from(npy::read_npy(path)?),
-        "npz" => map(npy::read_npz(path)?),
-        _ => map(safetensors::read(path)?.tensors),
+    let (format, path) = (format(path)?, path.to_string());
+    let mut list = aside::run(usize::MAX, move || match format {
+        "npy" => Ok(vec![(String::new(), npy::read_npy(path)?)]),
+        "npz" => npy::read_npz(path),
+        _ => Ok(safetensors::read(path)?.tensors),
+    })?;
+    Ok(match format {
+        "npy" => Dynamic::from(list.remove(0).1),
+        _ => map(list),
     })
 }
 

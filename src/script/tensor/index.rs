@@ -1,6 +1,7 @@
 //! `x[i]`, `x[0..3]`, `x[[(), 0]]`, assignment, `select`, `slice`, `gather`, and loops over the first dimension.
-use super::{Defs, args, done};
+use super::{Defs, args, done, heavy, on};
 use crate::script::error::RhaiResult;
+use crate::tensor::aside;
 use crate::tensor::device::default_device;
 use crate::tensor::index::{self, Index};
 use crate::{Error, Kind, Result};
@@ -15,6 +16,9 @@ const DOC: &str = "Part of a tensor.\n\n\
     `()` in it takes the whole dimension, an array in it lists entries.\n\n\
     Assigning makes a new tensor in the variable: no other variable changes.\n\n\
     Example: `let x = arange(6).reshape(2, 3); x[-1]`, `x[0..1]`, `x[[(), 0]]`, `x[x > 2]`, `x[0] = 7`";
+
+/// What `x.name` knows.
+const PROPERTIES: [&str; 8] = ["shape", "dtype", "device", "ndim", "size", "len", "T", "tracked"];
 
 /// One entry of an index.
 fn entry(v: &Dynamic) -> Result<Index> {
@@ -40,6 +44,16 @@ fn entry(v: &Dynamic) -> Result<Index> {
         let n = list.len();
         return Ok(Index::List(Tensor::from_vec(list, n, &Device::Cpu)?));
     }
+    if v.is_string() {
+        // `x.name` with a name that is no property ends here too
+        let name = v.to_string();
+        let e = Error::new(Kind::Name, format!("a tensor has no property `{name}`"));
+        return Err(match crate::error::nearest(&name, PROPERTIES) {
+            Some(n) => e.hint(format!("did you mean `{n}`?")),
+            None if name == "grad" => e.hint("gradients are a function: `grad(loss, x)`"),
+            None => e,
+        });
+    }
     let e = args::wrong_type("an index", "an integer, a range, a tensor or an array of these", v);
     Err(if v.is_float() { e.hint("positions are integers: `x[i.to_int()]`") } else { e })
 }
@@ -51,12 +65,32 @@ fn entries(v: &Dynamic) -> Result<Vec<Index>> {
     }
 }
 
+/// The part of `x` at `at`: a view, or a copy where entries are listed.
+fn part(x: &Tensor, at: Vec<Index>) -> RhaiResult<Tensor> {
+    let lists = at.iter().map(|i| match i {
+        Index::All | Index::At(_) | Index::New | Index::Slice(_, _, 1) => 0,
+        Index::Slice(..) | Index::Mask(_) => 1,
+        Index::List(t) => t.elem_count(),
+    });
+    let load = match lists.max() {
+        None | Some(0) => 0,
+        // each entry may be asked for by each number in a list
+        Some(n) => aside::load(&[x]).max(aside::load(&[x]).saturating_mul(n) / 64),
+    };
+    heavy(load, [x], move |[x]| index::get(x, &at))
+}
+
 fn get(x: &mut Tensor, at: Dynamic) -> RhaiResult<Tensor> {
-    done(index::get(x, &entries(&at)?))
+    let at = entries(&at).map_err(|e| match e.kind() == Kind::Name && e.fix().is_none() {
+        true => e.hint(format!("a method is called with brackets: `x.{at}()`")),
+        false => e,
+    })?;
+    part(x, at)
 }
 
 fn set(x: &mut Tensor, at: Dynamic, value: Dynamic) -> RhaiResult<()> {
-    *x = done(index::set(x, &entries(&at)?, &args::operand("assignment to a part of a tensor", &value)?))?;
+    let (at, value) = (entries(&at)?, args::operand("assignment to a part of a tensor", &value)?);
+    *x = on([x], move |[x]| index::set(x, &at, &value))?;
     Ok(())
 }
 
@@ -65,7 +99,7 @@ fn slice(x: Tensor, dim: INT, start: Dynamic, end: Dynamic, step: INT) -> RhaiRe
         true => Ok(None),
         false => v.as_int().map(Some).map_err(|_| args::wrong_type("slice", "an integer or ()", v)),
     };
-    done(index::on_dim(&x, dim, Index::Slice(bound(&start)?, bound(&end)?, step)).and_then(|ix| index::get(&x, &ix)))
+    part(&x, index::on_dim(&x, dim, Index::Slice(bound(&start)?, bound(&end)?, step))?)
 }
 
 /// The entries of the first dimension, one after the other.
@@ -120,17 +154,19 @@ pub(super) fn register(d: &mut Defs) {
     let doc = "Entries of dimension `dim` by a range, a list (array or i64 tensor) or a mask (u8).\n\n\
                Example: `arange(6).reshape(2, 3).index(1, [0, 2])`";
     d.add("index", "x: Tensor, dim: int, at: Tensor -> Tensor", doc, |x: Tensor, dim: INT, at: Dynamic| {
-        done(index::on_dim(&x, dim, entry(&at)?).and_then(|ix| index::get(&x, &ix)))
+        part(&x, index::on_dim(&x, dim, entry(&at)?)?)
     });
     let doc = "As PyTorch's gather: `out[i][j] = x[i][ids[i][j]]` for dim 1.\n\nExample: `arange(6).reshape(2, 3).gather(1, tensor([[0], [2]]))`";
     d.add("gather", "x: Tensor, dim: int, ids: Tensor -> Tensor", doc, |x: Tensor, dim: INT, ids: Tensor| {
-        done(index::gather(&x, dim, &ids))
+        on([&x, &ids], move |[x, ids]| index::gather(x, dim, ids))
     });
     let doc = "Where a mask is not 0, counted row by row, i64.\n\nExample: `nonzero(tensor([0, 5, 7]) > 0)` is [1, 2]";
     d.add("nonzero", "mask: Tensor -> Tensor", doc, |x: Tensor| -> RhaiResult<Tensor> {
-        let list = index::nonzero(&x)?;
-        let n = list.len();
-        done(Tensor::from_vec(list, n, &Device::Cpu).and_then(|t| t.to_device(x.device())).map_err(Error::from))
+        on([&x], |[x]| {
+            let list = index::nonzero(x)?;
+            let n = list.len();
+            Ok(Tensor::from_vec(list, n, &Device::Cpu)?.to_device(x.device())?)
+        })
     });
     let doc = "One-hot rows [.., classes] (f32) for an integer tensor, an array of labels, or one label.\n\n\
                Errors on a label that is not from 0 to classes − 1.\n\nExample: `one_hot([3, 5], 10)`";
@@ -143,6 +179,7 @@ pub(super) fn register(d: &mut Defs) {
                 Tensor::from_vec(list, n, &default_device()).map_err(Error::from)?
             }
         };
-        done(index::one_hot(&labels, args::count("one_hot", n)?))
+        let n = args::count("one_hot", n)?;
+        heavy(aside::load(&[&labels]).saturating_mul(n), [&labels], move |[l]| index::one_hot(l, n))
     });
 }

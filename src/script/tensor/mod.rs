@@ -14,7 +14,8 @@ mod reduce;
 mod shape;
 
 use crate::script::error::RhaiResult;
-use candle_core::Tensor;
+use crate::tensor::aside;
+use candle_core::{Device, Tensor};
 use rhai::{Engine, FuncRegistration, RhaiNativeFunc, Variant};
 
 /// Adds this area's types and functions to `engine`.
@@ -75,7 +76,30 @@ impl Defs<'_> {
     }
 }
 
-/// The result of an operation as scripts get it.
+/// The result of an operation on some tensors as scripts get it; Ctrl-C need not wait for it.
+fn on<const N: usize>(
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&Tensor; N]) -> crate::Result<Tensor> + Send + 'static,
+) -> RhaiResult<Tensor> {
+    heavy(aside::load(&tensors), tensors, f)
+}
+
+/// [`on`] for an operation that touches `load` values.
+fn heavy<const N: usize>(
+    load: usize,
+    tensors: [&Tensor; N],
+    f: impl FnOnce([&Tensor; N]) -> crate::Result<Tensor> + Send + 'static,
+) -> RhaiResult<Tensor> {
+    let tensors = tensors.map(Tensor::clone);
+    done(aside::run(load, move || f(tensors.each_ref())))
+}
+
+/// The values in a tensor of that shape on that device, as a load.
+fn size(shape: &[usize], device: &Device) -> usize {
+    if device.is_cpu() { shape.iter().fold(1, |n: usize, d| n.saturating_mul(*d)) } else { 0 }
+}
+
+/// The result of a cheap operation as scripts get it.
 fn done(t: crate::Result<Tensor>) -> RhaiResult<Tensor> {
     Ok(crate::tensor::grad::result(t?))
 }

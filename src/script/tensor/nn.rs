@@ -1,9 +1,10 @@
 //! Functional layers.
 use super::args;
-use super::{Defs, done};
+use super::{Defs, heavy, on};
 use crate::nets::constant;
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
+use crate::tensor::aside;
 use crate::tensor::conv::{self, Geometry};
 use crate::tensor::{index, nn, pool};
 use candle_core::Tensor;
@@ -25,32 +26,37 @@ fn conv2d(x: Tensor, w: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("conv2d", map);
     let (bias, g) = (given(&mut o, "bias")?, geometry(&mut o)?);
     o.finish()?;
-    done(constant::conv2d(&x, &w, bias.as_ref(), g))
+    heavy(aside::load_of_pairs(&[&x, &w]), [&x, &w], move |[x, w]| constant::conv2d(x, w, bias.as_ref(), g))
 }
 fn conv_transpose2d(x: Tensor, w: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("conv_transpose2d", map);
     let (bias, g) = (given(&mut o, "bias")?, geometry(&mut o)?);
     let extra = o.count("output_padding")?.unwrap_or(0);
     o.finish()?;
-    done(conv::conv_transpose2d(&x, &w, bias.as_ref(), g, extra))
+    heavy(aside::load_of_pairs(&[&x, &w]), [&x, &w], move |[x, w]| {
+        conv::conv_transpose2d(x, w, bias.as_ref(), g, extra)
+    })
 }
 fn group_norm(x: Tensor, groups: INT, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("group_norm", map);
     let (w, b, eps) = (given(&mut o, "weight")?, given(&mut o, "bias")?, o.float("eps")?.unwrap_or(1e-5));
     o.finish()?;
-    done(nn::group_norm(&x, args::count("group_norm", groups)?, w.as_ref(), b.as_ref(), eps))
+    let groups = args::count("group_norm", groups)?;
+    on([&x], move |[x]| nn::group_norm(x, groups, w.as_ref(), b.as_ref(), eps))
 }
 fn layer_norm(x: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("layer_norm", map);
     let (w, b, eps) = (given(&mut o, "weight")?, given(&mut o, "bias")?, o.float("eps")?.unwrap_or(1e-5));
     o.finish()?;
-    done(nn::layer_norm(&x, w.as_ref(), b.as_ref(), eps))
+    on([&x], move |[x]| nn::layer_norm(x, w.as_ref(), b.as_ref(), eps))
 }
 fn attention(q: Tensor, k: Tensor, v: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("attention", map);
     let (mask, causal, scale) = (given(&mut o, "mask")?, o.bool("causal")?.unwrap_or(false), o.float("scale")?);
     o.finish()?;
-    done(nn::attention(&q, &k, &v, mask.as_ref(), causal, scale))
+    heavy(aside::load_of_pairs(&[&q, &k]), [&q, &k, &v], move |[q, k, v]| {
+        nn::attention(q, k, v, mask.as_ref(), causal, scale)
+    })
 }
 fn upsample(x: Tensor, size: Dynamic, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("upsample", map);
@@ -64,10 +70,14 @@ fn upsample(x: Tensor, size: Dynamic, map: Map) -> RhaiResult<Tensor> {
         }
         _ => args::pair("upsample: the size", &size)?,
     };
-    done(match mode {
-        "nearest" => nn::upsample_nearest(&x, h, w),
-        _ => nn::upsample_bilinear(&x, h, w, corners),
+    let load = aside::load(&[&x]).saturating_mul(h.saturating_mul(w));
+    heavy(load, [&x], move |[x]| match mode {
+        "nearest" => nn::upsample_nearest(x, h, w),
+        _ => nn::upsample_bilinear(x, h, w, corners),
     })
+}
+fn linear(x: &Tensor, w: &Tensor, bias: Option<Tensor>) -> RhaiResult<Tensor> {
+    heavy(aside::load_of_pairs(&[x, w]), [x, w], move |[x, w]| nn::linear(x, w, bias.as_ref()))
 }
 type Pool = fn(&Tensor, (usize, usize), (usize, usize), (usize, usize)) -> crate::Result<Tensor>;
 fn pooled(name: &'static str, f: Pool, x: &Tensor, kernel: &Dynamic, map: Map) -> RhaiResult<Tensor> {
@@ -76,14 +86,14 @@ fn pooled(name: &'static str, f: Pool, x: &Tensor, kernel: &Dynamic, map: Map) -
     let stride = o.take("stride").map_or(Ok(kernel), |v| args::pair(name, &v))?;
     let padding = o.take("padding").map_or(Ok((0, 0)), |v| args::pair(name, &v))?;
     o.finish()?;
-    done(f(x, kernel, stride, padding))
+    on([x], move |[x]| f(x, kernel, stride, padding))
 }
 
 pub(super) fn register(d: &mut Defs) {
     let doc = "x Wᵀ + b, for x [.., in], weight [out, in], bias [out].\n\nExample: `linear(ones([5, 3]), ones([2, 3]), zeros([2])).shape` is [5, 2]";
-    d.add("linear", "x: Tensor, weight: Tensor -> Tensor", doc, |x: Tensor, w: Tensor| done(nn::linear(&x, &w, None)));
+    d.add("linear", "x: Tensor, weight: Tensor -> Tensor", doc, |x: Tensor, w: Tensor| linear(&x, &w, None));
     d.add("linear", "x: Tensor, weight: Tensor, bias: Tensor -> Tensor", doc, |x: Tensor, w: Tensor, b: Dynamic| {
-        done(nn::linear(&x, &w, args::maybe_tensor("linear: the bias", &b)?.as_ref()))
+        linear(&x, &w, args::maybe_tensor("linear: the bias", &b)?)
     });
     let doc = "Convolution of x [B, Cin, H, W] with weight [Cout, Cin/groups, kh, kw].\n\n\
                Options:\n- `bias` (none): a tensor [Cout]\n- `stride` (1), `padding` (0), `dilation` (1): integers, for both directions\n\
@@ -124,8 +134,8 @@ pub(super) fn register(d: &mut Defs) {
         let doc = format!(
             "e^x / Σ e^x along `dim` (the last); `log_softmax` is its logarithm.\n\nExample: `{name}(tensor([[1.0, 2.0, 3.0]]), 1)`"
         );
-        d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| done(f(&x, -1)));
-        d.add(name, "x: Tensor, dim: int -> Tensor", &doc, move |x: Tensor, dim: INT| done(f(&x, dim)));
+        d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| on([&x], move |[x]| f(x, -1)));
+        d.add(name, "x: Tensor, dim: int -> Tensor", &doc, move |x: Tensor, dim: INT| on([&x], move |[x]| f(x, dim)));
     }
     for (name, f) in [("avg_pool2d", pool::avg_pool2d as Pool), ("max_pool2d", pool::max_pool2d)] {
         let doc = format!(
@@ -146,10 +156,11 @@ pub(super) fn register(d: &mut Defs) {
     d.add("upsample", "x: Tensor, size: array, options: map -> Tensor", doc, upsample);
     let doc = "Images [B, C, H, W] made smaller by an integer factor: the mean of blocks.\n\nExample: `downsample(ones([1, 1, 4, 4]), 2).shape` is [1, 1, 2, 2]";
     d.add("downsample", "x: Tensor, factor: int -> Tensor", doc, |x: Tensor, f: INT| -> RhaiResult<Tensor> {
-        done(nn::downsample(&x, args::count("downsample", f)?))
+        let f = args::count("downsample", f)?;
+        on([&x], move |[x]| nn::downsample(x, f))
     });
     let doc = "Rows of a weight [n, d] by integer ids [..]: [.., d].\n\nExample: `embedding(eye(4), tensor([2, 0]))`";
     d.add("embedding", "weight: Tensor, ids: Tensor -> Tensor", doc, |w: Tensor, ids: Tensor| {
-        done(index::embedding(&w, &ids))
+        heavy(aside::load_of_pairs(&[&w, &ids]), [&w, &ids], |[w, ids]| index::embedding(w, ids))
     });
 }

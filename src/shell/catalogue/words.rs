@@ -61,7 +61,7 @@ pub const KEYWORDS: &[Word] = &[
     ("let", "Declares a variable.", "let x = 1;\nx += 1;\nx"),
     (
         "const",
-        "Declares a constant; at the top level, functions see it as `global::NAME`.",
+        "Declares a constant; functions see those of the top level, also as `global::NAME`.",
         "const N = 10;\nfn twice() { 2 * global::N }\ntwice()",
     ),
     (
@@ -101,7 +101,7 @@ pub const KEYWORDS: &[Word] = &[
     ),
     (
         "fn",
-        "Defines a function. Its last expression is its value; it does not see the script's variables.",
+        "Defines a function. Its last expression is its value; it sees the variables of the script's top level.",
         "fn lerp(a, b, t) { a + (b - a) * t }\nlerp(0.0, 10.0, 0.3)",
     ),
     (

@@ -1,7 +1,9 @@
 //! What a prompt takes besides code: `:load`, `:time`, `!ls` and so on, a row of [`COMMANDS`] each.
 //!
 //! A command works on a [`Session`] and a [`State`] and speaks through the latter, so that any front end can offer them.
+use super::help::page::wrap;
 use super::report;
+use super::screen;
 use super::session::{Failure, Session};
 use crate::script::engine::{print_line, report_line};
 use crate::{Error, Result};
@@ -268,7 +270,8 @@ fn help(state: &State, about: &str) -> Done {
     let about = about.trim_start_matches(':');
     if !about.is_empty() {
         let c = find(about)?;
-        (state.say)(&format!("{}\n  {}", line(c), c.summary));
+        let summary = wrap(c.summary, screen::width().saturating_sub(2)).join("\n  ");
+        (state.say)(&format!("{}\n  {summary}", line(c)));
         return Ok(Answer::Done);
     }
     let rows = COMMANDS.iter().map(|c| (line(c), c.summary)).chain([shell]);

@@ -131,7 +131,7 @@ pub fn help(c: &Catalogue, topic: &str, style: Style) -> String {
 /// `help functions` and other lists of all names of a kind.
 fn index(c: &Catalogue, topic: &str, style: Style) -> Option<String> {
     let (kind, what) = match topic {
-        "functions" => (Kind::Function, "Functions outside modules; `help Tensor` and other types tell more"),
+        "functions" => (Kind::Function, "Functions outside modules"),
         "modules" => (Kind::Module, "Modules"),
         "types" => (Kind::Type, "Types"),
         "keywords" => (Kind::Keyword, "Words of the language"),
@@ -148,6 +148,8 @@ fn index(c: &Catalogue, topic: &str, style: Style) -> Option<String> {
             .collect();
         names.dedup();
         page.names(&names);
+        page.blank();
+        page.prose("`help Tensor` and other types tell of methods.", 0);
     } else {
         page.list(&rows(c.iter().filter(|e| e.kind == kind)));
     }

@@ -62,6 +62,12 @@ pub fn call_at_end(text: &str) -> Option<String> {
     }
 }
 
+/// The call that a module's function or a method at the end of the text would begin.
+pub fn name_at_end(text: &str) -> Option<String> {
+    let named = text.ends_with(|c: char| c.is_alphanumeric() || c == '_');
+    call_at_end(&format!("{text}(")).filter(|call| named && (call.starts_with('.') || call.contains("::")))
+}
+
 /// The parameters of a function, for behind its opening parenthesis.
 pub fn parameters(catalogue: &Catalogue, call: &str) -> Option<Hint> {
     let method = call.strip_prefix('.');
@@ -72,8 +78,8 @@ pub fn parameters(catalogue: &Catalogue, call: &str) -> Option<Hint> {
         None => e.signatures.clone(),
     };
     let all: Vec<String> = entries.flat_map(signatures).collect();
-    // the longest tells most
-    let longest = all.iter().max_by_key(|s| s.len())?;
+    // the longest tells most, but for one that counts: n0, n1, …
+    let longest = all.iter().filter(|s| !s.contains("n1:")).max_by_key(|s| s.len())?;
     let inner = longest.split_once('(')?.1;
     Some(Hint { shown: inner.to_string(), inserted: None })
 }

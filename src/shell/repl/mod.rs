@@ -20,7 +20,7 @@ use etcetera::BaseStrategy;
 use history::Inputs;
 use rustyline::config::{BellStyle, CompletionType};
 use rustyline::error::ReadlineError;
-use rustyline::{Config, Editor};
+use rustyline::{Cmd, Config, Editor, KeyCode, KeyEvent, Modifiers};
 use std::path::PathBuf;
 use typing::Typing;
 
@@ -77,6 +77,7 @@ pub fn run(session: &mut Session, mut state: State) -> u8 {
             return 1;
         }
     };
+    editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
     editor.set_helper(Some(Typing::new(session, state.color)));
     let history = history_file();
     if let Some(file) = &history {

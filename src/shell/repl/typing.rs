@@ -153,7 +153,12 @@ impl Hinter for Typing<'_> {
             return None;
         }
         let earlier = hints::from_history(context.history(), text);
-        earlier.or_else(|| hints::parameters(self.session.catalogue(), &hints::call_at_end(text)?))
+        let parameters = |call: &str| hints::parameters(self.session.catalogue(), call);
+        earlier.or_else(|| match hints::call_at_end(text) {
+            Some(call) => parameters(&call),
+            // a name that Tab has completed
+            None => parameters(&hints::name_at_end(text)?).map(|h| Hint { shown: format!("({}", h.shown), ..h }),
+        })
     }
 }
 

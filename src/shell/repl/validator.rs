@@ -4,7 +4,7 @@ use super::lex::{Inside, Kind, Token, lex};
 /// Words that want a block.
 const BLOCK: &[&str] = &["fn", "if", "else", "while", "until", "loop", "for", "switch", "try", "catch", "do"];
 /// Operators that may end an input.
-const CLOSING: &[&str] = &[";", "!", "?"];
+const CLOSING: &[&str] = &[";", "!", "?", "??", ":"];
 
 /// Whether the input is for the shell, not for the engine: such an input is one line.
 pub fn is_command(text: &str) -> bool {
@@ -37,6 +37,10 @@ pub fn is_open(text: &str) -> bool {
     if !l.open.is_empty() {
         return true;
     }
+    // an empty line ends what no bracket holds open
+    if text.trim_end_matches([' ', '\t']).ends_with('\n') {
+        return false;
+    }
     let code: Vec<Token> = l.tokens.into_iter().filter(|t| t.kind != Kind::Comment).collect();
     let Some(last) = code.last() else { return false };
     let waits = last.kind == Kind::Operator && !CLOSING.contains(&last.of(text));
@@ -46,8 +50,12 @@ pub fn is_open(text: &str) -> bool {
 /// Whether the last statement has a word like `fn` without the block that belongs to it.
 fn wants_block(text: &str, code: &[Token]) -> bool {
     let (mut depth, mut wants, mut after_block) = (0usize, false, false);
-    for t in code {
+    for (t, next) in code.iter().zip(code.iter().skip(1).map(Some).chain([None])) {
         let word = t.of(text);
+        // `a if b else c` is no `else` that a block could follow: the parser reports it
+        if depth == 0 && word == "else" && next.is_some_and(|n| !matches!(n.of(text), "{" | "if")) {
+            return false;
+        }
         match t.kind {
             Kind::Open if depth == 0 && word == "{" => (depth, wants) = (1, false),
             Kind::Open => depth += 1,
@@ -100,6 +108,9 @@ mod tests {
             "fn f(x)",
             "if a == 1",
             "if a { 1 } else",
+            "if a { 1 } else if b",
+            "f(\n",
+            "fn f() {\n\n",
             "while x < 3",
             "let y = if a { 1 } else",
             "\"a \\",
@@ -132,6 +143,11 @@ mod tests {
             "help +",
             "apropos \"(\"",
             "import \"ld3\" as ld3",
+            "let y = 5 if a else 3",
+            "def f(x):",
+            "x??",
+            "let x =\n",
+            "if a == 1\n    ",
         ] {
             assert!(!is_open(closed), "{closed}");
         }

@@ -117,7 +117,7 @@ fn shown(x: &Dynamic) -> Result<Shown> {
         )
     };
     let Some(a) = x.read_lock::<Array>() else {
-        return Err(cannot(x.type_name().rsplit("::").next().unwrap_or_default()));
+        return Err(cannot(crate::script::error::type_of(x)));
     };
     if !a.is_empty() && a.iter().all(|v| v.is::<Schedule>()) {
         return Ok(Shown::Schedules(a.iter().filter_map(|v| v.read_lock::<Schedule>().map(|s| s.clone())).collect()));
@@ -217,7 +217,7 @@ mod tests {
             ("zeros([0, 3, 4, 4])", "empty"),
             ("zeros([2, 5, 4, 4])", "[2, 5, 4, 4]"),
             ("tensor(1.0)", "show"),
-            ("1", "cannot draw i64"),
+            ("1", "cannot draw int"),
             ("[\"a\"]", "cannot draw this array"),
             ("#{}", "cannot draw"),
         ] {

@@ -8,14 +8,17 @@ use crate::plan::Tracked;
 use crate::real::Real;
 use crate::script::noise::describe;
 use crate::script::plan::ScriptSolver;
-use crate::tensor::display;
+use crate::tensor::{aside, display};
 use candle_core::Tensor;
 use rhai::{Dynamic, Engine};
 
 /// The lines for a native object; None for what has no form of its own here.
 pub fn block(engine: &Engine, v: &Dynamic, width: usize) -> Option<String> {
     if let Some(t) = v.read_lock::<Tensor>() {
-        return Some(display::text_within(&t, width));
+        // a look at all values: after Ctrl-C there is nothing to see
+        let (load, t) = (aside::load(&[&t]), t.clone());
+        let text = aside::run(load, move || Ok(display::text_within(&t, width)));
+        return Some(text.unwrap_or_else(|e| e.message().to_string()));
     }
     if let Some(s) = v.read_lock::<Schedule>() {
         return Some(schedule(&s, width));

@@ -1,6 +1,7 @@
 //! How a value prints at the prompt: in lines no wider than the terminal, long things cut in the middle.
 use super::objects;
 use crate::shell::repl::lex::is_word;
+use crate::tensor::aside;
 use candle_core::Tensor;
 use rhai::{Array, Dynamic, Engine, FnPtr, Map};
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
@@ -63,7 +64,9 @@ pub fn brief(engine: &Engine, v: &Dynamic, depth: usize, budget: usize) -> Strin
         return short(*x);
     }
     if let Some(t) = v.read_lock::<Tensor>() {
-        return format!("tensor {}", crate::tensor::display::line(&t));
+        let (load, t) = (aside::load(&[&t]), t.clone());
+        let line = aside::run(load, move || Ok(crate::tensor::display::line(&t)));
+        return format!("tensor {}", line.unwrap_or_else(|e| e.message().to_string()));
     }
     if let Some(f) = v.read_lock::<FnPtr>() {
         return function(&f);

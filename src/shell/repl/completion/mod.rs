@@ -115,8 +115,11 @@ fn place(known: &mut Known, text: &str) -> (usize, Vec<Candidate>) {
 /// A catalogue's entry as a candidate that inserts `text`.
 fn from_entry(e: &Entry, text: String, method: bool) -> Candidate {
     let signatures = if method { e.as_method() } else { e.signatures.clone() };
-    // the one with all arguments tells most
-    let signature = signatures.last().map(|s| s.strip_prefix(e.namespace().unwrap_or_default()).unwrap_or(s));
+    // the one with all arguments tells most; those that only count them, n0, n1, …, tell less than a list
+    let signature = signatures
+        .iter()
+        .rfind(|s| !s.contains("n1:"))
+        .map(|s| s.strip_prefix(e.namespace().unwrap_or_default()).unwrap_or(s));
     let signature = signature.map(|s| s.trim_start_matches("::")).unwrap_or_default().to_string();
     Candidate::new(text, signature, e.summary.clone())
 }
