@@ -37,9 +37,14 @@ impl WithSimd for Softmax<'_> {
     fn with_simd<S: Simd>(self, _: S) {
         let Softmax(p, n, scale) = self;
         for row in p.chunks_exact_mut(n) {
-            let top = row.iter().fold(f32::NEG_INFINITY, |m, v| if *v > m { *v } else { m });
+            let max = |m: f32, v: &f32| if *v > m { *v } else { m };
+            // sixteen running maxima and sums: a fixed order that vectors can follow
+            let mut lanes = [f32::NEG_INFINITY; 16];
+            for part in row.chunks(16) {
+                lanes.iter_mut().zip(part).for_each(|(l, v)| *l = max(*l, v));
+            }
+            let top = lanes.iter().fold(f32::NEG_INFINITY, max);
             row.iter_mut().for_each(|v| *v = exp((*v - top) * scale));
-            // sixteen running sums: a fixed order that vectors can follow
             let mut lanes = [0f32; 16];
             for part in row.chunks(16) {
                 lanes.iter_mut().zip(part).for_each(|(l, v)| *l += v);
