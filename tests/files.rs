@@ -557,7 +557,7 @@ fn script_errors_are_clear() {
     fails("image::grid(batch(2), #{ colls: 2 })", "cols");
     fails("image::sheet([[1, 2]])", "row 0");
     fails("plot::lines(#{ series: [1] })", "series 0");
-    fails("plot::schedules([1])", "i64");
+    fails("plot::schedules([1])", "int");
     fails("plot::schedules([], #{ axis: \"sigmas\" })", "sigma");
     fails("table([1])", "row 0");
     fails("table([[1]], #{ header: [\"loss\"], lowest: [\"los\"] })", "loss");
