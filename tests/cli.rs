@@ -277,6 +277,8 @@ fn bench_times_a_case_and_names_what_it_knows() {
     assert!(lines[0]["outside"].is_null());
     let outside = lines[1]["outside"].as_f64().unwrap();
     assert!((0.0..1.0).contains(&outside), "{outside}");
+    let (text, _) = run(d.path(), &["bench", cases[1], "--profile"], 0);
+    assert!(text.contains("frozen convolution") && text.contains("frozen group norm"), "{text}");
     let (_, e) = run(d.path(), &["bench", "cnv"], 1);
     assert!(e.contains("conv"), "{e}");
     let (_, e) = run(d.path(), &["bench", r#"{"what": "conv"}"#], 1);

@@ -301,7 +301,7 @@ fn script_errors_are_clear() {
     fails("optim::adam(#{ betas: [0.9] })", "two numbers");
     fails("optim::sgd(#{ lr: \"fast\" })", "a number");
     fails("optim::sgd(#{ lr: -1 })", "at least 0");
-    fails("optim::sgd().step([1], [2])", "i64 at [0]");
+    fails("optim::sgd().step([1], [2])", "int at [0]");
     fails("optim::sgd().load_state(#{ lr: 0.1 })", "no `rule`");
     fails("optim::sgd().load_state(optim::adam().state())", "`adam`");
     fails("optim::plateau(#{ patience: 0 })", "patience");

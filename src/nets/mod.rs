@@ -3,6 +3,7 @@ pub mod constant;
 pub mod edm;
 pub mod features;
 pub mod kernels;
+pub mod profile;
 pub mod tape;
 pub(crate) mod threads;
 

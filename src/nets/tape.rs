@@ -3,6 +3,7 @@
 //! A network is written once over [`Exec`]. The tape exists because candle's backward starts every gradient as zeros and an
 //! addition, keeps every intermediate value, and is recursive; ours keeps only what a pull-back reads.
 use super::kernels::{Frozen, View, apply, pool};
+use super::profile;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::cell::Cell;
@@ -169,7 +170,8 @@ impl Tape {
             let Some(cot) = grads[step.node].take() else { continue };
             crate::host::check_cancelled()?;
             let views: Vec<View> = step.inputs.iter().map(|v| View { data: &v.data.0, dims: &v.dims }).collect();
-            for (g, input) in step.op.pull(&views, &cot, self.par).into_iter().zip(&step.inputs) {
+            let pulled = profile::timed(step.op.name(), true, || step.op.pull(&views, &cot, self.par));
+            for (g, input) in pulled.into_iter().zip(&step.inputs) {
                 match input.node.map(|n| &mut grads[n]) {
                     Some(Some(sum)) => {
                         super::kernels::accumulate(sum, &g, self.par);
@@ -196,7 +198,7 @@ impl Exec for Tape {
         let dims = checked(op, &inputs.iter().map(|v| &v.dims[..]).collect::<Vec<_>>())?;
         let views: Vec<View> = inputs.iter().map(|v| View { data: &v.data.0, dims: &v.dims }).collect();
         let mut out = pool::take(dims.iter().product());
-        op.run(&views, &mut out, self.par);
+        profile::timed(op.name(), false, || op.run(&views, &mut out, self.par));
         let mut node = None;
         if self.record && inputs.iter().any(|v| v.node.is_some()) {
             node = Some(self.nodes);

@@ -67,7 +67,7 @@ fn time(run: &mut Run) -> Result<Summary> {
     Ok(Summary { best, median, runs, outside: outside.get(runs / 2).copied() })
 }
 
-/// `ld3sh bench [conv|norm|attention|net|step|pairs|CASE…] [--json] [--exact-conv] [--device=cuda] [--dtype=bf16] [--tf32]`, or
+/// `ld3sh bench [conv|norm|attention|net|step|pairs|CASE…] [--json] [--profile] [--exact-conv] [--device=cuda] [--dtype=bf16] [--tf32]`, or
 /// `ld3sh bench --serve FILE`.
 pub fn run(words: &[String]) -> Result<()> {
     if let [flag, path] = words
@@ -76,12 +76,12 @@ pub fn run(words: &[String]) -> Result<()> {
         return serve(Path::new(path));
     }
     let (flags, names): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| w.starts_with("--"));
-    let known = ["--json", "--exact-conv", "--tf32", "--device=cuda", "--dtype=bf16", "--serve"];
+    let known = ["--json", "--exact-conv", "--tf32", "--profile", "--device=cuda", "--dtype=bf16", "--serve"];
     for f in &flags {
         match f.split_once('=') {
             Some(("--device", name)) => set_default_device(parse_device(name)?),
             Some(("--dtype", name)) => DTYPE.set(parse_dtype(name)?),
-            None if known[..3].contains(&f.as_str()) => {}
+            None if known[..4].contains(&f.as_str()) => {}
             _ => return Err(Error::unknown("option of `bench`", f, known)),
         }
     }
@@ -126,9 +126,30 @@ pub fn run(words: &[String]) -> Result<()> {
             let outside = outside.map_or(String::new(), |o| format!(", {:.2} % outside the network", o * 100.0));
             print_line(&format!("{best:10.3} {median:10.3} {runs:6}  {case:?}{outside}"));
         }
+        if given("--profile") {
+            profile(&mut run)?;
+        }
     }
     if let (false, Some(peak)) = (as_json, peak_mib()) {
         print_line(&format!("peak resident size {peak:.0} MiB"));
     }
+    Ok(())
+}
+
+/// Prints where one more run's time goes inside the network, by operation.
+fn profile(run: &mut Run) -> Result<()> {
+    let (took, times) = crate::nets::profile::collect(|| run.time());
+    let all = took?.ms;
+    let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
+    let (mut total, mut lines) = (0.0, vec![]);
+    for (name, t) in times {
+        total += ms(t.run + t.pull);
+        lines.push((name, ms(t.run), ms(t.pull), t.calls));
+    }
+    print_line(&format!("{:>10} {:>10} {:>8} {:>6}  operation", "forward ms", "pull ms", "share", "calls"));
+    for (name, run, pull, calls) in lines {
+        print_line(&format!("{run:10.2} {pull:10.2} {:7.1}% {calls:6}  {name}", 100.0 * (run + pull) / total));
+    }
+    print_line(&format!("{total:10.2} ms in operations of {all:.2} ms"));
     Ok(())
 }
