@@ -145,9 +145,8 @@ fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
     let mut bytes = Vec::with_capacity(meta.len() as usize);
     loop {
         check_cancelled()?;
-        match (&file).take(PIECE as u64).read_to_end(&mut bytes).map_err(|e| not_read(path, e))? {
-            0 => return Ok(bytes),
-            _ => {}
+        if (&file).take(PIECE as u64).read_to_end(&mut bytes).map_err(|e| not_read(path, e))? == 0 {
+            return Ok(bytes);
         }
     }
 }
