@@ -91,11 +91,12 @@ impl Frozen for AddScale {
     }
     fn pull(&self, _: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         let s = self.0 as f32;
-        let mut grad = pool::take(cot.len());
-        each(cot, cot, &mut grad, par, |g, _| g * s);
-        let mut second = pool::take(grad.len());
-        second.copy_from_slice(&grad);
-        vec![grad, second]
+        let grad = || {
+            let mut grad = pool::take(cot.len());
+            each(cot, cot, &mut grad, par, |g, _| g * s);
+            grad
+        };
+        vec![grad(), grad()]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         (inputs[0] + inputs[1])? * self.0
