@@ -265,16 +265,28 @@ fn network(net: EdmNet, batch: usize, gradient: bool, inputs: &Inputs) -> Result
     }))
 }
 
-/// A denoiser around a timed network, and EDM's time steps for it.
-fn denoiser(net: EdmNet, nfe: usize) -> Result<(DynDenoiser, noise::Noise, Vec<f64>, Rc<Cell<Duration>>)> {
-    let predicts = Predicts::EdmF { sigma_data: net.meta().sigma_data };
-    let noise = noise::from_spec(&json!({ "name": "edm" }))?;
-    let spent = Rc::new(Cell::new(Duration::ZERO));
-    let net = Timed { net, spent: spent.clone() };
-    let den: DynDenoiser = Rc::new(Preconditioned::new(Rc::new(net), noise.clone(), predicts)?);
+/// A denoiser around a network that is timed.
+struct Bench {
+    den: DynDenoiser,
+    noise: noise::Noise,
+    spent: Rc<Cell<Duration>>,
+}
+
+impl Bench {
+    fn new(net: EdmNet) -> Result<Bench> {
+        let predicts = Predicts::EdmF { sigma_data: net.meta().sigma_data };
+        let noise = noise::from_spec(&json!({ "name": "edm" }))?;
+        let spent = Rc::new(Cell::new(Duration::ZERO));
+        let net = Timed { net, spent: spent.clone() };
+        let den = Rc::new(Preconditioned::new(Rc::new(net), noise.clone(), predicts)?);
+        Ok(Bench { den, noise, spent })
+    }
+}
+
+/// EDM's steps from 80 to 0.002.
+fn steps(nfe: usize) -> Vec<f64> {
     let (from, to) = (80f64.powf(1.0 / 7.0), 0.002f64.powf(1.0 / 7.0));
-    let t = (0..=nfe).map(|i| (from + (to - from) * i as f64 / nfe as f64).powi(7)).collect();
-    Ok((den, noise, t, spent))
+    (0..=nfe).map(|i| (from + (to - from) * i as f64 / nfe as f64).powi(7)).collect()
 }
 
 fn unipc() -> Solver {
@@ -288,7 +300,8 @@ fn dims(net: &EdmNet, batch: usize) -> [usize; 4] {
 
 fn pairs(net: EdmNet, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> {
     let x = (inputs.get("x", &dims(&net, batch))? * 80.0)?;
-    let (den, noise, t, spent) = denoiser(net, nfe)?;
+    let Bench { den, noise, spent } = Bench::new(net)?;
+    let t = steps(nfe);
     let call = move || {
         let schedule = Schedule::new(noise.clone(), &Tensor::from_slice(&t, nfe + 1, &Device::Cpu)?, "bench")?;
         let y = Tracked::new(&unipc(), &schedule)?.solve(&den, &Quiet, &x, &SolveOptions::default(), None)?.x;
@@ -305,7 +318,8 @@ fn step(net: EdmNet, batch: usize, nfe: usize, solver: &str, remat: bool, inputs
         other => return Err(Error::unknown("solver", other, ["ipndm", "unipc"])),
     };
     let (x, target) = ((inputs.get("x", &dims)? * 80.0)?, inputs.get("target", &dims)?);
-    let (den, noise, t, spent) = denoiser(net, nfe)?;
+    let Bench { den, noise, spent } = Bench::new(net)?;
+    let t = steps(nfe);
     let e: Vec<f64> = t.iter().map(|t| (t * 0.98).max(0.002)).collect();
     let remat = if remat { Remat::Always } else { Remat::Never };
     let opts = SolveOptions { remat, ..SolveOptions::default() };
