@@ -47,6 +47,19 @@ fn a_copy_beside_the_script_replaces_the_method() {
     assert_ne!(free[1], copy[1], "without the projection the result is the same");
 }
 
+#[test]
+fn a_learned_schedule_is_not_recorded_further() {
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = r#"
+        import "ld3" as ld3;
+        let net = denoiser::mixture(#{ means: [[-1.0, 0.5], [1.0, 0.0]], stds: [0.2, 0.3] });
+        let pairs = ld3::pairs(net, #{ train: 6, valid: 6, seed: 1 });
+        let run = ld3::train(net, solver::unipc(), pairs, #{ nfe: 4, phase1: 1, phase2: 1 });
+        let s = run.schedule;
+        print([run.loss < run.tried[run.start], s.t.tracked, s.t_eval.tracked, run.xi.tracked, run.xi_c.tracked]);"#;
+    assert_eq!(run(dir.path(), cache.path(), script).trim(), "[true, false, false, false, false]");
+}
+
 /// A network of the script in every place from which a function may come.
 #[test]
 fn functions_of_a_script_as_networks() {
