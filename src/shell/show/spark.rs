@@ -2,6 +2,9 @@
 
 const BARS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
+/// A range of values below this share of the largest is rounding.
+const LEVEL: f64 = 1e-9;
+
 /// One bar for each value, from the smallest to the largest finite one; more values than `width` are averaged in groups.
 /// +∞ is the highest bar, −∞ the lowest, NaN a blank.
 pub fn spark(values: &[f64], width: usize) -> String {
@@ -12,8 +15,8 @@ pub fn spark(values: &[f64], width: usize) -> String {
         v if v.is_nan() => ' ',
         f64::INFINITY => BARS[7],
         f64::NEG_INFINITY => BARS[0],
-        // halves first: the difference of two finite numbers can be infinite
-        v if high / 2.0 - low / 2.0 > 0.0 => {
+        // halves first: the difference of two finite numbers can be infinite; what only rounding tells apart is level
+        v if high / 2.0 - low / 2.0 > LEVEL * high.abs().max(low.abs()) => {
             let share = (v / 2.0 - low / 2.0) / (high / 2.0 - low / 2.0);
             BARS[((share * 7.0).round() as usize).min(7)]
         }
@@ -46,6 +49,7 @@ mod tests {
             (&[0.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0][..], 80, "▁▂▃▄▅▆▇█"),
             (&[7.0, 0.0], 80, "█▁"),
             (&[1.0, 1.0, 1.0], 80, "▄▄▄"),
+            (&[2.0, 2.0 + 1e-14, 2.0 - 1e-14], 80, "▄▄▄"),
             (&[0.0, 0.0, 1.0, 1.0], 2, "▁█"),
             (&[inf, 0.0, 1.0, f64::NAN, -inf], 9, "█▁█ ▁"),
             (&[f64::MAX, f64::MIN], 9, "█▁"),
