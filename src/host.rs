@@ -3,6 +3,7 @@ use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -92,6 +93,8 @@ pub enum Value {
     Float(f64),
     /// An integer.
     Int(i64),
+    /// Tensors by name.
+    Named(BTreeMap<String, Tensor>),
     /// Anything of the script layer's own (a condition that native code only hands through).
     Opaque(Rc<dyn Any>),
     /// Nothing.

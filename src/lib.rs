@@ -8,13 +8,14 @@
 //! - [`real`]: the differentiable f64 scalar in which noise schedules and solver coefficients are written.
 //! - [`noise`]: noise schedules α, σ, λ.
 //! - [`denoise`]: the denoiser trait, adapters for what a network predicts, guidance, closed forms.
-//! - [`nets`]: network architectures and the frozen kernels that they share.
+//! - [`nets`]: networks as graphs, a folder for each family, and the frozen kernels that they share.
 //! - [`plan`]: a sampler as data, its executor and its reverse pass.
 //! - [`solve`]: solvers, each a function from time steps to a plan.
 //! - [`discretize`]: heuristic schedules and τ_ξ.
 //! - [`optim`], [`loss`], [`metric`]: what a trainer needs.
 //! - [`files`]: checkpoints, arrays, images, plots and results on disk.
 //! - [`zoo`]: published files (networks, trunks of perceptual losses) by name: where they are, and how they get here.
+//! - [`model`]: published models: found by name or file, told by their content.
 //! - [`script`]: all of the above as Rhai functions.
 //! - [`shell`]: the script runner and the REPL.
 #![warn(missing_docs)]
@@ -26,6 +27,7 @@ pub mod files;
 pub mod host;
 pub mod loss;
 pub mod metric;
+pub mod model;
 pub mod nets;
 pub mod noise;
 pub mod optim;

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor, Var};
 use ld3sh::Kind;
 use ld3sh::denoise::{Cond, Denoiser, Network, Prediction, Query};
 use ld3sh::host::Quiet;
-use ld3sh::nets::edm::{Config, EdmNet};
+use ld3sh::nets::edm::{self, Config};
 use ld3sh::nets::kernels::{
     AddScale, Attention, Concat, Conv, Down2, Frozen, GroupNorm, Linear, MaxPool, Modulation, Pad, Relu, Resample,
     Silu, Up2, Waves, apply,
@@ -148,7 +148,7 @@ fn networks_agree_with_the_cpu() {
         let (x, cot) = (numbers(1, &[3, 3, 16, 16]), numbers(2, &[3, 3, 16, 16]));
         let sigma = [0.05, 1.5, 40.0];
         let on = |device: &Device, dtype| {
-            let net = EdmNet::random_in(&config, 7, device, dtype).unwrap();
+            let net = edm::random_in(&config, 7, device, dtype).unwrap();
             let d = net.denoiser().unwrap();
             let x = (&x * 2.0).unwrap().to_device(device).unwrap();
             let q = Query { x: &x, t: &sigma, cond: &Cond::None };
@@ -172,7 +172,7 @@ fn networks_agree_with_the_cpu() {
 #[test]
 fn the_same_inputs_give_the_same_bits() {
     let Some(gpu) = gpu("same bits") else { return };
-    let net = EdmNet::random(&Config::parse(NETWORKS[0]).unwrap(), 3, &gpu).unwrap();
+    let net = edm::random(&Config::parse(NETWORKS[0]).unwrap(), 3, &gpu).unwrap();
     let (x, c) = (numbers(1, &[2, 3, 16, 16]).to_device(&gpu).unwrap(), numbers(2, &[2]).to_device(&gpu).unwrap());
     let run = || values(&net.forward(&Quiet, &x, &c, &Cond::None).unwrap());
     assert_eq!(run(), run());

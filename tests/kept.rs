@@ -6,8 +6,10 @@ use counting::{LIVE, PEAK};
 use ld3sh::denoise::{Cond, Counting, Denoiser, DynDenoiser, Network, Prediction, Query};
 use ld3sh::discretize::Schedule;
 use ld3sh::host::Quiet;
-use ld3sh::nets::edm::{self, Config, EdmNet, Source};
+use ld3sh::model::{self, Source};
+use ld3sh::nets::edm::{self, Config};
 use ld3sh::nets::kernels::pool;
+use ld3sh::nets::network::Net;
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
 use ld3sh::solve::*;
 use ld3sh::tensor::{grad, random};
@@ -27,19 +29,19 @@ fn alone() -> MutexGuard<'static, ()> {
     held
 }
 
-fn input(net: &EdmNet, batch: usize, dtype: DType) -> (Tensor, Tensor, Cond) {
+fn input(net: &Net, batch: usize, dtype: DType) -> (Tensor, Tensor, Cond) {
     let shape = [&[batch], &net.sample_shape().unwrap()[..]].concat();
     let x = random::normal(1, 0, &shape, 0, dtype, &Device::Cpu).unwrap();
     let c = Tensor::full(0.2, batch, &Device::Cpu).unwrap().to_dtype(dtype).unwrap();
     let cond = match net.classes() {
         0 => Cond::None,
-        n => Cond::Rows(Tensor::ones((batch, n), dtype, &Device::Cpu).unwrap()),
+        n => Cond::classes(Tensor::ones((batch, n), dtype, &Device::Cpu).unwrap()),
     };
     (x, c, cond)
 }
 
 /// Compares what `net` says with what it holds between linearization and pull-back, within a factor of 1 ± `off`.
-fn check(name: &str, net: &EdmNet, batch: usize, dtype: DType, off: f64) {
+fn check(name: &str, net: &Net, batch: usize, dtype: DType, off: f64) {
     let (x, c, cond) = input(net, batch, dtype);
     // the first run packs weights and makes workspaces
     let (y, pull) = net.linearize(&Quiet, &x, &c, &cond).unwrap();
@@ -58,8 +60,8 @@ fn check(name: &str, net: &EdmNet, batch: usize, dtype: DType, off: f64) {
     assert!((said / held - 1.0).abs() < off, "{name}, batch {batch}: holds {held}, says {said}");
 }
 
-fn builtin(dtype: DType) -> EdmNet {
-    edm::load(&Source::Builtin("fashion28"), &Device::Cpu, dtype).unwrap()
+fn builtin(dtype: DType) -> Net {
+    model::denoiser(&Source::Builtin("fashion28"), &Device::Cpu, dtype).unwrap()
 }
 
 #[test]
@@ -81,7 +83,7 @@ fn other_architectures_know_what_they_keep() {
     let adm = r#", "model_type": "DhariwalUNet", "label_dim": 5"#;
     for (name, more) in [("DDPM++", ""), ("NCSN++", ncsn), ("ADM", adm)] {
         let config = Config::parse(&format!("{{{small}{more}}}")).unwrap();
-        check(name, &EdmNet::random(&config, 1, &Device::Cpu).unwrap(), 2, DType::F32, 0.05);
+        check(name, &edm::random(&config, 1, &Device::Cpu).unwrap(), 2, DType::F32, 0.05);
     }
 }
 
@@ -91,7 +93,7 @@ fn a_network_of_cifar10s_size_knows_what_it_keeps() {
     let _alone = alone();
     // as in `ld3sh bench`
     let json = r#"{"img_resolution": 32, "img_channels": 3, "augment_dim": 9, "channel_mult": [2, 2, 2]}"#;
-    let net = EdmNet::random(&Config::parse(json).unwrap(), 1, &Device::Cpu).unwrap();
+    let net = edm::random(&Config::parse(json).unwrap(), 1, &Device::Cpu).unwrap();
     for batch in [1, 2] {
         check("CIFAR-10 DDPM++", &net, batch, DType::F32, 0.03);
     }

@@ -6,7 +6,7 @@ use counting::{LIVE, PEAK};
 use ld3sh::denoise::{DynDenoiser, Preconditioned, Predicts};
 use ld3sh::discretize::Schedule;
 use ld3sh::host::Quiet;
-use ld3sh::nets::edm::{Config, EdmNet};
+use ld3sh::nets::edm::{self, Config};
 use ld3sh::nets::kernels::pool;
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
 use ld3sh::solve::*;
@@ -22,7 +22,7 @@ fn nfe_20_holds_at_most_three_states_per_evaluation_more_than_nfe_5() {
     // and buffers kept for later would be counted with those in use
     pool::limit(0);
     let json = r#"{"img_resolution": 64, "img_channels": 3, "model_channels": 256, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}"#;
-    let net = EdmNet::random(&Config::parse(json).unwrap(), 1, &Device::Cpu).unwrap();
+    let net = edm::random(&Config::parse(json).unwrap(), 1, &Device::Cpu).unwrap();
     let noise = ld3sh::noise::from_spec(&serde_json::json!({ "name": "edm" })).unwrap();
     let net: DynDenoiser =
         Rc::new(Preconditioned::new(Rc::new(net), noise.clone(), Predicts::EdmF { sigma_data: 0.5 }).unwrap());

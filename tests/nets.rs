@@ -3,11 +3,13 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use ld3sh::Kind;
 use ld3sh::denoise::{Cond, Network};
 use ld3sh::host::Quiet;
-use ld3sh::nets::edm::{self, Config, EdmNet, Source};
+use ld3sh::model::{self, Source};
+use ld3sh::nets::edm::{self, Config};
 use ld3sh::nets::kernels::{
     AddScale, Attention, Concat, Conv, Down2, Frozen, GroupNorm, Linear, Modulation, Pad, Resample, Silu, Up2, Waves,
     apply,
 };
+use ld3sh::nets::network::Net;
 use proptest::prelude::*;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -32,8 +34,8 @@ fn error(a: &Tensor, b: &Tensor) -> f64 {
 }
 
 /// EDM's preconditioning with gradients in x and σ by the chain rule: D = c_skip x + c_out F(c_in x, ln σ / 4).
-fn denoise(net: &EdmNet, x: &Tensor, sigma: &Tensor, cond: &Cond, cot: &Tensor) -> [Tensor; 3] {
-    let sd = net.meta().sigma_data;
+fn denoise(net: &Net, x: &Tensor, sigma: &Tensor, cond: &Cond, cot: &Tensor) -> [Tensor; 3] {
+    let ld3sh::denoise::Predicts::EdmF { sigma_data: sd } = net.card().predicts else { panic!() };
     let s = sigma.reshape(((), 1, 1, 1)).unwrap().to_dtype(DType::F64).unwrap();
     let (x64, cot) = (x.to_dtype(DType::F64).unwrap(), cot.to_dtype(DType::F64).unwrap());
     let total = (s.sqr().unwrap() + sd * sd).unwrap();
@@ -61,8 +63,8 @@ fn denoise(net: &EdmNet, x: &Tensor, sigma: &Tensor, cond: &Cond, cot: &Tensor) 
     [d, gx, g]
 }
 
-fn parity(net: &EdmNet, io: &HashMap<String, Tensor>, tolerance: f64) {
-    let cond = io.get("io.class_labels").map_or(Cond::None, |l| Cond::Rows(l.clone()));
+fn parity(net: &Net, io: &HashMap<String, Tensor>, tolerance: f64) {
+    let cond = io.get("io.class_labels").map_or(Cond::None, |l| Cond::classes(l.clone()));
     let got = denoise(net, &io["io.x"], &io["io.sigma"], &cond, &io["io.cotangent"]);
     for (got, name) in got.iter().zip(["io.denoised", "io.grad_x", "io.grad_sigma"]) {
         let e = error(got, &io[name]);
@@ -78,23 +80,23 @@ fn tiny() -> Source {
 #[test]
 fn edm_fixture_matches_in_value_and_both_gradients() {
     let io = read("edm/ddpmpp_edm.io.safetensors");
-    parity(&edm::load(&tiny(), &Device::Cpu, DType::F32).unwrap(), &io, 2e-4);
-    parity(&edm::load(&tiny(), &Device::Cpu, DType::F64).unwrap(), &io, 2e-4);
+    parity(&model::denoiser(&tiny(), &Device::Cpu, DType::F32).unwrap(), &io, 2e-4);
+    parity(&model::denoiser(&tiny(), &Device::Cpu, DType::F64).unwrap(), &io, 2e-4);
 }
 
 #[test]
 fn edm_fixture_matches_from_its_pickle_too() {
-    let net = edm::load(&Source::Path(fixture("edm/ddpmpp_edm.pkl")), &Device::Cpu, DType::F32).unwrap();
+    let net = model::denoiser(&Source::Path(fixture("edm/ddpmpp_edm.pkl")), &Device::Cpu, DType::F32).unwrap();
     parity(&net, &read("edm/ddpmpp_edm.io.safetensors"), 2e-4);
 }
 
 #[test]
 fn builtin_network_matches_in_value_and_both_gradients() {
     let io = read("fashion28-edm.io.safetensors");
-    let net = edm::load(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
-    assert_eq!(net.meta().classes[9], "ankle boot");
+    let net = model::denoiser(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
+    assert_eq!(net.card().classes[9], "ankle boot");
     parity(&net, &io, 2e-4);
-    parity(&edm::load(&Source::Builtin("fashion28"), &Device::Cpu, DType::F64).unwrap(), &io, 2e-4);
+    parity(&model::denoiser(&Source::Builtin("fashion28"), &Device::Cpu, DType::F64).unwrap(), &io, 2e-4);
 }
 
 /// A small generator, so that the tests need no crate for it: uniform in [−1, 1).
@@ -278,10 +280,10 @@ proptest! {
 
 #[test]
 fn a_sample_does_not_depend_on_its_batch_or_on_threads() {
-    let net = edm::load(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
+    let net = model::denoiser(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
     let mut rng = Lcg(3);
     let (x, c) = (f32(&rng.tensor(&[19, 1, 28, 28])), f32(&rng.tensor(&[19])));
-    let rows = Cond::Rows(f32(&rng.tensor(&[19, 10])));
+    let rows = Cond::classes(f32(&rng.tensor(&[19, 10])));
     let all = |x: &Tensor, c: &Tensor, rows: &Cond| {
         let (y, pull) = net.linearize(&Quiet, x, c, rows).unwrap();
         let (gx, gc) = pull(&Quiet, &y).unwrap();
@@ -306,13 +308,13 @@ fn a_sample_does_not_depend_on_its_batch_or_on_threads() {
 }
 
 fn forward_unconditional(x: &Tensor, c: &Tensor) -> Tensor {
-    let net = edm::load(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
+    let net = model::denoiser(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
     net.forward(&Quiet, x, c, &Cond::None).unwrap()
 }
 
 #[test]
 fn candles_backward_agrees_with_the_tape() {
-    let net = edm::load(&tiny(), &Device::Cpu, DType::F32).unwrap();
+    let net = model::denoiser(&tiny(), &Device::Cpu, DType::F32).unwrap();
     let mut rng = Lcg(5);
     let (x, c, cot) = (rng.tensor(&[2, 3, 16, 16]), rng.tensor(&[2]), f32(&rng.tensor(&[2, 3, 16, 16])));
     let (x, c) = (Var::from_tensor(&f32(&x)).unwrap(), Var::from_tensor(&f32(&c)).unwrap());
@@ -329,20 +331,20 @@ fn candles_backward_agrees_with_the_tape() {
 fn a_random_network_is_reproducible_and_bounded() {
     let json = r#"{"img_resolution": 12, "img_channels": 2, "model_channels": 8, "channel_mult": [1, 3], "num_blocks": 2, "attn_resolutions": [12], "label_dim": 3}"#;
     let config = Config::parse(json).unwrap();
-    let (a, b) = (EdmNet::random(&config, 1, &Device::Cpu).unwrap(), EdmNet::random(&config, 1, &Device::Cpu).unwrap());
+    let (a, b) = (edm::random(&config, 1, &Device::Cpu).unwrap(), edm::random(&config, 1, &Device::Cpu).unwrap());
     let mut rng = Lcg(5);
     let (x, c) = (f32(&rng.tensor(&[2, 2, 12, 12])), f32(&rng.tensor(&[2])));
-    let run = |n: &EdmNet| flat(&n.forward(&Quiet, &x, &c, &Cond::None).unwrap());
+    let run = |n: &Net| flat(&n.forward(&Quiet, &x, &c, &Cond::None).unwrap());
     assert_eq!(run(&a), run(&b));
     assert_eq!(a.hash(), b.hash());
-    assert_ne!(run(&a), run(&EdmNet::random(&config, 2, &Device::Cpu).unwrap()));
+    assert_ne!(run(&a), run(&edm::random(&config, 2, &Device::Cpu).unwrap()));
     let huge = Config { model_channels: 2048, channel_mult: vec![16], channel_mult_emb: 1, ..config };
-    assert_eq!(EdmNet::random(&huge, 1, &Device::Cpu).err().unwrap().kind(), Kind::Memory);
+    assert_eq!(edm::random(&huge, 1, &Device::Cpu).err().unwrap().kind(), Kind::Memory);
 }
 
 #[test]
 fn wrong_inputs_are_named() {
-    let net = edm::load(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
+    let net = model::denoiser(&Source::Builtin("fashion28"), &Device::Cpu, DType::F32).unwrap();
     let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
     let fails = |x: &[usize], c: usize, cond: Cond, part: &str| {
         let e = net.forward(&Quiet, &zeros(x), &zeros(&[c]), &cond).err().unwrap();
@@ -352,11 +354,12 @@ fn wrong_inputs_are_named() {
     fails(&[2, 1, 28], 2, Cond::None, "[B, 1, 28, 28]");
     fails(&[0, 1, 28, 28], 0, Cond::None, "[B, 1, 28, 28]");
     fails(&[2, 1, 28, 28], 3, Cond::None, "c_noise");
-    fails(&[2, 1, 28, 28], 2, Cond::Rows(zeros(&[2, 9])), "[2, 10]");
-    fails(&[2, 1, 28, 28], 2, Cond::Rows(zeros(&[1, 10])), "[2, 10]");
+    fails(&[2, 1, 28, 28], 2, Cond::classes(zeros(&[2, 9])), "[2, 10]");
+    fails(&[2, 1, 28, 28], 2, Cond::classes(zeros(&[1, 10])), "[2, 10]");
     fails(&[2, 1, 28, 28], 2, Cond::Opaque(std::rc::Rc::new(1)), "class rows");
-    let plain = edm::load(&tiny(), &Device::Cpu, DType::F32).unwrap();
-    let e = plain.forward(&Quiet, &zeros(&[1, 3, 16, 16]), &zeros(&[1]), &Cond::Rows(zeros(&[1, 10]))).err().unwrap();
+    let plain = model::denoiser(&tiny(), &Device::Cpu, DType::F32).unwrap();
+    let e =
+        plain.forward(&Quiet, &zeros(&[1, 3, 16, 16]), &zeros(&[1]), &Cond::classes(zeros(&[1, 10]))).err().unwrap();
     assert!(e.message().contains("no classes"), "{e}");
 }
 
@@ -379,7 +382,7 @@ fn refused(bytes: &[u8], part: &str) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.safetensors");
     std::fs::write(&path, bytes).unwrap();
-    let e = edm::load(&Source::Path(path), &Device::Cpu, DType::F32).err().expect(part);
+    let e = model::denoiser(&Source::Path(path), &Device::Cpu, DType::F32).err().expect(part);
     assert_eq!(e.kind(), Kind::Format, "{e}");
     assert!(e.to_string().contains(part) && e.to_string().contains("net.safetensors"), "{part}: {e}");
 }
@@ -479,11 +482,11 @@ fn absurd_configurations_are_refused() {
     ] {
         refused(&with_config(key, value), part);
     }
-    let e = edm::load(&Source::Path("no/such/file".into()), &Device::Cpu, DType::F32).err().unwrap();
+    let e = model::denoiser(&Source::Path("no/such/file".into()), &Device::Cpu, DType::F32).err().unwrap();
     assert_eq!(e.kind(), Kind::Io);
-    let e = edm::load(&Source::Builtin("fashion82"), &Device::Cpu, DType::F32).err().unwrap();
+    let e = model::denoiser(&Source::Builtin("fashion82"), &Device::Cpu, DType::F32).err().unwrap();
     assert!(e.to_string().contains("fashion28"), "{e}");
-    assert!(edm::load(&tiny(), &Device::Cpu, DType::U8).is_err());
+    assert!(model::denoiser(&tiny(), &Device::Cpu, DType::U8).is_err());
 }
 
 #[test]
@@ -497,6 +500,6 @@ fn half_precision_weights_are_converted() {
     let half: HashMap<String, Tensor> =
         tensors.into_iter().map(|(k, t)| (k, t.to_dtype(DType::BF16).unwrap())).collect();
     safetensors::serialize_to_file(&half, Some(meta), &path).unwrap();
-    let net = edm::load(&Source::Path(path), &Device::Cpu, DType::F32).unwrap();
+    let net = model::denoiser(&Source::Path(path), &Device::Cpu, DType::F32).unwrap();
     parity(&net, &read("edm/ddpmpp_edm.io.safetensors"), 0.05);
 }

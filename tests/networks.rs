@@ -9,7 +9,9 @@ use helpers::*;
 use ld3sh::Kind;
 use ld3sh::denoise::{Cond, Denoiser, Network, Prediction, Query};
 use ld3sh::host::Quiet;
-use ld3sh::nets::edm::{self, Config, EdmNet, Source};
+use ld3sh::model::{self, Source};
+use ld3sh::nets::edm::{self, Config};
+use ld3sh::nets::network::Net;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
@@ -18,10 +20,10 @@ use std::rc::Rc;
 fn fixtures_match_in_value_and_both_gradients() {
     for name in ["ddpmpp_edm", "ddpmpp_vp", "ncsnpp_edm", "adm_edm_cond"] {
         let io = read(&format!("edm/{name}.io.safetensors"));
-        let cond = io.get("io.class_labels").map_or(Cond::None, |l| Cond::Rows(l.clone()));
+        let cond = io.get("io.class_labels").map_or(Cond::None, |l| Cond::classes(l.clone()));
         for dtype in [DType::F32, DType::F64] {
             let path = fixture(&format!("edm/{name}.weights.safetensors"));
-            let net = edm::load(&Source::Path(path), &Device::Cpu, dtype).unwrap();
+            let net = model::denoiser(&Source::Path(path), &Device::Cpu, dtype).unwrap();
             let io = |key: &str| io[&format!("io.{key}")].to_dtype(dtype).unwrap();
             let got = denoise(net, &io("x"), &values(&io("sigma")), &cond, &io("cotangent"));
             let wanted = [io("denoised"), io("grad_x"), io("grad_sigma")];
@@ -91,14 +93,15 @@ fn half_precision_stays_near_full_precision() {
         assert!(half.iter().all(|t| values(t).iter().all(|v| v.is_finite())));
     }
     let path = cases()[0].write(|_| {});
-    let e = edm::load(&Source::Path(path.path().join("net.safetensors")), &Device::Cpu, DType::BF16).err().unwrap();
+    let e =
+        model::denoiser(&Source::Path(path.path().join("net.safetensors")), &Device::Cpu, DType::BF16).err().unwrap();
     assert_eq!(e.kind(), Kind::Device);
 }
 
 #[test]
 fn samples_do_not_depend_on_their_batch() {
     for case in ["ve_ncsnpp", "lopsided", "iddpm_adm", "flat"].map(case) {
-        let net = EdmNet::random(&case.config, 3, &Device::Cpu).unwrap();
+        let net = edm::random(&case.config, 3, &Device::Cpu).unwrap();
         let (c, r) = (case.config.img_channels, case.config.img_resolution);
         let x = f32(&uniform("batch", &[5, c, r, r]));
         let c_noise = f32(&uniform("noise", &[5]));
@@ -121,7 +124,7 @@ fn samples_do_not_depend_on_their_batch() {
 fn a_network_says_what_it_is() {
     let says = |name: &str| {
         let net = case(name).load(DType::F32);
-        (net.describe(), net.meta().architecture, net.notes().len())
+        (net.describe(), net.card().architecture, net.notes().len())
     };
     assert_eq!(says("ve_ncsnpp"), ("VE NCSN++ 8×8×3, unconditional".into(), "NCSN++", 0));
     assert_eq!(says("vp_labels"), ("VP DDPM++ 8×8×3, 5 classes".into(), "DDPM++", 0));
@@ -134,8 +137,8 @@ fn a_network_says_what_it_is() {
 #[test]
 fn noise_levels_are_those_of_training() {
     let ends = |name: &str| {
-        let meta = case(name).load(DType::F32).meta().clone();
-        (meta.precond.trained, [meta.sigma_min, meta.sigma_max])
+        let meta = case(name).load(DType::F32).card().clone();
+        (meta.trained, meta.sampled)
     };
     assert_eq!(ends("ve_ncsnpp"), ([0.02, 100.0], [0.02, 80.0]));
     assert_eq!(ends("flat"), ([0.002, 80.0], [0.002, 80.0]));
@@ -179,7 +182,7 @@ fn augmentation_labels_reach_the_network() {
     let case = case("skips");
     let plain = case.plain(DType::F32);
     let (x, c) = (f32(&case.given("x")), f32(&uniform("noise", &[2])));
-    let run = |net: &EdmNet| values(&net.forward(&Quiet, &x, &c, &Cond::None).unwrap());
+    let run = |net: &Net| values(&net.forward(&Quiet, &x, &c, &Cond::None).unwrap());
     let other = plain.augmented(&[0.5; 9]).unwrap();
     assert_ne!(run(&plain), run(&other));
     assert_ne!(plain.hash(), other.hash());
@@ -194,7 +197,7 @@ fn augmentation_labels_reach_the_network() {
 fn labels_of_the_wrong_kind_are_refused() {
     let d = case("iddpm_adm").load(DType::F32).denoiser().unwrap();
     let x = f32(&case("iddpm_adm").given("x"));
-    let rows = |dims: &[usize]| Cond::Rows(Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap());
+    let rows = |dims: &[usize]| Cond::classes(Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap());
     for (cond, part) in [(rows(&[2, 5]), "[2, 6]"), (rows(&[3, 6]), "2 condition rows")] {
         let e = d.eval(&Quiet, &Query { x: &x, t: &[1.0], cond: &cond }, Prediction::Data).unwrap_err();
         assert!(e.message().contains(part), "{e}");
@@ -209,7 +212,7 @@ fn the_architecture_is_told_by_the_tensors_where_the_configuration_is_silent() {
     let case = case("adm_heads").with(|c| {
         c.as_object_mut().unwrap().remove("model_type");
     });
-    assert_eq!(case.load(DType::F32).meta().architecture, "ADM");
+    assert_eq!(case.load(DType::F32).card().architecture, "ADM");
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn inconsistent_checkpoints_are_refused_by_name() {
     let refused = |name: &str, key: &str, value: serde_json::Value, part: &str| {
         let dir = case(name).write(|c| c[key] = value);
         let path = dir.path().join("net.safetensors");
-        let e = edm::load(&Source::Path(path), &Device::Cpu, DType::F32).err().expect(part);
+        let e = model::denoiser(&Source::Path(path), &Device::Cpu, DType::F32).err().expect(part);
         assert!(e.kind() == Kind::Format && e.to_string().contains(part), "{key}: expected {part}, got {e}");
     };
     refused("adm_heads", "encoder_type", json!("residual"), "`encoder_type` is not an option of DhariwalUNet");
@@ -260,7 +263,7 @@ fn inconsistent_checkpoints_are_refused_by_name() {
         },
     );
     let path = dir.path().join("net.safetensors");
-    let e = edm::load(&Source::Path(path), &Device::Cpu, DType::F32).err().unwrap();
+    let e = model::denoiser(&Source::Path(path), &Device::Cpu, DType::F32).err().unwrap();
     assert!(e.to_string().contains("`u`"), "{e}");
 }
 
@@ -370,13 +373,13 @@ fn small_published_architectures_have_their_names_and_shapes() {
 }
 
 /// The network of this name with random weights, read from a file.
-fn full_size(name: &str) -> EdmNet {
+fn full_size(name: &str) -> Net {
     let (json, tensors) = published(name);
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("net.safetensors");
     write_full(&path, &json, &tensors);
     let _ = std::fs::write("/proc/self/clear_refs", "5"); // starts the peak anew
-    let (net, load) = timed(|| edm::load(&Source::Path(path), &Device::Cpu, DType::F32).unwrap());
+    let (net, load) = timed(|| model::denoiser(&Source::Path(path), &Device::Cpu, DType::F32).unwrap());
     println!("{name}: load {load:.1} s, peak {}", peak());
     net
 }
@@ -395,10 +398,10 @@ fn full_size_networks_run_and_pull_back() {
     let only = std::env::var("LD3SH_NETWORK").unwrap_or_default();
     for (name, ..) in PUBLISHED.iter().filter(|p| p.0.contains(&only)) {
         let net = full_size(name);
-        let meta = net.meta();
-        let (r, n) = (meta.resolution, meta.label_dim);
+        let meta = net.card();
+        let (r, n) = (net.sample_shape().unwrap()[1], net.classes());
         let x = f32(&uniform("full", &[1, 3, r, r]));
-        let cond = if n > 0 { Cond::Rows(f32(&uniform("full.labels", &[1, n]))) } else { Cond::None };
+        let cond = if n > 0 { Cond::classes(f32(&uniform("full.labels", &[1, n]))) } else { Cond::None };
         let d = net.clone().denoiser().unwrap();
         let q = Query { x: &x, t: &[1.5], cond: &cond };
         let run = || d.eval(&Quiet, &q, Prediction::Data).unwrap();

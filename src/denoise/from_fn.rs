@@ -29,7 +29,10 @@ impl FnNetwork {
     fn call(&self, host: &dyn Host, x: &Tensor, c: &Tensor, cond: &Cond) -> Result<Tensor> {
         let cond = match cond {
             Cond::None => Value::Unit,
-            Cond::Rows(t) => Value::Tensor(t.clone()),
+            Cond::Named(all) => match cond.rows() {
+                Some(rows) => Value::Tensor(rows.clone()),
+                None => Value::Named(all.clone()),
+            },
             Cond::Opaque(v) => Value::Opaque(v.clone()),
         };
         let f = host.call(&self.function, vec![Value::Tensor(x.clone()), Value::Tensor(c.clone()), cond])?;

@@ -1,6 +1,6 @@
 //! Classifier-free guidance.
 use super::query::{self, scale_rows};
-use super::{Cond, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use super::{CLASSES, Cond, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::{Error, Result};
@@ -46,10 +46,13 @@ impl Guided {
         self.interval = Some((lo, hi));
         Ok(self)
     }
-    /// What "no condition" is: one row [1, …] or rows [B, …] of the conditions' shape (a null or negative prompt's embedding).
-    /// Without it, zero rows.
-    pub fn uncond(mut self, rows: Tensor) -> Self {
-        self.uncond = Cond::Rows(rows.detach());
+    /// What the unconditional run is told: "no condition", a null or a negative prompt's embedding. Each of its tensors has one row for
+    /// all samples or one for each, of the shape of the condition of its name; what it does not name is zeros.
+    pub fn uncond(mut self, cond: Cond) -> Self {
+        self.uncond = match cond {
+            Cond::Named(all) => Cond::Named(all.into_iter().map(|(name, t)| (name, t.detach())).collect()),
+            other => other,
+        };
         self
     }
 
@@ -70,23 +73,44 @@ impl Guided {
     }
     /// The condition of the unconditional run.
     fn without(&self, cond: &Cond) -> Result<Cond> {
-        let Cond::Rows(rows) = cond else { return Ok(self.uncond.clone()) };
-        let Cond::Rows(u) = &self.uncond else { return Ok(Cond::Rows(rows.zeros_like()?.detach())) };
-        let fits = u.rank() == rows.rank() && u.dims()[1..] == rows.dims()[1..];
-        if !fits || (u.dim(0)? != 1 && u.dim(0)? != rows.dim(0)?) {
-            let m = format!("the unconditional rows {:?} do not fit the conditions {:?}", u.dims(), rows.dims());
-            return Err(Error::shape(m, &[u.dims(), rows.dims()]));
-        }
-        Ok(Cond::Rows(u.to_dtype(rows.dtype())?.broadcast_as(rows.shape())?.contiguous()?))
-    }
-    /// The batch of both runs: first the conditional, then the unconditional.
-    fn doubled(&self, x: &Tensor, q: &Query, rows: &Tensor) -> Result<(Tensor, Vec<f64>, Cond)> {
-        let Cond::Rows(none) = self.without(q.cond)? else {
-            return Err(Error::value("guidance with condition rows needs unconditional rows"));
+        let none = match (cond, &self.uncond) {
+            (Cond::Named(all), Cond::Named(none)) => {
+                if let Some(odd) = none.keys().find(|name| !all.contains_key(*name)) {
+                    return Err(Error::unknown("condition to guide away from", odd, all.keys().map(|k| &**k)));
+                }
+                Some(none)
+            }
+            (Cond::Named(_), Cond::None) => None,
+            (Cond::Named(_), Cond::Opaque(_)) => {
+                return Err(Error::value("guidance with condition rows needs unconditional rows"));
+            }
+            _ => return Ok(self.uncond.clone()),
         };
-        let t = if q.t.len() == 1 { q.t.to_vec() } else { [q.t, q.t].concat() };
-        Ok((Tensor::cat(&[x, x], 0)?, t, Cond::Rows(Tensor::cat(&[rows, &none], 0)?)))
+        cond.map(|name, rows| match none.and_then(|none| none.get(name)) {
+            Some(u) => alike(u, rows),
+            None => Ok(rows.zeros_like()?.detach()),
+        })
     }
+    /// The batch of both runs, first the conditional, then the unconditional; none where a script's value conditions it.
+    fn doubled(&self, x: &Tensor, q: &Query) -> Result<Option<(Tensor, Vec<f64>, Cond)>> {
+        if !matches!(q.cond, Cond::Named(_)) {
+            return Ok(None);
+        }
+        let Cond::Named(none) = self.without(q.cond)? else { return Ok(None) };
+        let t = if q.t.len() == 1 { q.t.to_vec() } else { [q.t, q.t].concat() };
+        let both = q.cond.map(|name, rows| Ok(Tensor::cat(&[rows, &none[name]], 0)?))?;
+        Ok(Some((Tensor::cat(&[x, x], 0)?, t, both)))
+    }
+}
+
+/// One row for all samples or one for each, as `rows` has them.
+fn alike(u: &Tensor, rows: &Tensor) -> Result<Tensor> {
+    let fits = u.rank() == rows.rank() && u.dims()[1..] == rows.dims()[1..];
+    if !fits || (u.dim(0)? != 1 && u.dim(0)? != rows.dim(0)?) {
+        let m = format!("the unconditional rows {:?} do not fit the conditions {:?}", u.dims(), rows.dims());
+        return Err(Error::shape(m, &[u.dims(), rows.dims()]));
+    }
+    Ok(u.to_device(rows.device())?.to_dtype(rows.dtype())?.broadcast_as(rows.shape())?.contiguous()?)
 }
 
 /// a_b·a + (1 − a_b)·b for each sample.
@@ -110,7 +134,14 @@ impl Denoiser for Guided {
     fn hash(&self) -> Option<String> {
         let how = format!("{:?} {:?}", self.scale, self.interval);
         let uncond = match &self.uncond {
-            Cond::Rows(r) => query::content(r).ok()?,
+            // rows of classes hash as they did when there were no names
+            Cond::Named(all) => {
+                let each = |(name, t): (&String, &Tensor)| {
+                    let name = if name == CLASSES { "" } else { name };
+                    Some(format!("{name}{}", query::content(t).ok()?))
+                };
+                all.iter().map(each).collect::<Option<String>>()?
+            }
             _ => String::new(),
         };
         self.inner.hash().map(|h| query::digest(&[b"guided", h.as_bytes(), how.as_bytes(), uncond.as_bytes()]))
@@ -133,9 +164,8 @@ impl Denoiser for Guided {
             }
             Runs::Both(w) => w,
         };
-        if let Cond::Rows(rows) = q.cond {
-            let b = x.dim(0)?;
-            let (x, t, cond) = self.doubled(&x, q, rows)?;
+        if let Some((both, t, cond)) = self.doubled(&x, q)? {
+            let (b, x) = (x.dim(0)?, both);
             let m = self.inner.eval(host, &Query { x: &x, t: &t, cond: &cond }, want)?;
             return mix(&w, &m.narrow(0, 0, b)?, &m.narrow(0, b, b)?);
         }
@@ -152,9 +182,8 @@ impl Denoiser for Guided {
             }
             Runs::Both(w) => w,
         };
-        if let Cond::Rows(rows) = q.cond {
-            let b = x.dim(0)?;
-            let (x, t, cond) = self.doubled(&x, q, rows)?;
+        if let Some((both, t, cond)) = self.doubled(&x, q)? {
+            let (b, x) = (x.dim(0)?, both);
             let (m, inner) = self.inner.linearize(host, &Query { x: &x, t: &t, cond: &cond }, want)?;
             let m = mix(&w, &m.narrow(0, 0, b)?, &m.narrow(0, b, b)?)?;
             let pull: Pullback = Box::new(move |host, m_bar| {

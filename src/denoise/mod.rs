@@ -4,6 +4,7 @@ use crate::host::Host;
 use crate::noise::Noise;
 use candle_core::Tensor;
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 
 mod at_level;
@@ -44,19 +45,40 @@ pub enum Cond {
     /// Nothing: a class-conditional network gets a zero row ("no class").
     #[default]
     None,
-    /// One row per sample: [B, classes] one-hot rows (or soft ones), or any tensor that a network takes; first dimension B.
-    Rows(Tensor),
+    /// Tensors by the names of the network's conditions ("classes", "text", …), each with one row per sample.
+    Named(BTreeMap<String, Tensor>),
     /// A value of the script layer's own, handed through unchanged to a script's network.
     Opaque(Rc<dyn Any>),
 }
 
+/// The name of the condition that is a row for each class.
+pub const CLASSES: &str = "classes";
+
 impl Cond {
-    /// The conditions of samples `start..start + len`.
-    pub fn narrow(&self, start: usize, len: usize) -> Result<Cond> {
+    /// One row per sample: [B, classes] one-hot rows (or soft ones), or any tensor that a script's network takes.
+    pub fn classes(rows: Tensor) -> Cond {
+        Cond::Named([(CLASSES.to_string(), rows)].into())
+    }
+    /// The rows of classes, where these are what is given.
+    pub fn rows(&self) -> Option<&Tensor> {
+        match self {
+            Cond::Named(all) => all.get(CLASSES).filter(|_| all.len() == 1),
+            _ => None,
+        }
+    }
+    /// The same with each tensor changed.
+    pub fn map(&self, f: impl Fn(&str, &Tensor) -> Result<Tensor>) -> Result<Cond> {
         Ok(match self {
-            Cond::Rows(t) => Cond::Rows(t.narrow(0, start, len)?),
+            Cond::Named(all) => {
+                let each = all.iter().map(|(name, t)| Ok((name.clone(), f(name, t)?)));
+                Cond::Named(each.collect::<Result<_>>()?)
+            }
             other => other.clone(),
         })
+    }
+    /// The conditions of samples `start..start + len`.
+    pub fn narrow(&self, start: usize, len: usize) -> Result<Cond> {
+        self.map(|_, t| Ok(t.narrow(0, start, len)?))
     }
 }
 
@@ -103,6 +125,10 @@ pub trait Denoiser {
     fn classes(&self) -> usize {
         self.inner().map_or(0, Denoiser::classes)
     }
+    /// The names of the conditions that it takes, where it takes some by name.
+    fn conditions(&self) -> Vec<String> {
+        self.inner().map_or_else(Vec::new, Denoiser::conditions)
+    }
     /// How many network runs one evaluation costs (guidance: 2). NFE counts it as one.
     fn runs_per_eval(&self) -> usize {
         self.inner().map_or(1, Denoiser::runs_per_eval)
@@ -141,6 +167,10 @@ pub trait Network {
     fn sample_shape(&self) -> Option<Vec<usize>>;
     /// The number of classes; 0 when not class-conditional.
     fn classes(&self) -> usize;
+    /// The names of the conditions that it takes, where it takes some by name.
+    fn conditions(&self) -> Vec<String> {
+        vec![]
+    }
     /// The bytes that the pull-back of one evaluation of `batch` samples holds, where they are known.
     fn kept(&self, _batch: usize) -> Option<u64> {
         None

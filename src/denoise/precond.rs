@@ -306,6 +306,9 @@ impl Denoiser for Preconditioned {
     fn classes(&self) -> usize {
         self.net.classes()
     }
+    fn conditions(&self) -> Vec<String> {
+        self.net.conditions()
+    }
     fn known_levels(&self) -> Option<&[f64]> {
         match &self.time {
             // the last one is 0, where there is nothing to denoise

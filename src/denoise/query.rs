@@ -31,11 +31,14 @@ pub(crate) fn check(q: &Query, shape: Option<&[usize]>, classes: Option<usize>) 
     if classes == Some(0) && !matches!(q.cond, Cond::None) {
         return Err(Error::value("this denoiser takes no condition").hint("leave `cond` out"));
     }
-    if let Cond::Rows(rows) = q.cond {
-        if rows.dims().first() != Some(&batch) {
-            let m = format!("expected {batch} condition rows, one per sample, got shape {:?}", rows.dims());
-            return Err(Error::shape(m, &[rows.dims(), dims]));
+    if let Cond::Named(all) = q.cond {
+        if let Some((name, t)) = all.iter().find(|(_, t)| t.dims().first() != Some(&batch)) {
+            let what = if name == super::CLASSES { "condition rows".into() } else { format!("rows of `{name}`") };
+            let m = format!("expected {batch} {what}, one per sample, got shape {:?}", t.dims());
+            return Err(Error::shape(m, &[t.dims(), dims]));
         }
+    }
+    if let Some(rows) = q.cond.rows() {
         match classes {
             Some(k) if rows.dims() != [batch, k] => {
                 let m = format!("expected condition rows [{batch}, {k}] (one-hot), got shape {:?}", rows.dims());

@@ -4,8 +4,7 @@ use super::measure::Measure;
 use super::{Reduction, check_pair, reduce};
 use crate::host::Host;
 use crate::nets::features::{Spec, State, Trunk};
-use crate::nets::tape::{Candle, Tape, Value};
-use crate::nets::threads::{collect, portable};
+use crate::nets::runner::{Batch, Cotangents, Run};
 use crate::tensor::grad;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, DeviceLocation, Tensor};
@@ -16,8 +15,6 @@ use std::sync::Arc;
 
 /// The linear heads of all three networks, `vgg.lin0` and so on.
 const HEADS: &[u8] = include_bytes!("../../models/lpips-heads.safetensors");
-/// Images that run together on one thread.
-const CHUNK: usize = 4;
 /// Images that are compared at a time where no gradient is wanted: their features need not all be there at once.
 const BLOCK: usize = 32;
 
@@ -101,6 +98,24 @@ struct Net {
     seen_composed: RefCell<Kept<Vec<Tensor>>>,
 }
 
+impl Net {
+    /// [B, H', W', C'] for each tap, in candle operations.
+    fn features(&self, x: &Tensor) -> Result<Vec<Tensor>> {
+        self.trunk.runner.forward(&[("x", x)])
+    }
+    /// Both batches, each with whether its gradient will be wanted, over all threads; images are of size [H, W, C].
+    fn run(&self, batches: [(&[f32], bool); 2], dims: [usize; 3]) -> Result<[Run; 2]> {
+        let size: usize = dims.iter().product();
+        let of = |(x, tracked): (_, bool)| Batch {
+            values: vec![Some((x, dims.to_vec()))],
+            count: <[f32]>::len(x) / size,
+            wanted: if tracked { vec![0] } else { vec![] },
+        };
+        let runs = self.trunk.runner.start(&batches.map(of))?;
+        runs.try_into().map_err(|_| Error::new(Kind::Internal, "a batch got lost"))
+    }
+}
+
 impl Perceptual {
     /// A loss over the trunk `spec` with weights `state`.
     ///
@@ -142,6 +157,7 @@ impl Perceptual {
             return Ok(net.clone());
         }
         let trunk = Trunk::build(self.0.spec, &self.0.state, self.0.unit_range, dtype, device)?;
+        let trunk = trunk.first_taps(self.0.measures.len())?;
         let net = Rc::new(Net { trunk, seen: RefCell::new(Kept::new()), seen_composed: RefCell::new(Kept::new()) });
         self.0.nets.borrow_mut().push((dtype, at, net.clone()));
         Ok(net)
@@ -182,17 +198,14 @@ impl Perceptual {
 
     /// [B] in candle operations.
     fn composed(&self, net: &Net, x: &Tensor, y: &Tensor) -> Result<Tensor> {
-        let taps = self.0.measures.len();
         let b = x.dim(0)?;
-        let [x, y] = [x, y].map(|t| t.permute((0, 2, 3, 1)).and_then(|t| t.contiguous()));
-        let (x, y) = (x?, y?);
-        let (fx, fy) = if grad::is_tracked(&y) {
-            let both = net.trunk.run(&mut Candle, &Tensor::cat(&[&x, &y], 0)?, taps)?;
+        let (fx, fy) = if grad::is_tracked(y) {
+            let both = net.features(&Tensor::cat(&[x, y], 0)?)?;
             let half =
                 |start: usize| both.iter().map(|t| t.narrow(0, start, b)).collect::<candle_core::Result<Vec<_>>>();
             (half(0)?, half(b)?)
         } else {
-            (net.trunk.run(&mut Candle, &x, taps)?, self.composed_target(net, &y)?)
+            (net.features(x)?, self.composed_target(net, y)?)
         };
         let mut sum = None;
         for ((f, g), m) in fx.iter().zip(&fy).zip(&self.0.measures) {
@@ -219,7 +232,7 @@ impl Perceptual {
         let new: Vec<usize> = (0..keys.len()).filter(|i| each[*i].is_none()).collect();
         if !new.is_empty() {
             let index = Tensor::new(new.iter().map(|i| *i as u32).collect::<Vec<_>>(), y.device())?;
-            let taps = net.trunk.run(&mut Candle, &y.index_select(&index, 0)?, self.0.measures.len())?;
+            let taps = net.features(&y.index_select(&index, 0)?)?;
             for (j, i) in new.into_iter().enumerate() {
                 // a view would keep the whole batch
                 let own = taps.iter().map(|t| Ok(t.get(j)?.force_contiguous()?)).collect::<Result<Vec<_>>>()?;
@@ -262,13 +275,9 @@ impl Perceptual {
         let (b, c, h, w) = x.dims4()?;
         let dims = [h, w, c];
         let (x, y) = (host(x)?, host(y)?);
-        let job = Job { trunk: &net.trunk, taps: self.0.measures.len(), dims };
         if tracked[1] {
-            let mut both = job.run(&[(&x, tracked[0]), (&y, true)])?.into_iter();
-            return match (both.next(), both.next()) {
-                (Some(x), Some(y)) => Ok(Forward { x, y: Side::Live(y), count: b }),
-                _ => Err(Error::new(Kind::Internal, "a batch got lost")),
-            };
+            let [x, y] = net.run([(&x, tracked[0]), (&y, true)], dims)?;
+            return Ok(Forward { x, y: Side::Live(y) });
         }
         let size = h * w * c;
         let keys: Vec<Key> = y.chunks_exact(size).map(|image| key(image, &dims, f32::to_le_bytes)).collect();
@@ -276,16 +285,13 @@ impl Perceptual {
         let mut each: Vec<Option<Features>> = keys.iter().map(|k| seen.get(k)).collect();
         let new: Vec<usize> = (0..b).filter(|i| each[*i].is_none()).collect();
         let missing: Vec<f32> = new.iter().flat_map(|i| &y[i * size..(i + 1) * size]).copied().collect();
-        let mut both = job.run(&[(&x, tracked[0]), (&missing, false)])?.into_iter();
-        let (Some(x), Some(found)) = (both.next(), both.next()) else {
-            return Err(Error::new(Kind::Internal, "a batch got lost"));
-        };
+        let [x, found] = net.run([(&x, tracked[0]), (&missing, false)], dims)?;
         for (j, i) in new.into_iter().enumerate() {
-            let own: Features = Arc::new((0..job.taps).map(|k| found.get(j, k).0.to_vec()).collect());
+            let own: Features = Arc::new((0..self.0.measures.len()).map(|k| found.sample(k, j).to_vec()).collect());
             seen.put(keys[i], own.clone(), own.iter().map(|v| 4 * v.len()).sum());
             each[i] = Some(own);
         }
-        Ok(Forward { x, y: Side::Seen(each.into_iter().flatten().collect()), count: b })
+        Ok(Forward { x, y: Side::Seen(each.into_iter().flatten().collect()) })
     }
 }
 
@@ -295,75 +301,16 @@ fn image(g: Vec<f32>, x: &Tensor) -> Result<Tensor> {
     Ok(Tensor::from_vec(g, (b, h, w, c), &Device::Cpu)?.permute((0, 3, 1, 2))?.contiguous()?)
 }
 
-struct Job<'a> {
-    trunk: &'a Trunk,
-    taps: usize,
-    /// Height, width and channels.
-    dims: [usize; 3],
-}
-
-/// Some images that went through the trunk together.
-struct Part {
-    tape: Tape,
-    input: Value,
-    taps: Vec<Value>,
-}
-
-/// A batch after its forward run, `per` images to a part.
-struct Live {
-    parts: Vec<Part>,
-    per: usize,
-}
-
-impl Live {
-    /// Tap `k` of image `i`, and its number of channels.
-    fn get(&self, i: usize, k: usize) -> (&[f32], usize) {
-        let part = &self.parts[i / self.per];
-        let (n, tap) = (part.input.dims()[0], &part.taps[k]);
-        let len = tap.data().len() / n;
-        (&tap.data()[i % self.per * len..][..len], tap.dims()[3])
-    }
-}
-
-impl Job<'_> {
-    /// Runs batches of images, each with whether its gradient will be wanted, over all threads.
-    fn run(&self, batches: &[(&[f32], bool)]) -> Result<Vec<Live>> {
-        let [h, w, c] = self.dims;
-        let size = h * w * c;
-        let total: usize = batches.iter().map(|(x, _)| x.len() / size).sum();
-        let threads = rayon::current_num_threads().max(1);
-        let per = CHUNK.min(total.div_ceil(threads)).max(1);
-        let work: Vec<(usize, &[f32], bool)> = batches
-            .iter()
-            .enumerate()
-            .flat_map(|(i, (x, record))| x.chunks(per * size).map(move |x| (i, x, *record)))
-            .collect();
-        let par = work.len() < threads;
-        let one = |(i, x, record): (usize, &[f32], bool)| -> Result<(usize, Part)> {
-            let mut tape = Tape::new(record, par);
-            let input = tape.variable(x, vec![x.len() / size, h, w, c]);
-            let taps = self.trunk.run(&mut tape, &input, self.taps)?;
-            Ok((i, Part { tape, input, taps }))
-        };
-        let parts = work.into_par_iter().map(|job| one(job).map_err(portable)).collect();
-        let mut out: Vec<Live> = batches.iter().map(|_| Live { parts: vec![], per }).collect();
-        for (i, part) in collect(parts)? {
-            out[i].parts.push(part);
-        }
-        Ok(out)
-    }
-}
-
 /// Where the target's features are.
 enum Side {
-    Live(Live),
+    Live(Run),
     Seen(Vec<Features>),
 }
 
 impl Side {
     fn get(&self, i: usize, k: usize) -> &[f32] {
         match self {
-            Side::Live(live) => live.get(i, k).0,
+            Side::Live(run) => run.sample(k, i),
             Side::Seen(each) => &each[i][k],
         }
     }
@@ -371,70 +318,51 @@ impl Side {
 
 /// Both batches after their forward run.
 struct Forward {
-    x: Live,
+    x: Run,
     y: Side,
-    count: usize,
+}
+
+fn channels(run: &Run, k: usize) -> usize {
+    run.dims(k).last().copied().unwrap_or(1)
 }
 
 impl Forward {
     /// The distance of each pair.
     fn values(&self, measures: &[Option<Measure>]) -> Vec<f64> {
         let tap = |i: usize, (k, m): (usize, &Option<Measure>)| {
-            let (f, c) = self.x.get(i, k);
-            m.as_ref().map_or(0.0, |m| m.value(f, self.y.get(i, k), c))
+            m.as_ref().map_or(0.0, |m| m.value(self.x.sample(k, i), self.y.get(i, k), channels(&self.x, k)))
         };
-        (0..self.count).into_par_iter().map(|i| measures.iter().enumerate().map(|m| tap(i, m)).sum()).collect()
+        let each = |i: usize| measures.iter().enumerate().map(|m| tap(i, m)).sum();
+        (0..self.x.count()).into_par_iter().map(each).collect()
     }
     /// The gradients of Σ cot_i · value_i in both batches, where wanted.
     fn pull(self, measures: &[Option<Measure>], cot: &[f64], want: [bool; 2]) -> Result<[Option<Vec<f32>>; 2]> {
-        let other = |i: usize, k: usize| self.y.get(i, k);
-        let gx = want[0].then(|| cotangents(&self.x, &other, measures, cot));
+        let given: Vec<bool> = measures.iter().map(Option::is_some).collect();
+        let gx = want[0].then(|| {
+            self.x.cotangents(&given, |k, i, to| {
+                if let Some(m) = &measures[k] {
+                    m.pull(self.x.sample(k, i), self.y.get(i, k), channels(&self.x, k), cot[i], to);
+                }
+            })
+        });
         let gy = match &self.y {
-            Side::Live(y) if want[1] => Some(cotangents(y, &|i, k| self.x.get(i, k).0, measures, cot)),
+            Side::Live(y) if want[1] => Some(y.cotangents(&given, |k, i, to| {
+                if let Some(m) = &measures[k] {
+                    m.pull(y.sample(k, i), self.x.sample(k, i), channels(y, k), cot[i], to);
+                }
+            })),
             _ => None,
         };
+        let through = |run: Run, g: Option<Cotangents>| -> Result<Option<Vec<f32>>> {
+            Ok(match g {
+                Some(g) => run.pull(g)?.pop(),
+                None => None,
+            })
+        };
         let y = match self.y {
-            Side::Live(y) => Some(y),
+            Side::Live(y) => through(y, gy)?,
             Side::Seen(_) => None,
         };
-        let through = |live: Option<Live>, g: Option<Vec<Cotangents>>| -> Result<Option<Vec<f32>>> {
-            let (Some(live), Some(g)) = (live, g) else { return Ok(None) };
-            let one = |(part, cots): (Part, Cotangents)| -> Result<Vec<f32>> {
-                let Part { tape, input, taps } = part;
-                let outs = taps.iter().zip(cots).filter_map(|(t, c)| Some((t, c?))).collect();
-                Ok(tape.pull_all(outs, &[&input])?.concat())
-            };
-            let work: Vec<_> = live.parts.into_iter().zip(g).collect();
-            Ok(Some(collect(work.into_par_iter().map(|w| one(w).map_err(portable)).collect())?.concat()))
-        };
-        Ok([through(Some(self.x), gx)?, through(y, gy)?])
+        Ok([through(self.x, gx)?, y])
     }
-}
-
-/// A part's cotangents, by tap.
-type Cotangents = Vec<Option<Vec<f32>>>;
-
-/// The cotangents of the features in `live` given those of the other side.
-fn cotangents<'a>(
-    live: &Live,
-    other: &(dyn Fn(usize, usize) -> &'a [f32] + Sync),
-    measures: &[Option<Measure>],
-    cot: &[f64],
-) -> Vec<Cotangents> {
-    let part = |(p, part): (usize, &Part)| -> Cotangents {
-        let tap = |(k, m): (usize, &Option<Measure>)| {
-            let m = m.as_ref()?;
-            let mut out = vec![0.0; part.taps[k].data().len()];
-            let n = part.input.dims()[0];
-            let len = out.len() / n;
-            for (j, out) in out.chunks_exact_mut(len).enumerate() {
-                let i = p * live.per + j;
-                let (f, c) = live.get(i, k);
-                m.pull(f, other(i, k), c, cot[i], out);
-            }
-            Some(out)
-        };
-        measures.iter().enumerate().map(tap).collect()
-    };
-    live.parts.par_iter().enumerate().map(part).collect()
 }

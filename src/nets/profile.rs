@@ -1,10 +1,11 @@
-//! Where the time of frozen networks on the CPU goes, by operation.
+//! Where the time of frozen networks on the CPU goes, by place in the network and kind of operation.
+use super::graph::Node;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-/// What one kind of operation took in all.
+/// What one operation took in all.
 #[derive(Clone, Copy, Default, Debug)]
 pub struct Time {
     /// Forward.
@@ -15,24 +16,51 @@ pub struct Time {
     pub calls: usize,
 }
 
-static ON: AtomicBool = AtomicBool::new(false);
-static TIMES: Mutex<BTreeMap<&'static str, Time>> = Mutex::new(BTreeMap::new());
+impl Time {
+    /// Forward and pull-backs.
+    pub fn total(&self) -> Duration {
+        self.run + self.pull
+    }
+}
 
-/// Runs `f` and returns the time of each kind of operation, by name, the longest first. Parts of a batch that run side by side
-/// count with all their time. One at a time.
-pub fn collect<T>(f: impl FnOnce() -> T) -> (T, Vec<(&'static str, Time)>) {
-    std::mem::take(&mut *TIMES.lock().unwrap_or_else(PoisonError::into_inner));
+/// An operation's place in the network and its kind.
+pub type Place = (String, &'static str);
+
+static ON: AtomicBool = AtomicBool::new(false);
+static TIMES: Mutex<BTreeMap<Place, Time>> = Mutex::new(BTreeMap::new());
+
+fn take() -> BTreeMap<Place, Time> {
+    std::mem::take(&mut *TIMES.lock().unwrap_or_else(PoisonError::into_inner))
+}
+
+/// Runs `f` and returns the time of each operation, the longest first. Parts of a batch that run side by side count with all their
+/// time. One at a time.
+pub fn collect<T>(f: impl FnOnce() -> T) -> (T, Vec<(Place, Time)>) {
+    take();
     ON.store(true, Ordering::Relaxed);
     let out = f();
     ON.store(false, Ordering::Relaxed);
-    let mut times: Vec<_> =
-        std::mem::take(&mut *TIMES.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect();
-    times.sort_by_key(|(_, t)| std::cmp::Reverse(t.run + t.pull));
-    (out, times)
+    (out, sorted(take()))
 }
 
-/// Does what an operation called `name` does, and adds its time where somebody collects.
-pub(super) fn timed<T>(name: &'static str, pull: bool, f: impl FnOnce() -> T) -> T {
+/// The same times by kind of operation.
+pub fn by_kind(times: &[(Place, Time)]) -> Vec<(&'static str, Time)> {
+    let mut kinds: BTreeMap<&'static str, Time> = BTreeMap::new();
+    for ((_, kind), t) in times {
+        let sum = kinds.entry(kind).or_default();
+        *sum = Time { run: sum.run + t.run, pull: sum.pull + t.pull, calls: sum.calls + t.calls };
+    }
+    sorted(kinds)
+}
+
+fn sorted<K>(times: BTreeMap<K, Time>) -> Vec<(K, Time)> {
+    let mut times: Vec<_> = times.into_iter().collect();
+    times.sort_by_key(|(_, t)| std::cmp::Reverse(t.total()));
+    times
+}
+
+/// Does what a node does, and adds its time where somebody collects.
+pub(super) fn timed<T>(node: &Node, pull: bool, f: impl FnOnce() -> T) -> T {
     if !ON.load(Ordering::Relaxed) {
         return f();
     }
@@ -40,7 +68,7 @@ pub(super) fn timed<T>(name: &'static str, pull: bool, f: impl FnOnce() -> T) ->
     let out = f();
     let took = start.elapsed();
     let mut times = TIMES.lock().unwrap_or_else(PoisonError::into_inner);
-    let time = times.entry(name).or_default();
+    let time = times.entry((node.name.clone(), node.op.name())).or_default();
     if pull {
         time.pull += took;
     } else {

@@ -1,31 +1,43 @@
-//! How a network of frozen operations is run: on candle tensors, on plain buffers with a tape of its own, or on shapes alone.
+//! What runs graphs: candle tensors, plain buffers with a tape of its own, or shapes alone.
 //!
-//! A network is written once over [`Exec`]. The tape exists because candle's backward starts every gradient as zeros and an
-//! addition, keeps every intermediate value, and is recursive; ours keeps only what a pull-back reads.
-use super::kernels::{Frozen, View, apply, pool};
+//! The tape exists because candle's backward starts every gradient as zeros and an addition, keeps every intermediate value, and is
+//! recursive; ours keeps only what a pull-back reads.
+use super::graph::{Exec, Node};
+use super::kernels::{View, pool};
 use super::profile;
 use crate::{Error, Result};
 use candle_core::Tensor;
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-/// Runs frozen operations on values of its own kind.
-pub trait Exec {
-    /// What flows through the network.
-    type Value: Clone;
-    /// Applies an operation to one or two values.
-    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Self::Value]) -> Result<Self::Value>;
+/// Candle tensors of any float dtype on any device, differentiable by candle.
+#[derive(Default)]
+pub struct Candle<'a> {
+    /// Weights by their names in the checkpoint, in the place of the operations' own: differentiable too.
+    pub weights: Option<&'a BTreeMap<String, Tensor>>,
 }
 
-/// Candle tensors of any float dtype on any device, differentiable by candle.
-pub struct Candle;
-
-impl Exec for Candle {
+impl Exec for Candle<'_> {
     type Value = Tensor;
-    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> Result<Tensor> {
+    fn apply(&mut self, node: &Arc<Node>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         crate::host::check_cancelled()?;
-        Ok(apply(op, inputs)?)
+        node.check(&inputs.iter().map(|t| t.dims()).collect::<Vec<_>>())?;
+        let Some(given) = self.weights.filter(|_| !node.weights.is_empty()) else {
+            return Ok(node.op.clone().apply(inputs)?);
+        };
+        // an operation may have more than the checkpoint has for it, such as a bias of zeros
+        let mut weights = node.op.weights()?;
+        for (own, w) in weights.iter_mut().zip(&node.weights) {
+            let t = given.get(&w.name).ok_or_else(|| Error::unknown("weight", &w.name, given.keys().map(|k| &**k)))?;
+            if t.dims() != w.dims {
+                let m = format!("the weight `{}` must have shape {:?}, got {:?}", w.name, w.dims, t.dims());
+                return Err(Error::shape(m, &[&w.dims, t.dims()]));
+            }
+            *own = w.adapted(t)?;
+        }
+        Ok(node.op.compose_with(inputs, &weights)?)
     }
 }
 
@@ -66,20 +78,18 @@ impl Shapes {
 
 impl Exec for Shapes {
     type Value = Shape;
-    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Shape]) -> Result<Shape> {
-        let dims = checked(op, &inputs.iter().map(|v| &*v.dims).collect::<Vec<_>>())?;
-        self.made += dims.iter().product::<usize>() as u64;
+    fn apply(&mut self, node: &Arc<Node>, inputs: &[&Shape]) -> Result<Vec<Shape>> {
+        let dims = node.check(&inputs.iter().map(|v| &*v.dims).collect::<Vec<_>>())?;
         let tracked = inputs.iter().any(|v| v.tracked);
-        if tracked && op.saves() {
+        if tracked && node.op.saves() {
             inputs.iter().for_each(|v| self.keep(v));
         }
-        Ok(Shape { dims: dims.into(), tracked, counted: Rc::default() })
+        let value = |d: Vec<usize>| {
+            self.made += d.iter().product::<usize>() as u64;
+            Shape { dims: d.into(), tracked, counted: Rc::default() }
+        };
+        Ok(dims.into_iter().map(value).collect())
     }
-}
-
-/// The result's shape, or an error that names the operation.
-fn checked(op: &Arc<dyn Frozen>, shapes: &[&[usize]]) -> Result<Vec<usize>> {
-    op.dims(shapes).map_err(|e| Error::shape(format!("{}: {e}", op.name()), shapes))
 }
 
 /// Data that goes back to the pool.
@@ -106,7 +116,7 @@ pub struct Value {
     data: Arc<Buffer>,
     dims: Vec<usize>,
     /// Its place on the tape; constants have none.
-    node: Option<usize>,
+    place: Option<usize>,
 }
 
 impl Value {
@@ -121,23 +131,24 @@ impl Value {
 }
 
 struct Step {
-    op: Arc<dyn Frozen>,
+    node: Arc<Node>,
     inputs: Vec<Value>,
-    node: usize,
+    /// The place of its first result on the tape.
+    first: usize,
 }
 
 /// f32 buffers on the CPU.
 pub struct Tape {
     record: bool,
     par: bool,
-    nodes: usize,
+    places: usize,
     steps: Vec<Step>,
 }
 
 impl Tape {
     /// `record` keeps what [`Tape::pull`] needs; `par` lets each operation use all threads.
     pub fn new(record: bool, par: bool) -> Self {
-        Tape { record, par, nodes: 0, steps: vec![] }
+        Tape { record, par, places: 0, steps: vec![] }
     }
     /// Whether each operation may use all threads.
     pub fn par(&self) -> bool {
@@ -145,45 +156,45 @@ impl Tape {
     }
     /// An input with respect to which gradients are wanted.
     pub fn variable(&mut self, data: &[f32], dims: Vec<usize>) -> Value {
-        self.nodes += 1;
-        Value { data: Buffer::of(data), dims, node: Some(self.nodes - 1) }
+        self.places += 1;
+        Value { data: Buffer::of(data), dims, place: Some(self.places - 1) }
     }
     /// An input that is held fixed.
     pub fn constant(data: &[f32], dims: Vec<usize>) -> Value {
-        Value { data: Buffer::of(data), dims, node: None }
-    }
-    /// The gradients of ⟨cot, out⟩ with respect to `wanted`; consumes the tape, freeing as it goes.
-    pub fn pull(self, out: &Value, cot: Vec<f32>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
-        self.pull_all(vec![(out, cot)], wanted)
+        Value { data: Buffer::of(data), dims, place: None }
     }
     /// The gradients of Σ ⟨cot_k, out_k⟩ with respect to `wanted`; consumes the tape, freeing as it goes.
-    pub fn pull_all(mut self, outs: Vec<(&Value, Vec<f32>)>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
-        let mut grads: Vec<Option<Vec<f32>>> = vec![None; self.nodes];
+    pub fn pull(mut self, outs: Vec<(&Value, Vec<f32>)>, wanted: &[&Value]) -> Result<Vec<Vec<f32>>> {
+        let mut grads: Vec<Option<Vec<f32>>> = vec![None; self.places];
+        let add = |grads: &mut Vec<Option<Vec<f32>>>, value: &Value, g: Vec<f32>| match value.place {
+            Some(p) => match &mut grads[p] {
+                Some(sum) => {
+                    super::kernels::accumulate(sum, &g, self.par);
+                    pool::give(g);
+                }
+                slot => *slot = Some(g),
+            },
+            None => pool::give(g),
+        };
         for (out, cot) in outs {
-            match out.node.map(|n| &mut grads[n]) {
-                Some(Some(sum)) => super::kernels::accumulate(sum, &cot, self.par),
-                Some(slot) => *slot = Some(cot),
-                None => {}
-            }
+            add(&mut grads, out, cot);
         }
         while let Some(step) = self.steps.pop() {
-            let Some(cot) = grads[step.node].take() else { continue };
+            let results = step.first..step.first + step.node.dims.len();
+            let cots: Vec<Option<Vec<f32>>> = grads[results].iter_mut().map(Option::take).collect();
+            if cots.iter().all(Option::is_none) {
+                continue;
+            }
             crate::host::check_cancelled()?;
             let views: Vec<View> = step.inputs.iter().map(|v| View { data: &v.data.0, dims: &v.dims }).collect();
-            let pulled = profile::timed(step.op.name(), true, || step.op.pull(&views, &cot, self.par));
+            let given: Vec<Option<&[f32]>> = cots.iter().map(Option::as_deref).collect();
+            let pulled = profile::timed(&step.node, true, || step.node.op.pull(&views, &given, self.par));
             for (g, input) in pulled.into_iter().zip(&step.inputs) {
-                match input.node.map(|n| &mut grads[n]) {
-                    Some(Some(sum)) => {
-                        super::kernels::accumulate(sum, &g, self.par);
-                        pool::give(g);
-                    }
-                    Some(slot) => *slot = Some(g),
-                    None => pool::give(g),
-                }
+                add(&mut grads, input, g);
             }
-            pool::give(cot);
+            cots.into_iter().flatten().for_each(pool::give);
         }
-        let of = |v: &&Value| match v.node.and_then(|n| grads[n].take()) {
+        let of = |v: &&Value| match v.place.and_then(|p| grads[p].take()) {
             Some(g) => g,
             None => vec![0.0; v.data.0.len()],
         };
@@ -193,22 +204,28 @@ impl Tape {
 
 impl Exec for Tape {
     type Value = Value;
-    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Value]) -> Result<Value> {
+    fn apply(&mut self, node: &Arc<Node>, inputs: &[&Value]) -> Result<Vec<Value>> {
         crate::host::check_cancelled()?;
-        let dims = checked(op, &inputs.iter().map(|v| &v.dims[..]).collect::<Vec<_>>())?;
+        let op = &node.op;
+        let dims = node.check(&inputs.iter().map(|v| &v.dims[..]).collect::<Vec<_>>())?;
         let views: Vec<View> = inputs.iter().map(|v| View { data: &v.data.0, dims: &v.dims }).collect();
-        let mut out = pool::take(dims.iter().product());
-        profile::timed(op.name(), false, || op.run(&views, &mut out, self.par));
-        let mut node = None;
-        if self.record && inputs.iter().any(|v| v.node.is_some()) {
-            node = Some(self.nodes);
+        let mut outs: Vec<Vec<f32>> = dims.iter().map(|d| pool::take(d.iter().product())).collect();
+        profile::timed(node, false, || op.run(&views, &mut outs, self.par));
+        let record = self.record && inputs.iter().any(|v| v.place.is_some());
+        let first = self.places;
+        if record {
             let keep = |v: &&Value| match op.saves() {
                 true => (*v).clone(),
-                false => Value { data: Arc::new(Buffer(vec![])), dims: v.dims.clone(), node: v.node },
+                false => Value { data: Arc::new(Buffer(vec![])), dims: v.dims.clone(), place: v.place },
             };
-            self.steps.push(Step { op: op.clone(), inputs: inputs.iter().map(keep).collect(), node: self.nodes });
-            self.nodes += 1;
+            self.steps.push(Step { node: node.clone(), inputs: inputs.iter().map(keep).collect(), first });
+            self.places += outs.len();
         }
-        Ok(Value { data: Arc::new(Buffer(out)), dims, node })
+        let value = |(k, (data, dims)): (usize, (Vec<f32>, Vec<usize>))| Value {
+            data: Arc::new(Buffer(data)),
+            dims,
+            place: record.then_some(first + k),
+        };
+        Ok(outs.into_iter().zip(dims).enumerate().map(value).collect())
     }
 }

@@ -207,7 +207,7 @@ fn run(
         let z = random::normal(seed, start, &[count, c, h, w], stream::NORMAL, DType::F32, &device)?;
         let labels: Option<Vec<i64>> = (start..start + count as u64).map(|i| classes.of(seed, i)).collect();
         let cond = match labels {
-            Some(l) => Cond::Rows(one_hot(&l, net.classes(), DType::F32, &device)?),
+            Some(l) => Cond::classes(one_hot(&l, net.classes(), DType::F32, &device)?),
             None => Cond::None,
         };
         let options = SolveOptions { cond, seed, first_sample: start, ..SolveOptions::default() };

@@ -2,7 +2,7 @@
 mod args;
 mod make;
 
-pub use args::{cond_of, drawn_cond};
+pub use args::{cond_of, drawn_cond, value_of};
 
 use super::error::RhaiResult;
 use super::host::ScriptHost;
@@ -16,7 +16,7 @@ use crate::real::host_values;
 use crate::tensor::device::default_device;
 use crate::tensor::random::next_session_seed;
 use crate::{Error, Kind};
-use args::{labels_of, level, number};
+use args::{labels_of, level, negative_of, number};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
@@ -156,12 +156,13 @@ mod methods {
     pub fn guided(net: &mut DynDenoiser, scale: Dynamic) -> RhaiResult<DynDenoiser> {
         Ok(Rc::new(Guided::new(net.clone(), number("guided", &scale)?)?))
     }
-    /// The denoiser under classifier-free guidance, within an interval of noise levels or with unconditional rows of one's own.
+    /// The denoiser under classifier-free guidance, within an interval of noise levels or away from a condition of one's own.
     ///
     /// Options:
     /// - `interval` (everywhere): [lo, hi], guides only at noise levels σ/α between
-    /// - `uncond` (a row of zeros): a tensor [1, …] or [B, …] that stands for "no condition": a null or negative prompt's
-    ///   embedding
+    /// - `negative` (rows of zeros): the condition of the other run, a null or negative prompt's: a tensor [1, …] or [B, …], a
+    ///   label, or a map of tensors by the names of the network's conditions
+    /// - `uncond`: the same by its older name
     ///
     /// Example: `let net = denoiser::load("fashion28"); net.guided(2.0, #{ interval: [0.3, 5.0] })`
     #[rhai_fn(name = "guided", return_raw, pure)]
@@ -174,8 +175,9 @@ mod methods {
             };
             guided = guided.interval(number("guided: `interval`", lo)?, number("guided: `interval`", hi)?)?;
         }
-        if let Some(rows) = o.native::<Tensor>("uncond", "a tensor")? {
-            guided = guided.uncond(rows);
+        let (negative, older) = (o.take("negative"), o.take("uncond"));
+        if let Some(cond) = negative.or(older) {
+            guided = guided.uncond(negative_of(net, cond)?);
         }
         o.finish()?;
         Ok(Rc::new(guided))

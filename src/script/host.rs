@@ -47,6 +47,10 @@ pub fn to_dynamic(v: Value) -> Dynamic {
         Value::Float(x) => Dynamic::from_float(x),
         Value::Int(i) => Dynamic::from_int(i),
         Value::Opaque(o) => o.downcast_ref::<Dynamic>().cloned().unwrap_or(Dynamic::UNIT),
+        Value::Named(all) => {
+            let entry = |(name, t): (String, Tensor)| (name.into(), Dynamic::from(t));
+            Dynamic::from_map(all.into_iter().map(entry).collect())
+        }
         Value::Unit => Dynamic::UNIT,
     }
 }

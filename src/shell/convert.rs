@@ -1,9 +1,8 @@
 //! `ld3sh convert`: a checkpoint of any format as a safetensors file.
 use crate::files::checkpoint;
-use crate::nets::edm;
+use crate::nets::family::{self, FAMILIES};
 use crate::script::engine::print_line;
 use crate::{Error, Kind, Result};
-use std::collections::BTreeMap;
 use std::path::Path;
 
 /// The options, for errors about unknown ones.
@@ -34,11 +33,13 @@ pub fn run(words: &[String]) -> Result<()> {
     }
     let file = checkpoint::open(from)?;
     let named = |e: Error| e.context(format!("`{}`", from.display()));
-    // a network of EDM's with its configuration; anything else as its tensors
-    let (tensors, mut metadata) = match edm::find_network(&file).map_err(named)? {
-        Some((tensors, metadata)) => (tensors.into_owned(), metadata.into_owned()),
+    // a network of a known family with its configuration; anything else as its tensors
+    let (what, tensors, mut metadata) = match family::recognise(&FAMILIES, &file).map_err(named)? {
+        Some((family, (tensors, metadata))) => {
+            (format!("a network of family {}", family.name), tensors.into_owned(), metadata.into_owned())
+        }
         None if file.tensors().is_empty() => return Err(named(Error::new(Kind::Format, "it holds no tensors"))),
-        None => (file.tensors().clone(), BTreeMap::new()),
+        None => ("no network of a known kind, so tensors only".into(), file.tensors().clone(), file.metadata().clone()),
     };
     if let Some(names) = classes {
         let dim = metadata.get("config").and_then(|c| serde_json::from_str::<serde_json::Value>(c).ok());
@@ -52,7 +53,7 @@ pub fn run(words: &[String]) -> Result<()> {
     let values: usize = tensors.values().map(|v| v.count()).sum();
     let what = match metadata.get("precond") {
         Some(p) => format!("an {p} network with its configuration"),
-        None => "no network of a known kind, so tensors only".into(),
+        None => what,
     };
     print_line(&format!("{}: {} tensors with {values} values; {what}", to.display(), tensors.len()));
     Ok(())

@@ -3,10 +3,10 @@ use crate::host::{Host, Way};
 use crate::{close, numbers};
 use candle_core::{DType, Device};
 use ld3sh::Result;
-use ld3sh::nets::edm::{Config, EdmNet};
-use ld3sh::nets::kernels::Frozen;
+use ld3sh::nets::edm::{self, Config};
+use ld3sh::nets::graph::{Exec, Node};
 use ld3sh::nets::kernels::gpu::{Array, Input};
-use ld3sh::nets::tape::{Exec, Tape};
+use ld3sh::nets::tape::Tape;
 use std::sync::Arc;
 
 #[derive(Clone)]
@@ -18,7 +18,7 @@ struct Value {
 }
 
 struct Step {
-    op: Arc<dyn Frozen>,
+    op: Arc<Node>,
     inputs: Vec<Value>,
     node: usize,
 }
@@ -51,9 +51,9 @@ impl Recorder {
             let mut host = Host::new(WAY);
             let inputs = given(&mut host, &step.inputs.iter().collect::<Vec<_>>());
             let cot = host.input(&cot, step.inputs[0].dtype);
-            let pulled = step.op.gpu().unwrap().enqueue_pull(&mut host, &inputs, cot).unwrap();
+            let pulled = step.op.op.frozen().unwrap().gpu().unwrap().enqueue_pull(&mut host, &inputs, cot).unwrap();
             for (array, input) in pulled.iter().zip(&step.inputs) {
-                assert_eq!(array.dtype, input.dtype, "{}", step.op.name());
+                assert_eq!(array.dtype, input.dtype, "{}", step.op.name);
                 let g = host.values(*array, input.values.len());
                 let sum = &mut grads[input.node];
                 match sum.is_empty() {
@@ -68,7 +68,8 @@ impl Recorder {
 
 impl Exec for Recorder {
     type Value = Value;
-    fn apply(&mut self, op: &Arc<dyn Frozen>, inputs: &[&Value]) -> Result<Value> {
+    fn apply(&mut self, node: &Arc<Node>, inputs: &[&Value]) -> Result<Vec<Value>> {
+        let op = node.op.frozen().unwrap();
         let gpu = op.gpu().unwrap_or_else(|| panic!("{} has no kernels", op.name()));
         let alike = inputs.iter().all(|v| v.dtype == inputs[0].dtype);
         assert!(alike || gpu.mixed(), "{} gets different types", op.name());
@@ -79,8 +80,12 @@ impl Exec for Recorder {
         let out: Array = gpu.enqueue(&mut host, &views).unwrap();
         let values = host.values(out, dims.iter().product());
         let out = self.input(values, &dims, out.dtype);
-        self.steps.push(Step { op: op.clone(), inputs: inputs.iter().map(|v| (*v).clone()).collect(), node: out.node });
-        Ok(out)
+        self.steps.push(Step {
+            op: node.clone(),
+            inputs: inputs.iter().map(|v| (*v).clone()).collect(),
+            node: out.node,
+        });
+        Ok(vec![out])
     }
 }
 
@@ -98,17 +103,17 @@ fn networks_run_on_kernels_alone() {
         let dims = [2, 8, 8, 3];
         let (x, cot) = (numbers(384, 1), numbers(384, 2));
         let c = vec![-0.75, 0.5];
-        let net = EdmNet::random(&config, 5, &Device::Cpu).unwrap();
+        let net = edm::random(&config, 5, &Device::Cpu).unwrap();
         let mut tape = Tape::new(true, false);
         let (tx, tc) = (tape.variable(&x, dims.to_vec()), tape.variable(&c, vec![2]));
-        let wanted = net.run(&mut tape, &tx, &tc).unwrap();
+        let wanted = net.runner().graph().run(&mut tape, vec![Some(tx.clone()), Some(tc.clone())]).unwrap().remove(0);
         let values = wanted.data().to_vec();
-        let grads = tape.pull(&wanted, cot.clone(), &[&tx, &tc]).unwrap();
+        let grads = tape.pull(vec![(&wanted, cot.clone())], &[&tx, &tc]).unwrap();
         for t in [DType::F32, DType::F16, DType::BF16] {
-            let net = EdmNet::random_in(&config, 5, &Device::Cpu, t).unwrap();
+            let net = edm::random_in(&config, 5, &Device::Cpu, t).unwrap();
             let mut e = Recorder { steps: vec![], nodes: 0 };
             let (ex, ec) = (e.input(x.clone(), &dims, t), e.input(c.clone(), &[2], DType::F32));
-            let out = net.run(&mut e, &ex, &ec).unwrap();
+            let out = net.runner().graph().run(&mut e, vec![Some(ex.clone()), Some(ec.clone())]).unwrap().remove(0);
             assert_eq!(out.dtype, t);
             // errors add up over some thirty operations
             let close = |what: &str, got: &[f32], wanted: &[f32]| close(what, t, got, wanted, 8.0);

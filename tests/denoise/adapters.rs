@@ -10,7 +10,7 @@ use std::rc::Rc;
 
 #[test]
 fn every_prediction_in_every_schedule_follows_its_formula() {
-    let cond = Cond::Rows(one_hot(&[2, 0, 1], 3, DType::F64, &Device::Cpu).unwrap());
+    let cond = Cond::classes(one_hot(&[2, 0, 1], 3, DType::F64, &Device::Cpu).unwrap());
     for (noise, t) in schedules() {
         let level = |t: f64| (noise.alpha(&t.into()).v(), noise.sigma(&t.into()).v());
         let x =
@@ -181,7 +181,7 @@ fn guidance_is_a_weighted_sum_of_two_runs() {
     let inner: DynDenoiser = counted.clone();
     let x = wave(&[2, 2, 3], 0.4);
     let rows = one_hot(&[2, 0], 3, DType::F64, &Device::Cpu).unwrap();
-    let (zero, cond) = (Cond::Rows(rows.zeros_like().unwrap()), Cond::Rows(rows.clone()));
+    let (zero, cond) = (Cond::classes(rows.zeros_like().unwrap()), Cond::classes(rows.clone()));
     let t = [5.0, 0.3];
     for want in WANTS {
         let (c, u) = (eval(&*inner, &x, &t, &cond, want), eval(&*inner, &x, &t, &zero, want));
@@ -205,7 +205,7 @@ fn guidance_is_a_weighted_sum_of_two_runs() {
         }
         // unconditional rows of one's own
         let other = one_hot(&[1], 3, DType::F64, &Device::Cpu).unwrap();
-        let u = eval(&*inner, &x, &t, &Cond::Rows(Tensor::cat(&[&other, &other], 0).unwrap()), want);
+        let u = eval(&*inner, &x, &t, &Cond::classes(Tensor::cat(&[&other, &other], 0).unwrap()), want);
         let expected = (&u + ((&c - &u).unwrap() * 2.5).unwrap()).unwrap();
         close(&eval(&Guided::new(inner.clone(), 2.5).unwrap().uncond(other), &x, &t, &cond, want), &expected, 1e-14);
     }
@@ -263,7 +263,7 @@ fn thresholding_limits_the_data_prediction() {
 #[test]
 fn single_precision_states_and_wrappers_of_wrappers() {
     let (x, t) = (wave(&[2, 2, 3], 0.4), [0.4, 0.2]);
-    let rows = Cond::Rows(one_hot(&[2, 0], 3, DType::F32, &Device::Cpu).unwrap());
+    let rows = Cond::classes(one_hot(&[2, 0], 3, DType::F32, &Device::Cpu).unwrap());
     let ve = toy(edm(), Predicts::EdmF { sigma_data: 0.7 });
     let guided: DynDenoiser = Rc::new(Guided::new(ve, 3.0).unwrap());
     let dynamic = Thresholded::new(guided, Rule::Dynamic { percentile: 0.8, max: 0.3 }).unwrap();
@@ -377,8 +377,8 @@ fn wrong_queries_are_named() {
         (error(&*d, &x, &[f64::NAN], &none), Kind::Value, "NaN"),
         (error(&*d, &x, &[0.0], &none), Kind::Value, "outside"),
         (error(&*d, &x, &[-1.0], &none), Kind::Value, "outside"),
-        (error(&*d, &x, &[1.0], &Cond::Rows(wave(&[2, 5], 0.0))), Kind::Shape, "[2, 3]"),
-        (error(&*d, &x, &[1.0], &Cond::Rows(wave(&[1, 3], 0.0))), Kind::Shape, "2 condition rows"),
+        (error(&*d, &x, &[1.0], &Cond::classes(wave(&[2, 5], 0.0))), Kind::Shape, "[2, 3]"),
+        (error(&*d, &x, &[1.0], &Cond::classes(wave(&[1, 3], 0.0))), Kind::Shape, "2 condition rows"),
     ];
     for (e, kind, text) in kinds {
         assert_eq!(e.kind(), kind, "{e}");
@@ -398,7 +398,7 @@ fn wrong_queries_are_named() {
     assert!(Guided::new(d.clone(), f64::INFINITY).is_err());
     assert!(Guided::new(d.clone(), 2.0).unwrap().interval(3.0, 1.0).is_err());
     let guided = Guided::new(d, 2.0).unwrap().uncond(wave(&[1, 4], 0.0));
-    let rows = Cond::Rows(one_hot(&[0, 1], 3, DType::F64, &Device::Cpu).unwrap());
+    let rows = Cond::classes(one_hot(&[0, 1], 3, DType::F64, &Device::Cpu).unwrap());
     assert_eq!(error(&guided, &x, &[1.0], &rows).kind(), Kind::Shape);
     assert!(Preconditioned::new(Toy::net(0), edm(), Predicts::EdmF { sigma_data: 0.0 }).is_err());
 }

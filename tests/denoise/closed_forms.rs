@@ -260,7 +260,7 @@ fn bad_distributions_and_queries_are_named() {
     let d = Empirical::new(&means, edm()).unwrap();
     let x = wave(&[2, 2, 3], 0.4);
     assert_eq!(error(&d, &wave(&[2, 6], 0.0), &[1.0], &Cond::None).kind(), Kind::Shape);
-    assert_eq!(error(&d, &x, &[1.0], &Cond::Rows(wave(&[2, 3], 0.0))).kind(), Kind::Value);
+    assert_eq!(error(&d, &x, &[1.0], &Cond::classes(wave(&[2, 3], 0.0))).kind(), Kind::Value);
     assert_eq!(error(&d, &x, &[0.0], &Cond::None).kind(), Kind::Value);
     assert_eq!(error(&d, &x, &[-1.0], &Cond::None).kind(), Kind::Value);
 }

@@ -79,7 +79,7 @@ impl Network for Toy {
         let dtype = x.dtype();
         let z = x.reshape((b, d))?.matmul(&wave(&[d, d], 0.3).to_dtype(dtype)?)?;
         let mut z = (z + c.reshape((b, 1))?.matmul(&wave(&[1, d], 0.9).to_dtype(dtype)?)?)?;
-        if let Cond::Rows(rows) = cond {
+        if let Some(rows) = cond.rows() {
             z = (z + rows.to_dtype(dtype)?.matmul(&wave(&[self.classes, d], 0.6).to_dtype(dtype)?)?)?;
         }
         Ok(z.sin()?.reshape(x.shape())?)

@@ -280,7 +280,7 @@ fn the_built_in_network_matches_its_reference() {
 
     // both gradients, against the reference's
     let t = values(&sigma);
-    let cond = Cond::Rows(labels);
+    let cond = Cond::classes(labels);
     let (_, pull) = net.linearize(&Quiet, &Query { x: &x, t: &t, cond: &cond }, Prediction::Data).unwrap();
     let g = pull(&Quiet, &named("cotangent").unwrap()).unwrap();
     close(&g.x, &named("grad_x").unwrap(), 2e-4);

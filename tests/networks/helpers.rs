@@ -2,7 +2,9 @@
 use candle_core::{DType, Device, Tensor};
 use ld3sh::denoise::{Cond, Denoiser, Prediction, Query};
 use ld3sh::host::Quiet;
-use ld3sh::nets::edm::{self, Config, EdmNet, Source};
+use ld3sh::model::{self, Source};
+use ld3sh::nets::edm::{self, Config};
+use ld3sh::nets::network::Net;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::io::Write;
@@ -70,7 +72,7 @@ fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
 }
 
 /// D(x; σ) of a batch, and the gradients of ⟨D, cot⟩ in x and σ.
-pub fn denoise(net: EdmNet, x: &Tensor, sigma: &[f64], cond: &Cond, cot: &Tensor) -> [Tensor; 3] {
+pub fn denoise(net: Net, x: &Tensor, sigma: &[f64], cond: &Cond, cot: &Tensor) -> [Tensor; 3] {
     let d = net.denoiser().unwrap();
     let (m, pull) = d.linearize(&Quiet, &Query { x, t: sigma, cond }, Prediction::Data).unwrap();
     let g = pull(&Quiet, cot).unwrap();
@@ -127,7 +129,7 @@ impl Case {
         }
         let mut rows = vec![0.0; 2 * n];
         rows[n + 2] = 1.0;
-        Cond::Rows(Tensor::from_vec(rows, (2, n), &Device::Cpu).unwrap().to_dtype(dtype).unwrap())
+        Cond::classes(Tensor::from_vec(rows, (2, n), &Device::Cpu).unwrap().to_dtype(dtype).unwrap())
     }
     /// The same with its configuration changed, weights and all.
     pub fn with(mut self, change: impl Fn(&mut Value)) -> Case {
@@ -171,12 +173,12 @@ impl Case {
         dir
     }
     /// Loaded from such a checkpoint, without augmentation labels.
-    pub fn plain(&self, dtype: DType) -> EdmNet {
+    pub fn plain(&self, dtype: DType) -> Net {
         let dir = self.write(|_| {});
-        edm::load(&Source::Path(dir.path().join("net.safetensors")), &Device::Cpu, dtype).unwrap()
+        model::denoiser(&Source::Path(dir.path().join("net.safetensors")), &Device::Cpu, dtype).unwrap()
     }
     /// Loaded, with the reference's augmentation labels.
-    pub fn load(&self, dtype: DType) -> EdmNet {
+    pub fn load(&self, dtype: DType) -> Net {
         let net = self.plain(dtype);
         match self.config.augment_dim {
             0 => net,
@@ -184,7 +186,7 @@ impl Case {
         }
     }
     /// Value and gradients as the reference has them.
-    pub fn denoise(&self, net: EdmNet, dtype: DType) -> [Tensor; 3] {
+    pub fn denoise(&self, net: Net, dtype: DType) -> [Tensor; 3] {
         let to = |t: Tensor| t.to_dtype(dtype).unwrap();
         denoise(net, &to(self.given("x")), &self.sigma, &self.cond(dtype), &to(self.given("cotangent")))
     }

@@ -3,16 +3,19 @@ use super::{fixture, open, same_tensors};
 use candle_core::{DType, Device, Tensor};
 use ld3sh::denoise::{Cond, Network};
 use ld3sh::host::Quiet;
-use ld3sh::nets::edm::{self, EdmNet, Source};
+use ld3sh::model::{self, Source};
+use ld3sh::nets::edm;
+use ld3sh::nets::family::{FAMILIES, recognise};
+use ld3sh::nets::network::Net;
 use ld3sh::{Kind, files::checkpoint};
 use serde_json::Value;
 
-pub fn load(path: impl Into<std::path::PathBuf>) -> EdmNet {
-    edm::load(&Source::Path(path.into()), &Device::Cpu, DType::F32).unwrap()
+pub fn load(path: impl Into<std::path::PathBuf>) -> Net {
+    model::denoiser(&Source::Path(path.into()), &Device::Cpu, DType::F32).unwrap()
 }
 
 /// What the network gives for a fixed input, to the bit.
-pub fn output(net: &EdmNet) -> Vec<u32> {
+pub fn output(net: &Net) -> Vec<u32> {
     let x: Vec<f32> = (0..2 * 3 * 16 * 16).map(|i| ((i * 37 % 101) as f32 - 50.0) / 30.0).collect();
     let x = Tensor::from_vec(x, (2, 3, 16, 16), &Device::Cpu).unwrap();
     let c = Tensor::new(&[-0.5f32, 0.8], &Device::Cpu).unwrap();
@@ -60,10 +63,11 @@ fn what_is_no_edm_network_says_what_it_is() {
         ("state_p4.pt", &["a dictionary with `types.float16`: a tensor"]),
         ("numpy_p4.pkl", &["`arrays`: a dictionary"]),
     ] {
-        let e = edm::load(&Source::Path(fixture(&format!("pickle/{file}"))), &Device::Cpu, DType::F32).err().unwrap();
+        let e =
+            model::denoiser(&Source::Path(fixture(&format!("pickle/{file}"))), &Device::Cpu, DType::F32).err().unwrap();
         let text = e.to_string();
         assert!(e.kind() == Kind::Format && parts.iter().all(|p| text.contains(p)) && text.contains(file), "{text}");
     }
     let c = checkpoint::open(fixture("pickle/mixer_p4.pkl")).unwrap();
-    assert!(edm::find_network(&c).unwrap().is_none());
+    assert!(recognise(&FAMILIES, &c).unwrap().is_none());
 }

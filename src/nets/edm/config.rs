@@ -126,6 +126,11 @@ mod default {
 }
 
 impl Config {
+    /// Resolution and channels of each level, the highest resolution first.
+    pub(super) fn levels(&self) -> Vec<(usize, usize)> {
+        let level = |(l, m): (usize, &usize)| (self.img_resolution >> l, self.model_channels * m);
+        self.channel_mult.iter().enumerate().map(level).collect()
+    }
     /// Parses and checks the JSON of a checkpoint; a `SongUNet` unless it says otherwise, with EDM preconditioning
     /// (change that by [`Config::with_precond`]).
     pub fn parse(json: &str) -> Result<Config> {

@@ -2,12 +2,12 @@
 //! looked at. Their arguments become the configuration, their parameters and buffers the weights.
 use crate::files::checkpoint::{Checkpoint, damaged};
 use crate::files::pickle::{Id, Outcome};
-use crate::files::torch::{Document, Item, Object, View};
+use crate::files::torch::{Document, Item, Object};
+use crate::nets::family::Described;
 use crate::{Error, Kind, Result};
 use serde_json::ser::Formatter;
 use serde_json::{Map, Value};
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 
 /// The classes that join preconditioning and network, and the names of their arguments in order.
 const PRECONDITIONED: [(&str, &[&str]); 4] = [
@@ -49,26 +49,25 @@ const PLACES: [&str; 5] = ["ema", "G_ema", "net", "model", "denoiser"];
 const DEPTH: usize = 8;
 const VALUES: usize = 10_000;
 
-/// The tensors of a network in a checkpoint, and the metadata that its safetensors file has: `config` and `precond`, and
-/// `classes` where there are names.
-pub type Described<'a> = (Cow<'a, BTreeMap<String, View>>, Cow<'a, BTreeMap<String, String>>);
-
 /// The network in a checkpoint of any format: a safetensors file says itself what it holds.
 ///
-/// Fails with [`Kind::Format`] where a pickle holds no network of EDM's.
+/// Fails with [`Kind::Format`] where it holds no network of EDM's.
 pub fn describe(checkpoint: &Checkpoint) -> Result<Described<'_>> {
     find_network(checkpoint)?.ok_or_else(|| match checkpoint.document() {
         Some(doc) => nothing_known(doc, checkpoint),
-        None => Error::new(Kind::Internal, "a safetensors file describes itself"),
+        None => Error::new(Kind::Format, "the safetensors metadata has no `precond`")
+            .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata"),
     })
 }
 
-/// As [`describe`], with `None` for a pickle that holds no network of EDM's.
+/// As [`describe`], with `None` for a checkpoint that holds no network of EDM's.
 ///
 /// Fails with [`Kind::Format`] where it holds one that is not complete.
 pub fn find_network(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
     let Some(doc) = checkpoint.document() else {
-        return Ok(Some((Cow::Borrowed(checkpoint.tensors()), Cow::Borrowed(checkpoint.metadata()))));
+        let metadata = checkpoint.metadata();
+        let own = ["config", "precond"].iter().any(|key| metadata.contains_key(*key));
+        return Ok(own.then(|| (Cow::Borrowed(checkpoint.tensors()), Cow::Borrowed(metadata))));
     };
     let Some((id, object, (precond, names))) = find(doc).map_err(damaged)? else { return Ok(None) };
     let config = config(doc, &object, precond, names)?;

@@ -1,7 +1,7 @@
 //! How D(x; σ) is made from each kind of network (Karras et al. 2022, table 1, and the paper's appendix C for iDDPM).
 use super::config::Config;
-use super::weights::Weights;
 use crate::denoise::{Predicts, TimeInput};
+use crate::nets::weights::Weights;
 use crate::{Error, Kind, Result};
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ const SAMPLED: [f64; 2] = [0.002, 80.0];
 
 /// A network's preconditioning, with the numbers that belong to it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Precond {
+pub(super) struct Precond {
     /// The kind's short name: "EDM", "VP", "VE", "iDDPM".
     pub name: &'static str,
     /// What the network's output means.

@@ -1,20 +1,16 @@
 //! SongUNet: DDPM++ and NCSN++ and what lies between them (Song et al. 2021, as configured in Karras et al. 2022, table 1 and
 //! appendix F).
-use super::blocks::{Build, Style, Turn};
+use super::Inputs;
+use super::blocks::{Style, Turn, add_condition, layers};
 use super::config::Config;
-use super::unet::{Conditions, Mapping, Shared, Step, UNet};
-use super::weights::Weights;
 use crate::Result;
-use crate::nets::kernels::{Modulation, Waves};
-use candle_core::DType;
+use crate::nets::build::{Builder, ConvSize, Id};
+use crate::nets::kernels::Waves;
 use std::f64::consts::FRAC_1_SQRT_2;
-use std::sync::Arc;
 
-/// Builds the network that `config` describes from `weights`, whose names EDM gives (`model.enc.…`); `out` is the number of output
-/// channels that the file has, of which the image's own are kept.
-pub(super) fn build(config: &Config, out: usize, w: &mut dyn Weights, trunk: DType) -> Result<UNet> {
+/// The network that `config` describes; `out` is the number of output channels that the file has, of which the image's own are kept.
+pub(super) fn build(b: &mut Builder, config: &Config, given: &Inputs, out: usize) -> Result<Id> {
     let mc = config.model_channels;
-    let (noise, embedding) = (mc * config.channel_mult_noise, mc * config.channel_mult_emb);
     let style = Style {
         eps: 1e-6,
         adaptive: false,
@@ -22,96 +18,98 @@ pub(super) fn build(config: &Config, out: usize, w: &mut dyn Weights, trunk: DTy
         project: true,
         head: None,
         filter: config.resample_filter.clone(),
-        embedding,
     };
-    let mut b = Build { w, style, trunk };
-    let mapping = mapping(config, &mut b, noise)?;
-    let levels: Vec<(usize, usize)> =
-        config.channel_mult.iter().enumerate().map(|(l, m)| (config.img_resolution >> l, mc * m)).collect();
+    let emb = embedding(b, config, given)?;
+    let levels = config.levels();
     let attends = |res: usize| config.attn_resolutions.contains(&res);
 
-    let mut encoder = vec![];
-    let (mut c, mut aux, mut skips) = (mc, config.img_channels, vec![]);
+    // the second path of NCSN++'s variants
+    let (mut x, mut aux, mut skips) = (given.x, given.x, vec![]);
     for (level, (res, width)) in levels.iter().enumerate() {
-        let name = |part: &str| format!("model.enc.{res}x{res}_{part}");
+        let b = &mut b.under("enc");
+        let name = |part: &str| format!("{res}x{res}_{part}");
+        let c = b.channels(x);
         if level == 0 {
-            encoder.push(Step::Conv(b.conv3(&name("conv"), aux, mc, mc)?));
+            x = b.under(&name("conv")).conv(x, ConvSize::same(mc, 3))?;
         } else {
-            encoder.push(Step::Down(b.block(&name("down"), c, c, Turn::Down, false)?));
+            x = style.block(&mut b.under(&name("down")), x, emb, c, Turn::Down, false)?;
             match &*config.encoder_type {
                 "skip" => {
-                    encoder.extend(b.turn(&name("aux_down"), Turn::Down)?.map(Step::Aux));
-                    encoder.push(Step::AddAux(b.conv1(&name("aux_skip"), aux, c)?));
+                    aux = style.turn(&mut b.under(&name("aux_down")), aux, Turn::Down)?;
+                    let more = b.under(&name("aux_skip")).conv(aux, ConvSize::same(c, 1))?;
+                    x = b.under(&name("aux_sum")).sum(x, more, 1.0)?;
                 }
                 "residual" => {
-                    encoder.push(Step::Residual(b.fused_down(&name("aux_residual"), aux, c)?));
-                    aux = c;
+                    let more = style.fused_down(&mut b.under(&name("aux_residual")), aux, c)?;
+                    x = b.under(&name("aux_sum")).sum(x, more, FRAC_1_SQRT_2)?;
+                    aux = x;
                 }
                 _ => {}
             }
         }
-        skips.push(c);
+        skips.push(x);
         for i in 0..config.num_blocks {
-            encoder.push(Step::Down(b.block(&name(&format!("block{i}")), c, *width, Turn::Keep, attends(*res))?));
-            c = *width;
-            skips.push(c);
+            let b = &mut b.under(&name(&format!("block{i}")));
+            x = style.block(b, x, emb, *width, Turn::Keep, attends(*res))?;
+            skips.push(x);
         }
     }
 
-    let mut decoder = vec![];
+    let mut image = None;
     for (level, (res, width)) in levels.iter().enumerate().rev() {
-        let name = |part: &str| format!("model.dec.{res}x{res}_{part}");
+        let b = &mut b.under("dec");
+        let name = |part: &str| format!("{res}x{res}_{part}");
         let deepest = level + 1 == levels.len();
+        let c = b.channels(x);
         if deepest {
-            decoder.push(Step::Up(b.block(&name("in0"), c, c, Turn::Keep, true)?));
-            decoder.push(Step::Up(b.block(&name("in1"), c, c, Turn::Keep, false)?));
+            x = style.block(&mut b.under(&name("in0")), x, emb, c, Turn::Keep, true)?;
+            x = style.block(&mut b.under(&name("in1")), x, emb, c, Turn::Keep, false)?;
         } else {
-            decoder.push(Step::Up(b.block(&name("up"), c, c, Turn::Up, false)?));
+            x = style.block(&mut b.under(&name("up")), x, emb, c, Turn::Up, false)?;
         }
         for i in 0..=config.num_blocks {
-            let cin = c + skips.pop().unwrap_or_default();
+            let b = &mut b.under(&name(&format!("block{i}")));
+            if let Some(skip) = skips.pop() {
+                x = b.under("concat").concat(x, skip)?;
+            }
             let attention = i == config.num_blocks && attends(*res);
-            decoder.push(Step::Join(b.block(&name(&format!("block{i}")), cin, *width, Turn::Keep, attention)?));
-            c = *width;
+            x = style.block(b, x, emb, *width, Turn::Keep, attention)?;
         }
         let skip = config.decoder_type == "skip";
-        if skip && !deepest {
-            decoder.extend(b.turn(&name("aux_up"), Turn::Up)?.map(Step::Aux));
+        if let (true, Some(small)) = (skip && !deepest, image) {
+            image = Some(style.turn(&mut b.under(&name("aux_up")), small, Turn::Up)?);
         }
         if skip || level == 0 {
-            let norm = b.norm(&name("aux_norm"), c, Modulation::None, true)?;
-            decoder.push(Step::Out(norm, b.conv3(&name("aux_conv"), c, out, config.img_channels)?));
+            let h = style.norm(&mut b.under(&name("aux_norm")), x, None, true)?;
+            let size = ConvSize::same(out, 3);
+            let h = b.under(&name("aux_conv")).conv_first(h, size, config.img_channels)?;
+            image = Some(match image {
+                Some(coarse) => b.under(&name("aux_sum")).sum(h, coarse, 1.0)?,
+                None => h,
+            });
         }
     }
-    Ok(UNet { mapping, encoder, decoder, shared: Shared::default() })
+    // the highest resolution always makes one
+    Ok(image.unwrap_or(x))
 }
 
-fn mapping(config: &Config, b: &mut Build, noise: usize) -> Result<Mapping> {
+/// From noise level and conditions to the embedding that all blocks see.
+fn embedding(b: &mut Builder, config: &Config, given: &Inputs) -> Result<Id> {
+    let noise = config.model_channels * config.channel_mult_noise;
     let waves = match &*config.embedding_type {
-        "fourier" => {
-            let f = b.w.take("model.map_noise.freqs", &[noise / 2])?;
-            Waves::fourier(&f.to_dtype(DType::F64)?.to_vec1()?, true)
-        }
+        "fourier" => Waves::fourier(&b.under("map_noise").values("freqs", &[noise / 2])?, true),
         _ => Waves::positional(noise, true, true),
     };
-    let embedding = b.style.embedding;
-    Ok(Mapping {
-        waves: Arc::new(waves),
-        conditions: Conditions {
-            label: match config.label_dim {
-                0 => None,
-                n => Some(b.linear("model.map_label", n, noise, true)?),
-            },
-            augment: match config.augment_dim {
-                0 => None,
-                n => Some(b.linear("model.map_augment", n, noise, false)?),
-            },
-        },
-        layers: [
-            b.linear("model.map_layer0", noise, embedding, true)?,
-            b.linear("model.map_layer1", embedding, embedding, true)?,
-        ],
-        label_late: false,
-        label_scale: (config.label_dim as f64).sqrt(),
-    })
+    let mut emb = b.under("map_noise").apply(waves, &[given.c_noise])?;
+    if let Some(rows) = given.classes {
+        let rows = b.under("map_label.scale").scale(rows, (config.label_dim as f64).sqrt())?;
+        let mapped = b.under("map_label").linear(rows, noise)?;
+        emb = add_condition(b, "map_label.sum", emb, Some(mapped))?;
+    }
+    if let Some(rows) = given.augment {
+        let mapped = b.under("map_augment").linear_unbiased(rows, noise)?;
+        emb = add_condition(b, "map_augment.sum", emb, Some(mapped))?;
+    }
+    emb = layers(b, emb, config.model_channels * config.channel_mult_emb)?;
+    b.under("map_layer1.silu").silu(emb)
 }

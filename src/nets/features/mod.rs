@@ -3,19 +3,51 @@ mod spec;
 
 pub use spec::{SPECS, Spec};
 
-use super::kernels::{Channels, Concat, Conv, Down2, Frozen, Linear, MaxPool, Relu};
-use super::tape::Exec;
-use crate::{Error, Kind, Result};
+use super::build::{Builder, ConvSize, graph};
+use super::family::{Described, Family, Part, Parts, Role};
+use super::graph::{Absent, Dim, Layout};
+use super::kernels::{Channels, Down2, MaxPool};
+use super::runner::Runner;
+use super::weights::{File, Weights};
+use crate::files::checkpoint::Checkpoint;
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use spec::Layer;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 /// Weights by name, as in torchvision's state dict; tensors that a trunk does not know are ignored.
 pub type State = BTreeMap<String, Tensor>;
 
 /// The feature network compiled in.
 const FASHION28: &[u8] = include_bytes!("../../../models/fashion28-features.safetensors");
+
+/// What to do where a tensor does not fit.
+const ADVICE: &str = "the file must hold torchvision's state dict of this network";
+
+/// The entry of the metadata that names the trunk.
+const TRUNK: &str = "trunk";
+
+/// Feature networks as torchvision publishes them, told by the names and shapes of their tensors.
+pub const FAMILY: Family = Family { name: "torchvision", recognises, build, builtin: &[] };
+
+fn recognises(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
+    let shape = |name: &str| checkpoint.tensors().get(name).map(|v| v.shape().to_vec());
+    let fits =
+        |s: &&Spec| s.file.is_some() && s.weights().iter().all(|(name, dims)| shape(name).as_ref() == Some(dims));
+    let Some(spec) = SPECS.iter().find(fits) else { return Ok(None) };
+    let metadata = [(TRUNK.to_string(), spec.name.to_string())].into();
+    Ok(Some((Cow::Borrowed(checkpoint.tensors()), Cow::Owned(metadata))))
+}
+
+fn build(file: &mut File) -> Result<Parts> {
+    let spec = spec(file.metadata(TRUNK).unwrap_or_default())?;
+    let (device, dtype) = (file.device.clone(), file.dtype);
+    // the classifier behind the trunk stays in the file
+    file.allow_more(ADVICE);
+    let trunk = Trunk::from_weights(spec, file, false, dtype, &device)?;
+    Ok([(Role::Features, Part::Features(trunk))].into())
+}
 
 /// The trunk called `name`.
 pub fn spec(name: &str) -> Result<&'static Spec> {
@@ -33,70 +65,17 @@ impl Spec {
     }
     /// Whether a name in a state dict belongs to the trunk.
     pub fn uses(&self, name: &str) -> bool {
-        name.rsplit_once('.').is_some_and(|(at, _)| {
-            self.layers.iter().any(|layer| match layer {
-                Layer::Conv(n, ..) => at == *n,
-                Layer::Fire(n, ..) => at.strip_prefix(n).is_some_and(|rest| rest.starts_with('.')),
-                Layer::MaxPool(..) | Layer::MeanPool | Layer::Tap => false,
-            })
-        })
+        self.weights().iter().any(|(n, _)| n == name)
     }
 }
 
-type Op = Arc<dyn Frozen>;
-
-enum Step {
-    Apply(Op),
-    /// SqueezeNet's fire module: what is in front, then the two whose results stand side by side.
-    Fire([Op; 3]),
-    Tap,
-}
-
-/// A frozen feature network in one dtype on one device.
+/// A frozen feature network in one dtype on one device; cheap to clone.
+#[derive(Clone)]
 pub struct Trunk {
     /// What it is.
     pub spec: &'static Spec,
-    steps: Vec<Step>,
-    scaling: Op,
-    relu: Op,
-    concat: Op,
-}
-
-/// Takes weights by name and makes operations of them.
-struct Build<'a> {
-    state: &'a State,
-    dtype: DType,
-    device: &'a Device,
-}
-
-impl Build<'_> {
-    fn take(&self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some(t) = self.state.get(name) else {
-            let e = Error::new(Kind::Format, format!("the tensor `{name}` is missing"));
-            return Err(e.hint("the file must hold torchvision's state dict of this network"));
-        };
-        if t.dims() != shape || !t.dtype().is_float() {
-            let m = format!(
-                "`{name}` is {} of shape {:?}, expected floats of shape {shape:?}",
-                t.dtype().as_str(),
-                t.dims()
-            );
-            return Err(Error::new(Kind::Format, m).shapes(&[t.dims(), shape]).hint("the file is of another network"));
-        }
-        let t = t.detach().to_dtype(self.dtype)?;
-        if !super::is_finite(&t)? {
-            return Err(Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values")));
-        }
-        Ok(t.to_device(self.device)?)
-    }
-    fn conv(&self, name: &str, [cin, cout, k, stride, padding]: [usize; 5]) -> Result<Op> {
-        let weight = self.take(&format!("{name}.weight"), &[cout, cin, k, k])?;
-        let bias = self.take(&format!("{name}.bias"), &[cout])?;
-        Ok(match (k, stride, padding) {
-            (1, 1, 0) => Arc::new(Linear::new(&weight.reshape((cout, cin))?, bias)?),
-            _ => Arc::new(Conv::with(weight, bias, stride, padding)?),
-        })
-    }
+    /// Its graph, with an output for each tap: features [B, H', W', C'].
+    pub runner: Runner,
 }
 
 impl Trunk {
@@ -104,34 +83,26 @@ impl Trunk {
     ///
     /// Errors name the tensor that is missing, of another shape or not finite.
     pub fn build(spec: &'static Spec, state: &State, unit_range: bool, dtype: DType, device: &Device) -> Result<Trunk> {
-        let b = Build { state, dtype, device };
-        let (mut c, mut steps) = (spec.channels, vec![]);
-        for layer in spec.layers {
-            match *layer {
-                Layer::Conv(name, cout, k, stride, padding) => {
-                    steps.push(Step::Apply(b.conv(name, [c, cout, k, stride, padding])?));
-                    steps.push(Step::Apply(Arc::new(Relu)));
-                    c = cout;
-                }
-                Layer::MaxPool(window, stride, ceil) => {
-                    steps.push(Step::Apply(Arc::new(MaxPool { window, stride, ceil })));
-                }
-                Layer::MeanPool => steps.push(Step::Apply(Arc::new(Down2))),
-                Layer::Fire(name, squeeze, each) => {
-                    let front = b.conv(&format!("{name}.squeeze"), [c, squeeze, 1, 1, 0])?;
-                    let small = b.conv(&format!("{name}.expand1x1"), [squeeze, each, 1, 1, 0])?;
-                    let large = b.conv(&format!("{name}.expand3x3"), [squeeze, each, 3, 1, 1])?;
-                    steps.push(Step::Fire([front, small, large]));
-                    c = 2 * each;
-                }
-                Layer::Tap => steps.push(Step::Tap),
-            }
-        }
-        // ((gain·x + offset) − shift) / scale
-        let (gain, offset) = if unit_range { (2.0, -1.0) } else { (1.0, 0.0) };
-        let each = |(shift, scale): &(f32, f32)| (gain / *scale as f64, (offset - *shift as f64) / *scale as f64);
-        let scaling = Arc::new(Channels::new(spec.scaling.iter().map(each)));
-        Ok(Trunk { spec, steps, scaling, relu: Arc::new(Relu), concat: Arc::new(Concat) })
+        Trunk::from_weights(spec, &mut File::some(state, ADVICE, device, dtype), unit_range, dtype, device)
+    }
+
+    fn from_weights(
+        spec: &'static Spec,
+        weights: &mut dyn Weights,
+        unit_range: bool,
+        dtype: DType,
+        device: &Device,
+    ) -> Result<Trunk> {
+        let graph = graph(weights, "", dtype, |b| layers(b, spec, unit_range))?;
+        Ok(Trunk { spec, runner: Runner::new(graph, device, dtype) })
+    }
+
+    /// The same up to tap `count`, which is as far as it runs.
+    pub fn first_taps(&self, count: usize) -> Result<Trunk> {
+        let names: Vec<String> = (0..count).map(tap).collect();
+        let graph = self.runner.graph().only(&names.iter().map(|n| &**n).collect::<Vec<_>>())?;
+        let runner = Runner::new(graph, self.runner.device(), self.runner.dtype());
+        Ok(Trunk { spec: self.spec, runner })
     }
 
     /// Fails unless images of shape [B, C, H, W] can go through: C is the trunk's, or 1, which stands for equal channels.
@@ -156,28 +127,46 @@ impl Trunk {
         }
         Ok(())
     }
+}
 
-    /// The features of images x [B, H, W, C], one value [B, H', W', C'] for each of the first `count` taps.
-    pub fn run<E: Exec>(&self, e: &mut E, x: &E::Value, count: usize) -> Result<Vec<E::Value>> {
-        let mut x = e.apply(&self.scaling, &[x])?;
-        let mut taps = vec![];
-        for step in &self.steps {
-            if taps.len() >= count {
-                break;
+/// The name of a tap among the graph's outputs.
+fn tap(k: usize) -> String {
+    format!("tap{k}")
+}
+
+/// The graph of a trunk.
+fn layers(b: &mut Builder, spec: &Spec, unit_range: bool) -> Result<()> {
+    let side = Dim::About(spec.minimum());
+    let x = b.input("x", &[side, side, Dim::About(spec.channels)], Layout::Image, Absent::Error)?;
+    // ((gain·x + offset) − shift) / scale
+    let (gain, offset) = if unit_range { (2.0, -1.0) } else { (1.0, 0.0) };
+    let each = |(shift, scale): &(f32, f32)| (gain / *scale as f64, (offset - *shift as f64) / *scale as f64);
+    let mut x = b.under("scaling").apply(Channels::new(spec.scaling.iter().map(each)), &[x])?;
+    let mut taps = 0;
+    for (i, layer) in spec.layers.iter().enumerate() {
+        match *layer {
+            Layer::Conv(name, channels, window, stride, padding) => {
+                x = b.under(name).conv(x, ConvSize { channels, window, stride, padding })?;
+                x = b.under(name).under("relu").relu(x)?;
             }
-            match step {
-                Step::Apply(op) => x = e.apply(op, &[&x])?,
-                Step::Fire([front, small, large]) => {
-                    x = e.apply(front, &[&x])?;
-                    x = e.apply(&self.relu, &[&x])?;
-                    let a = e.apply(small, &[&x])?;
-                    let b = e.apply(large, &[&x])?;
-                    x = e.apply(&self.concat, &[&a, &b])?;
-                    x = e.apply(&self.relu, &[&x])?;
-                }
-                Step::Tap => taps.push(x.clone()),
+            Layer::MaxPool(window, stride, ceil) => {
+                x = b.under(&format!("pool{i}")).max_pool(x, MaxPool { window, stride, ceil })?;
+            }
+            Layer::MeanPool => x = b.under(&format!("pool{i}")).apply(Down2, &[x])?,
+            Layer::Fire(name, squeeze, each) => {
+                let b = &mut b.under(name);
+                x = b.under("squeeze").conv(x, ConvSize::same(squeeze, 1))?;
+                x = b.under("squeeze.relu").relu(x)?;
+                let small = b.under("expand1x1").conv(x, ConvSize::same(each, 1))?;
+                let large = b.under("expand3x3").conv(x, ConvSize::same(each, 3))?;
+                x = b.under("concat").concat(small, large)?;
+                x = b.under("relu").relu(x)?;
+            }
+            Layer::Tap => {
+                b.output(&tap(taps), x, Layout::Plain);
+                taps += 1;
             }
         }
-        Ok(taps)
     }
+    Ok(())
 }

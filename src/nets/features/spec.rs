@@ -165,6 +165,30 @@ impl Spec {
         let fits = |n: usize| self.layers.iter().try_fold(n, |n, layer| layer.size(n)).is_some();
         (1..=64).map(|k| k * self.multiple).find(|n| fits(*n)).unwrap_or(64 * self.multiple)
     }
+    /// The weights of its convolutions, by name and shape.
+    pub(super) fn weights(&self) -> Vec<(String, Vec<usize>)> {
+        let (mut cin, mut all) = (self.channels, vec![]);
+        let mut conv = |name: String, cin: usize, cout: usize, k: usize| {
+            all.push((format!("{name}.weight"), vec![cout, cin, k, k]));
+            all.push((format!("{name}.bias"), vec![cout]));
+        };
+        for layer in self.layers {
+            match *layer {
+                Conv(name, cout, k, ..) => {
+                    conv(name.into(), cin, cout, k);
+                    cin = cout;
+                }
+                Fire(name, squeeze, each) => {
+                    conv(format!("{name}.squeeze"), cin, squeeze, 1);
+                    conv(format!("{name}.expand1x1"), squeeze, each, 1);
+                    conv(format!("{name}.expand3x3"), squeeze, each, 3);
+                    cin = 2 * each;
+                }
+                Max(..) | MeanPool | Tap => {}
+            }
+        }
+        all
+    }
     /// Channels of each tap.
     pub fn taps(&self) -> Vec<usize> {
         let (mut now, mut taps) = (self.channels, vec![]);

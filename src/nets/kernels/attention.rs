@@ -139,6 +139,9 @@ impl Frozen for Attention {
     fn name(&self) -> &'static str {
         "frozen attention"
     }
+    fn detail(&self) -> String {
+        format!("{} heads", self.heads)
+    }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match *inputs[0] {
             [b, h, w, c3] if self.heads > 0 && c3 % (3 * self.heads) == 0 && c3 > 0 => Ok(vec![b, h, w, c3 / 3]),

@@ -4,11 +4,12 @@ mod gpu;
 
 use super::direct::{self, Walk};
 use super::gpu::{Gpu, Kept};
+use super::held::{Held, Pack, like};
 use super::simd::{MatMul, PANEL, Packed, share};
 use super::winograd::{self, Taps};
-use super::{Frozen, View, host_f32, image, pool};
+use super::{Frozen, View, image, pool};
 use crate::tensor::conv::{Geometry, conv2d};
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use rayon::prelude::*;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,10 +35,7 @@ pub struct Conv {
     kernel: [usize; 2],
     stride: usize,
     padding: usize,
-    /// Weights and bias for the composed form, where that is not in f32 on the CPU.
-    composed: Option<(Tensor, Tensor)>,
-    bias: Vec<f32>,
-    forward: Taps,
+    held: Held<Taps>,
     /// Packed when a gradient is first asked for.
     backward: OnceLock<Taps>,
     kept: Kept,
@@ -57,18 +55,22 @@ impl Conv {
         if stride == 0 || kh * kw == 0 {
             candle_core::bail!("a convolution needs a stride and a kernel of at least 1, got {stride} and {kh}×{kw}");
         }
-        let (host, bias_) = (host_f32(&weight)?, host_f32(&bias)?);
-        let taps = kh * kw;
-        let forward = Taps::new(cin, cout, taps, &bias_, |co, ci, t| host[(co * cin + ci) * taps + t]);
-        let plain = weight.dtype() == DType::F32 && weight.device().is_cpu();
-        let composed = if plain { None } else { Some((weight, bias)) };
+        let held = Held::new(&weight, &bias, |w, bias| pack(cin, cout, kh * kw, w, bias))?;
         let (kernel, backward) = ([kh, kw], OnceLock::new());
-        Ok(Conv { cin, cout, kernel, stride, padding, composed, bias: bias_, forward, backward, kept: Kept::default() })
+        Ok(Conv { cin, cout, kernel, stride, padding, held, backward, kept: Kept::default() })
     }
 
-    /// Bytes that the packed weights take: once for values, and once more when gradients have been asked for.
+    /// Bytes that the weights take on the host: once for values, and once more when gradients have been asked for.
     pub fn bytes(&self) -> usize {
-        self.forward.bytes() + self.backward.get().map_or(0, Taps::bytes)
+        self.held.bytes() + self.backward.get().map_or(0, Taps::bytes)
+    }
+
+    fn taps(&self) -> usize {
+        self.kernel[0] * self.kernel[1]
+    }
+
+    fn forward(&self) -> &Taps {
+        self.held.packed(|w, bias| pack(self.cin, self.cout, self.taps(), w, bias))
     }
 
     fn fast(&self) -> bool {
@@ -81,6 +83,30 @@ impl Conv {
             false => Walk { size, mul: s, div: 1, pad: self.padding as isize },
             true => Walk { size, mul: 1, div: s, pad: size as isize - 1 - self.padding as isize },
         }
+    }
+}
+
+/// Weights in the order [out, in, taps] as the kernels read them.
+fn pack(cin: usize, cout: usize, taps: usize, w: &[f32], bias: &[f32]) -> Taps {
+    Taps::new(cin, cout, taps, bias, |co, ci, t| w[(co * cin + ci) * taps + t])
+}
+
+impl Pack for Taps {
+    fn unpack(&self) -> Vec<f32> {
+        let each = |i: usize| (0..self.cin * self.taps()).map(move |k| self.at(i, k / self.taps(), k % self.taps()));
+        (0..self.cout).flat_map(each).collect()
+    }
+    fn bytes(&self) -> usize {
+        Taps::bytes(self)
+    }
+}
+
+impl Pack for Packed {
+    fn unpack(&self) -> Vec<f32> {
+        (0..self.n * self.k).map(|i| self.at(i % self.k, i / self.k)).collect()
+    }
+    fn bytes(&self) -> usize {
+        Packed::bytes(self)
     }
 }
 
@@ -100,18 +126,18 @@ impl Frozen for Conv {
         let d = inputs[0].dims;
         let dims = [d[0], d[1], d[2]];
         if self.fast() {
-            return winograd::convolve(&self.forward, inputs[0].data, dims, out, par);
+            return winograd::convolve(self.forward(), inputs[0].data, dims, out, par);
         }
         let [wy, wx] = [self.walk(0, false), self.walk(1, false)];
         let size = |n: usize, k: usize| (n + 2 * self.padding - k) / self.stride + 1;
         let size = [size(d[1], self.kernel[0]), size(d[2], self.kernel[1])];
-        direct::convolve(&self.forward, [wy, wx], inputs[0].data, dims, out, size, par);
+        direct::convolve(self.forward(), [wy, wx], inputs[0].data, dims, out, size, par);
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         // the input gradient is the same convolution with the kernel flipped and transposed
         let op = self.backward.get_or_init(|| {
-            let taps = self.kernel[0] * self.kernel[1];
-            Taps::new(self.cout, self.cin, taps, &[], |co, ci, t| self.forward.at(ci, co, taps - 1 - t))
+            let (taps, forward) = (self.taps(), self.forward());
+            Taps::new(self.cout, self.cin, taps, &[], |co, ci, t| forward.at(ci, co, taps - 1 - t))
         });
         let d = inputs[0].dims;
         let mut grad = pool::take(d.iter().product());
@@ -126,25 +152,22 @@ impl Frozen for Conv {
         vec![grad]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
-        let [kh, kw] = self.kernel;
-        let (weight, bias) = match &self.composed {
-            Some(both) => both.clone(),
-            None => {
-                let taps = kh * kw;
-                let at = |i: usize| self.forward.at(i / taps / self.cin, i / taps % self.cin, i % taps);
-                let weight: Vec<f32> = (0..self.cout * self.cin * taps).map(at).collect();
-                let device = &candle_core::Device::Cpu;
-                (
-                    Tensor::from_vec(weight, (self.cout, self.cin, kh, kw), device)?,
-                    Tensor::from_slice(&self.bias, self.cout, device)?,
-                )
-            }
-        };
+        self.compose_with(inputs, &self.weights()?)
+    }
+    fn weights(&self) -> candle_core::Result<Vec<Tensor>> {
+        self.held.tensors(&[self.cout, self.cin, self.kernel[0], self.kernel[1]])
+    }
+    fn compose_with(&self, inputs: &[&Tensor], weights: &[Tensor]) -> candle_core::Result<Tensor> {
+        let (weight, bias) = (like(&weights[0], inputs[0])?, like(&weights[1], inputs[0])?);
         let x = inputs[0].permute((0, 3, 1, 2))?.contiguous()?;
         // its gradient is right for every stride, and not by candle's slow transposed convolution
         let geometry = Geometry { stride: self.stride, padding: self.padding, ..Geometry::default() };
         let y = conv2d(&x, &weight, Some(&bias), geometry).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
         y.permute((0, 2, 3, 1))?.contiguous()
+    }
+    fn detail(&self) -> String {
+        let Conv { cin, cout, kernel: [kh, kw], stride, padding, .. } = self;
+        format!("{kh}×{kw}, {cin} → {cout}, stride {stride}, padding {padding}")
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)
@@ -155,22 +178,25 @@ impl Frozen for Conv {
 pub struct Linear {
     cin: usize,
     cout: usize,
-    /// [in, out].
-    weight: Tensor,
-    bias: Tensor,
-    forward: Packed,
-    backward: Packed,
+    held: Held<Packed>,
+    /// Packed when a gradient is first asked for.
+    backward: OnceLock<Packed>,
     kept: Kept,
 }
 
 impl Linear {
-    /// From weights [out, in] and bias [out].
+    /// From weights [out, in] and bias [out], in the dtype and on the device that the composed form shall use.
     pub fn new(weight: &Tensor, bias: Tensor) -> candle_core::Result<Self> {
         let (cout, cin) = weight.dims2()?;
-        let w = host_f32(weight)?;
-        let forward = Packed::new(cin, cout, &host_f32(&bias)?, |k, n| w[n * cin + k]);
-        let backward = Packed::new(cout, cin, &[], |k, n| w[k * cin + n]);
-        Ok(Linear { cin, cout, weight: weight.t()?.contiguous()?, bias, forward, backward, kept: Kept::default() })
+        let held = Held::new(weight, &bias, |w, bias| Packed::new(cin, cout, bias, |k, n| w[n * cin + k]))?;
+        Ok(Linear { cin, cout, held, backward: OnceLock::new(), kept: Kept::default() })
+    }
+    fn forward(&self) -> &Packed {
+        self.held.packed(|w, bias| Packed::new(self.cin, self.cout, bias, |k, n| w[n * self.cin + k]))
+    }
+    /// Bytes that the weights take on the host: once for values, and once more when gradients have been asked for.
+    pub fn bytes(&self) -> usize {
+        self.held.bytes() + self.backward.get().map_or(0, Packed::bytes)
     }
 }
 
@@ -226,22 +252,36 @@ impl Frozen for Linear {
         }
     }
     fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
-        rows(inputs[0].data, &self.forward, out, par);
+        rows(inputs[0].data, self.forward(), out, par);
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         let mut grad = pool::take(inputs[0].dims.iter().product());
-        rows(cot, &self.backward, &mut grad, par);
+        let backward = self.backward.get_or_init(|| {
+            let forward = self.forward();
+            Packed::new(self.cout, self.cin, &[], |k, n| forward.at(n, k))
+        });
+        rows(cot, backward, &mut grad, par);
         vec![grad]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
+        self.compose_with(inputs, &self.weights()?)
+    }
+    fn weights(&self) -> candle_core::Result<Vec<Tensor>> {
+        self.held.tensors(&[self.cout, self.cin])
+    }
+    fn compose_with(&self, inputs: &[&Tensor], weights: &[Tensor]) -> candle_core::Result<Tensor> {
         let x = inputs[0];
+        let (weight, bias) = (like(&weights[0], x)?.t()?.contiguous()?, like(&weights[1], x)?);
         let rows = x.elem_count() / self.cin.max(1);
-        let y = x.reshape((rows, self.cin))?.matmul(&self.weight)?.broadcast_add(&self.bias)?;
+        let y = x.reshape((rows, self.cin))?.matmul(&weight)?.broadcast_add(&bias)?;
         let mut dims = x.dims().to_vec();
         if let Some(last) = dims.last_mut() {
             *last = self.cout;
         }
         y.reshape(dims)
+    }
+    fn detail(&self) -> String {
+        format!("{} → {}", self.cin, self.cout)
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)

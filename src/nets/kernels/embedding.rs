@@ -41,6 +41,10 @@ impl Frozen for Waves {
     fn name(&self) -> &'static str {
         "noise embedding"
     }
+    fn detail(&self) -> String {
+        let first = if self.sines_first { "sines" } else { "cosines" };
+        format!("{} frequencies, {first} first", self.frequencies.len())
+    }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match *inputs[0] {
             [b] => Ok(vec![b, 2 * self.frequencies.len()]),

@@ -44,6 +44,9 @@ impl Frozen for MaxPool {
     fn name(&self) -> &'static str {
         "max pooling"
     }
+    fn detail(&self) -> String {
+        format!("window {}, stride {}{}", self.window, self.stride, if self.ceil { ", over the edge" } else { "" })
+    }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match *inputs[0] {
             [b, h, w, c] if self.windows(h) * self.windows(w) > 0 => Ok(vec![b, self.windows(h), self.windows(w), c]),

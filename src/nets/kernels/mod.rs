@@ -7,13 +7,16 @@ mod conv;
 mod direct;
 mod embedding;
 pub mod gpu;
+mod held;
 mod maxpool;
 mod norm;
+mod op;
 mod pointwise;
 pub mod pool;
 mod relu;
 mod resample;
 pub mod simd;
+mod split;
 mod winograd;
 mod within;
 
@@ -22,13 +25,15 @@ pub use conv::{Conv, Linear, exact, set_exact};
 pub use embedding::Waves;
 pub use maxpool::MaxPool;
 pub use norm::{GroupNorm, Modulation};
+pub use op::Op;
 pub(crate) use pointwise::accumulate;
-pub use pointwise::{AddScale, Concat, Down2, Silu, Up2};
+pub use pointwise::{AddScale, Concat, Down2, Scale, Silu, Up2};
 pub use relu::{Channels, Relu};
 pub use resample::{Pad, Resample};
+pub use split::Split;
 pub use within::Within;
 
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, DType, Layout, Shape, Storage, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor};
 use std::sync::Arc;
 
 /// An f32 array as a kernel sees it, contiguous, row-major.
@@ -40,7 +45,8 @@ pub struct View<'a> {
     pub dims: &'a [usize],
 }
 
-/// An operation whose weights are constant: gradients are wanted for its inputs only.
+/// An operation with a single result whose weights are constant: gradients are wanted for its inputs only. Each is an [`Op`] of a
+/// graph, too.
 ///
 /// Kernels may assume what [`Frozen::dims`] has checked. `par` allows a kernel to spread over threads; results are the
 /// same bits either way, and those of a sample do not depend on the other samples in its batch.
@@ -59,13 +65,29 @@ pub trait Frozen: Send + Sync {
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>>;
     /// The same function in candle operations, correct to differentiate, for f64 and for other devices.
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor>;
+    /// Its weights as tensors, in the type and on the device of the composed form.
+    fn weights(&self) -> candle_core::Result<Vec<Tensor>> {
+        Ok(vec![])
+    }
+    /// [`Frozen::compose`] with these in the place of [`Frozen::weights`], differentiable in them too: for training.
+    fn compose_with(&self, inputs: &[&Tensor], _weights: &[Tensor]) -> candle_core::Result<Tensor> {
+        self.compose(inputs)
+    }
+    /// What distinguishes it from others of its name: sizes and options, not weights.
+    fn detail(&self) -> String {
+        String::new()
+    }
+    /// Whether it joins optional values: where only some of its inputs are given, the result is the one that is.
+    fn joins(&self) -> bool {
+        false
+    }
     /// Its kernels for a GPU in f32, f16 and bf16, where it has some; otherwise the composed form runs there too.
     fn gpu(&self) -> Option<&dyn gpu::Gpu> {
         None
     }
 }
 
-/// Applies a frozen operation to one or two tensors, differentiably.
+/// Applies a frozen operation to tensors, differentiably.
 pub fn apply(op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
     let shapes: Vec<&[usize]> = inputs.iter().map(|t| t.dims()).collect();
     op.dims(&shapes).map_err(|e| candle_core::Error::Msg(format!("{}: {e}", op.name())))?;
@@ -75,13 +97,15 @@ pub fn apply(op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> candle_core::Result<Te
     }
     let fast = inputs.iter().all(|t| t.device().is_cpu() && t.dtype() == DType::F32);
     match inputs {
-        [a] if fast => a.contiguous()?.apply_op1(Op(op.clone())),
-        [a, b] if fast => a.contiguous()?.apply_op2(&b.contiguous()?, Op(op.clone())),
+        [a] if fast => a.contiguous()?.apply_op1(Custom(op.clone())),
+        [a, b] if fast => a.contiguous()?.apply_op2(&b.contiguous()?, Custom(op.clone())),
+        [a, b, c] if fast => a.contiguous()?.apply_op3(&b.contiguous()?, &c.contiguous()?, Custom(op.clone())),
+        // candle has no operations of more inputs
         _ => op.compose(inputs),
     }
 }
 
-struct Op(Arc<dyn Frozen>);
+struct Custom(Arc<dyn Frozen>);
 
 fn view<'a>(s: &'a CpuStorage, l: &'a Layout) -> candle_core::Result<View<'a>> {
     let Some((start, end)) = l.contiguous_offsets() else {
@@ -90,7 +114,7 @@ fn view<'a>(s: &'a CpuStorage, l: &'a Layout) -> candle_core::Result<View<'a>> {
     Ok(View { data: &s.as_slice::<f32>()?[start..end], dims: l.dims() })
 }
 
-impl Op {
+impl Custom {
     fn forward(&self, inputs: &[View]) -> candle_core::Result<(CpuStorage, Shape)> {
         let shapes: Vec<&[usize]> = inputs.iter().map(|v| v.dims).collect();
         let dims = self.0.dims(&shapes).map_err(candle_core::Error::Msg)?;
@@ -117,7 +141,7 @@ impl Op {
     }
 }
 
-impl CustomOp1 for Op {
+impl CustomOp1 for Custom {
     fn name(&self) -> &'static str {
         self.0.name()
     }
@@ -129,7 +153,7 @@ impl CustomOp1 for Op {
     }
 }
 
-impl CustomOp2 for Op {
+impl CustomOp2 for Custom {
     fn name(&self) -> &'static str {
         self.0.name()
     }
@@ -152,6 +176,34 @@ impl CustomOp2 for Op {
         let mut grads = self.backward(&[a, b], cot)?;
         let second = grads.pop();
         Ok((grads.pop(), second))
+    }
+}
+
+impl CustomOp3 for Custom {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        self.forward(&[view(s1, l1)?, view(s2, l2)?, view(s3, l3)?])
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _: &Tensor,
+        cot: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut grads = self.backward(&[a, b, c], cot)?.into_iter();
+        Ok((grads.next(), grads.next(), grads.next()))
     }
 }
 

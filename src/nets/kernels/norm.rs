@@ -336,6 +336,12 @@ impl Frozen for GroupNorm {
         }
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
+        self.compose_with(inputs, &self.weights()?)
+    }
+    fn weights(&self) -> candle_core::Result<Vec<Tensor>> {
+        Ok(vec![self.weight.clone(), self.bias.clone()])
+    }
+    fn compose_with(&self, inputs: &[&Tensor], weights: &[Tensor]) -> candle_core::Result<Tensor> {
         let (b, h, w, c) = inputs[0].dims4()?;
         let (g, per) = (self.groups, c / self.groups);
         let x = match self.modulation {
@@ -348,7 +354,7 @@ impl Frozen for GroupNorm {
         let var = (x.sqr()?.sum_keepdim(D::Minus1)? / n)?;
         let x = x.broadcast_div(&(var + self.eps)?.sqrt()?)?;
         let x = x.reshape((b, g, h * w, per))?.transpose(1, 2)?.reshape((b, h, w, c))?;
-        let x = x.broadcast_mul(&self.weight)?.broadcast_add(&self.bias)?;
+        let x = x.broadcast_mul(&weights[0])?.broadcast_add(&weights[1])?;
         let x = match self.modulation {
             Modulation::ScaleShift => {
                 let e = inputs[1].reshape((b, 1, 1, 2 * c))?;
@@ -358,6 +364,10 @@ impl Frozen for GroupNorm {
             _ => x,
         };
         if self.silu { x.silu() } else { Ok(x) }
+    }
+    fn detail(&self) -> String {
+        let silu = if self.silu { ", silu" } else { "" };
+        format!("{} channels in {} groups, eps {:e}, {:?}{silu}", self.channels, self.groups, self.eps, self.modulation)
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)

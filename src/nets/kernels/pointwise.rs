@@ -101,8 +101,43 @@ impl Frozen for AddScale {
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         (inputs[0] + inputs[1])? * self.0
     }
+    fn detail(&self) -> String {
+        format!("{}", self.0)
+    }
+    fn joins(&self) -> bool {
+        // half a mean is no mean
+        self.0 == 1.0
+    }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)
+    }
+}
+
+/// x · factor; on a GPU one of candle's operations.
+pub struct Scale(pub f64);
+
+impl Frozen for Scale {
+    fn name(&self) -> &'static str {
+        "scaling"
+    }
+    fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
+        Ok(inputs[0].to_vec())
+    }
+    fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
+        let s = self.0 as f32;
+        each(inputs[0].data, inputs[0].data, out, par, |a, _| a * s);
+    }
+    fn pull(&self, _: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
+        let mut grad = pool::take(cot.len());
+        let s = self.0 as f32;
+        each(cot, cot, &mut grad, par, |g, _| g * s);
+        vec![grad]
+    }
+    fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
+        inputs[0] * self.0
+    }
+    fn detail(&self) -> String {
+        format!("{}", self.0)
     }
 }
 

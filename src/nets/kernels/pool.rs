@@ -70,6 +70,13 @@ pub fn take(n: usize) -> Vec<f32> {
     }
 }
 
+/// A buffer of `n` zeros.
+pub fn zeros(n: usize) -> Vec<f32> {
+    let mut v = take(n);
+    v.fill(0.0);
+    v
+}
+
 /// Keeps a buffer for later; those that were unused the longest make room for it.
 pub fn give(v: Vec<f32>) {
     if v.len() < SMALL {

@@ -60,6 +60,9 @@ impl Frozen for Channels {
     fn name(&self) -> &'static str {
         "scaling of channels"
     }
+    fn detail(&self) -> String {
+        format!("{:?} {:?}", self.scale, self.shift)
+    }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let n = self.scale.len();
         match inputs[0].split_last() {

@@ -130,6 +130,9 @@ impl Frozen for Resample {
     fn name(&self) -> &'static str {
         "resampling by a filter"
     }
+    fn detail(&self) -> String {
+        format!("{} by {:?}, padding {}", if self.up { "up" } else { "down" }, self.taps, self.pad)
+    }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match *inputs[0] {
             [b, h, w, c] if h * w > 0 => match (self.size(h), self.size(w)) {
@@ -179,6 +182,9 @@ impl Pad {
 impl Frozen for Pad {
     fn name(&self) -> &'static str {
         "zero padding"
+    }
+    fn detail(&self) -> String {
+        self.0.to_string()
     }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match *inputs[0] {

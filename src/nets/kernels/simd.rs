@@ -310,6 +310,14 @@ impl Packed {
         self.bias.clear();
         self.bias.resize(n.next_multiple_of(PANEL), 0.0);
     }
+    /// Element (row, column).
+    pub fn at(&self, row: usize, column: usize) -> f32 {
+        self.panel(column / PANEL)[row * PANEL + column % PANEL]
+    }
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        4 * (self.data.slice().len() + self.bias.len())
+    }
     /// All panels.
     pub fn panels(&self) -> Range<usize> {
         0..self.n.div_ceil(PANEL)

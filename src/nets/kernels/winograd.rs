@@ -67,6 +67,10 @@ impl Taps {
     pub fn at(&self, co: usize, ci: usize, tap: usize) -> f32 {
         self.panel(co / PANEL)[(ci * self.taps + tap) * PANEL + co % PANEL]
     }
+    /// The number of taps.
+    pub fn taps(&self) -> usize {
+        self.taps
+    }
     /// Bytes that the weights take.
     pub fn bytes(&self) -> usize {
         4 * (self.data.slice().len() + self.bias.slice().len())

@@ -33,6 +33,16 @@ impl Frozen for Within {
         // kernels sum in f32 whatever they read and write
         self.op.gpu()
     }
+    fn detail(&self) -> String {
+        format!("{} in {}", self.op.detail(), self.dtype.as_str())
+    }
+    fn weights(&self) -> candle_core::Result<Vec<Tensor>> {
+        self.op.weights()
+    }
+    fn compose_with(&self, inputs: &[&Tensor], weights: &[Tensor]) -> candle_core::Result<Tensor> {
+        let wide = inputs.iter().map(|t| t.to_dtype(self.dtype)).collect::<candle_core::Result<Vec<_>>>()?;
+        self.op.compose_with(&wide.iter().collect::<Vec<_>>(), weights)?.to_dtype(inputs[0].dtype())
+    }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
         let wide = inputs.iter().map(|t| t.to_dtype(self.dtype)).collect::<candle_core::Result<Vec<_>>>()?;
         apply(&self.op, &wide.iter().collect::<Vec<_>>())?.to_dtype(inputs[0].dtype())

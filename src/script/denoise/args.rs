@@ -4,8 +4,8 @@ use crate::real::host_values;
 use crate::tensor::device::default_device;
 use crate::tensor::dtype::floating;
 use crate::{Error, Kind, Result};
-use candle_core::{Device, Tensor};
-use rhai::{Array, Dynamic, ImmutableString};
+use candle_core::{DType, Device, Tensor};
+use rhai::{Array, Dynamic, Identifier, ImmutableString, Map};
 use std::rc::Rc;
 
 fn wrong(what: &str, expected: &str, v: &Dynamic) -> Error {
@@ -48,18 +48,17 @@ pub fn labels_of(what: &str, v: Dynamic) -> Result<Vec<i64>> {
 
 /// One-hot rows for the states `x`: on their device, in their dtype.
 fn rows(net: &DynDenoiser, labels: &[i64], x: &Tensor) -> Result<Cond> {
-    Ok(Cond::Rows(one_hot(labels, net.classes(), floating(x.dtype()), x.device())?))
+    Ok(Cond::classes(one_hot(labels, net.classes(), floating(x.dtype()), x.device())?))
 }
 
 /// The condition that `cond` means for the states `x` [B, …] of `net`: labels (an array, a tensor [B] of integers, or one for
-/// all) become one-hot rows, other tensors are rows already, `()` and "none" are none; anything else goes to a network of
-/// `denoiser::from_fn` as it is.
+/// all) become one-hot rows, other tensors are rows already, a map gives a network's conditions by name, `()` and "none" are none;
+/// anything else goes to a network of `denoiser::from_fn` as it is.
 ///
 /// # Errors
 /// A wrong number of labels or rows, a label that is not a class, or what a class-conditional denoiser cannot take.
 pub fn cond_of(net: &DynDenoiser, x: &Tensor, cond: Dynamic) -> Result<Cond> {
-    let none = cond.is_unit() || cond.read_lock::<ImmutableString>().is_some_and(|s| *s == "none");
-    if none {
+    if is_none(&cond) {
         return Ok(Cond::None);
     }
     let batch = x.dims().first().copied().unwrap_or(0);
@@ -67,12 +66,18 @@ pub fn cond_of(net: &DynDenoiser, x: &Tensor, cond: Dynamic) -> Result<Cond> {
         let m = format!("cond: expected {batch} {what}, one per sample, got {found}");
         if found == batch { Ok(()) } else { Err(Error::shape(m, &[&[found], &[batch]])) }
     };
+    if let Some(all) = by_name(net, &cond)? {
+        return all.map(|name, t| {
+            check(t.dims().first().copied().unwrap_or(0), &format!("rows of `{name}`"))?;
+            Ok(t.to_device(x.device())?)
+        });
+    }
     let classes = net.classes();
     let one = match cond.read_lock::<Tensor>() {
         Some(t) if classes > 0 && t.rank() <= 1 && t.dtype().is_int() => t.rank() == 0,
         Some(t) => {
             check(t.dims().first().copied().unwrap_or(0), "rows")?;
-            return Ok(Cond::Rows(t.to_device(x.device())?));
+            return Ok(Cond::classes(t.to_device(x.device())?));
         }
         None => cond.is_int(),
     };
@@ -85,6 +90,51 @@ pub fn cond_of(net: &DynDenoiser, x: &Tensor, cond: Dynamic) -> Result<Cond> {
     }
     check(labels.len(), "labels")?;
     rows(net, &labels, x)
+}
+
+/// The conditions in a map, for a network that takes some by name.
+fn by_name(net: &DynDenoiser, cond: &Dynamic) -> Result<Option<Cond>> {
+    let Some(all) = cond.read_lock::<Map>().filter(|_| !net.conditions().is_empty()) else { return Ok(None) };
+    let entry =
+        |(name, v): (&Identifier, &Dynamic)| Ok((name.to_string(), tensor_of(&format!("cond: `{name}`"), v.clone())?));
+    Ok(Some(Cond::Named(all.iter().map(entry).collect::<Result<_>>()?)))
+}
+
+/// The condition from which guidance leads away: as [`cond_of`], with one row for all samples or one for each.
+pub fn negative_of(net: &DynDenoiser, cond: Dynamic) -> Result<Cond> {
+    if is_none(&cond) {
+        return Ok(Cond::None);
+    }
+    if let Some(all) = by_name(net, &cond)? {
+        return Ok(all);
+    }
+    if let Some(rows) = cond.read_lock::<Tensor>() {
+        return Ok(Cond::classes(rows.clone()));
+    }
+    match net.classes() {
+        0 => Ok(Cond::Opaque(Rc::new(cond))),
+        classes => {
+            let labels = labels_of("guided: `negative`", cond)?;
+            Ok(Cond::classes(one_hot(&labels, classes, DType::F32, &default_device())?))
+        }
+    }
+}
+
+/// Whether a script's value says that there is no condition.
+fn is_none(cond: &Dynamic) -> bool {
+    cond.is_unit() || cond.read_lock::<ImmutableString>().is_some_and(|s| *s == "none")
+}
+
+/// What a script sees of a condition.
+pub fn value_of(cond: &Cond) -> Dynamic {
+    match cond {
+        Cond::None => Dynamic::UNIT,
+        Cond::Named(all) => match cond.rows() {
+            Some(rows) => Dynamic::from(rows.clone()),
+            None => Dynamic::from_map(all.iter().map(|(n, t)| (n.into(), Dynamic::from(t.clone()))).collect()),
+        },
+        Cond::Opaque(v) => v.downcast_ref::<Dynamic>().cloned().unwrap_or(Dynamic::UNIT),
+    }
 }
 
 /// The condition of samples `first..` where a script gives none: classes drawn by seed, for a network that has classes.

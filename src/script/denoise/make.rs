@@ -3,20 +3,18 @@ use super::args::{number, tensor_of};
 use crate::denoise::{
     DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Preconditioned, Predicts, Reparam, TimeInput,
 };
-use crate::host::Host;
-use crate::nets::edm;
+use crate::model;
 use crate::noise::{self, Noise};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
 use crate::script::host::{ScriptHost, callback};
 use crate::script::options::Options;
 use crate::tensor::device::{default_device, parse_device};
-use crate::{Error, Kind, Result, zoo};
+use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
 use std::io::Write;
-use std::path::Path;
 use std::rc::Rc;
 
 fn edm_noise() -> Result<Noise> {
@@ -44,33 +42,6 @@ fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
     }
 }
 
-/// What `denoiser::load` is given: a built-in network, a file, or a published network, which is downloaded where need be.
-fn source(name: &str, host: &dyn Host) -> Result<edm::Source> {
-    if let Some(known) = edm::builtins().find(|b| *b == name) {
-        return Ok(edm::Source::Builtin(known));
-    }
-    let path = Path::new(name);
-    if path.exists() || path.components().count() != 1 {
-        crate::files::atomic::existing(path)?;
-        return Ok(edm::Source::Path(path.into()));
-    }
-    match zoo::find(name) {
-        Some(e) if e.role == zoo::Role::Denoiser => Ok(edm::Source::Path(zoo::locate(name, host)?)),
-        Some(e) => {
-            let m = format!("denoiser::load: `{name}` is not a denoiser ({})", e.about);
-            Err(Error::value(m).hint("`ld3sh models` lists what there is"))
-        }
-        None => {
-            let networks = zoo::ENTRIES.iter().filter(|e| e.role == zoo::Role::Denoiser).map(|e| e.name);
-            let known: Vec<&str> = edm::builtins().chain(networks).collect();
-            if path.extension().is_some() && crate::error::nearest(name, known.iter().copied()).is_none() {
-                crate::files::atomic::existing(path)?;
-            }
-            Err(Error::unknown("network, and there is no such file:", name, known).context("denoiser::load"))
-        }
-    }
-}
-
 fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<DynDenoiser> {
     let mut o = Options::new("denoiser::load", options);
     let dtype = match o.one_of("dtype", &["f32", "f64", "f16", "bf16"])? {
@@ -92,7 +63,8 @@ fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<Dy
         }
         dtype => dtype,
     };
-    let mut net = edm::load(&source(name, &ScriptHost::new(ctx))?, &device, dtype)?;
+    let source = model::find(name, &ScriptHost::new(ctx)).map_err(|e| e.context("denoiser::load"))?;
+    let mut net = model::denoiser(&source, &device, dtype)?;
     if let Some(labels) = augment {
         net = net.augmented(&labels)?;
     }

@@ -1,5 +1,5 @@
 //! `solve` and `sample`.
-use super::super::denoise::{cond_of, drawn_cond};
+use super::super::denoise::{cond_of, drawn_cond, value_of};
 use super::super::error::RhaiResult;
 use super::super::host::{ScriptHost, callback};
 use super::super::options::Options;
@@ -156,11 +156,7 @@ fn run_steps(
     let request = request(what, map, net, x)?;
     // only counting tells how many evaluations the function makes
     let net: DynDenoiser = Rc::new(Counting::new(net.clone()));
-    let cond = match &request.options.cond {
-        Cond::None => Dynamic::UNIT,
-        Cond::Rows(t) => Dynamic::from(t.clone()),
-        Cond::Opaque(v) => v.downcast_ref::<Dynamic>().cloned().unwrap_or(Dynamic::UNIT),
-    };
+    let cond = value_of(&request.options.cond);
     let n = schedule.t.elem_count().saturating_sub(1);
     let at = |t: &Tensor, i: usize| t.get(i).map(Dynamic::from).map_err(Error::from);
     let value = |i: usize| -> crate::Result<f64> { Ok(schedule.t.get(i)?.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
@@ -256,8 +252,8 @@ impl Sampler {
             Sampler::Steps(f, schedule) => {
                 let x = from_prior(schedule, z)?;
                 let cond = match &options.cond {
-                    Cond::Rows(rows) => Dynamic::from(rows.clone()),
-                    _ => "none".into(),
+                    Cond::None => "none".into(),
+                    given => value_of(given),
                 };
                 let made = run_steps(ctx, "generate", net, f, schedule, &x, Map::from([("cond".into(), cond)]))?;
                 let kind = crate::script::error::type_of(&made);

@@ -2,8 +2,9 @@
 use crate::denoise::{Cond, DynDenoiser, NetPullback, Network, Preconditioned, Predicts};
 use crate::discretize::Schedule;
 use crate::host::{Host, Quiet};
-use crate::nets::edm::{self, Config, EdmNet, Source};
+use crate::nets::edm::{self, Config};
 use crate::nets::kernels::{self, Attention, Conv, Frozen, GroupNorm, Modulation, View};
+use crate::nets::network::Net;
 use crate::nets::threads::awake;
 use crate::plan::{Remat, SolveOptions, Tracked};
 use crate::solve::{Method, Solver, UnipcOptions};
@@ -103,7 +104,7 @@ impl Run {
 
 /// A network that says how long it ran.
 struct Timed {
-    net: EdmNet,
+    net: Net,
     spent: Rc<Cell<Duration>>,
 }
 
@@ -145,16 +146,12 @@ thread_local! {
     pub(super) static DTYPE: Cell<DType> = const { Cell::new(DType::F32) };
 }
 
-fn load(name: &str) -> Result<EdmNet> {
+fn load(name: &str) -> Result<Net> {
     let (device, dtype) = (default_device(), DTYPE.get());
     if let Some((_, config)) = SIZES.iter().find(|(n, _)| *n == name) {
-        return EdmNet::random_in(&Config::parse(config)?, 0, &device, dtype);
+        return edm::random_in(&Config::parse(config)?, 0, &device, dtype);
     }
-    let source = match edm::builtins().find(|n| *n == name) {
-        Some(n) => Source::Builtin(n),
-        None => Source::Path(name.into()),
-    };
-    edm::load(&source, &device, dtype)
+    crate::model::denoiser(&crate::model::find(name, &Quiet)?, &device, dtype)
 }
 
 /// The inputs of a case, where no file gives them: normal numbers of the shapes that the case needs.
@@ -251,7 +248,7 @@ pub(super) fn prepare(case: &Case, inputs: &Inputs) -> Result<Run> {
     }
 }
 
-fn network(net: EdmNet, batch: usize, gradient: bool, inputs: &Inputs) -> Result<Run> {
+fn network(net: Net, batch: usize, gradient: bool, inputs: &Inputs) -> Result<Run> {
     let dims = dims(&net, batch);
     let (x, cot) = (inputs.get("x", &dims)?, inputs.get("cot", &dims)?);
     let c = inputs.get("c_noise", &[batch])?;
@@ -273,8 +270,9 @@ struct Bench {
 }
 
 impl Bench {
-    fn new(net: EdmNet) -> Result<Bench> {
-        let predicts = Predicts::EdmF { sigma_data: net.meta().sigma_data };
+    fn new(net: Net) -> Result<Bench> {
+        // random weights mean nothing else
+        let predicts = Predicts::EdmF { sigma_data: 0.5 };
         let noise = noise::from_spec(&json!({ "name": "edm" }))?;
         let spent = Rc::new(Cell::new(Duration::ZERO));
         let net = Timed { net, spent: spent.clone() };
@@ -293,12 +291,11 @@ fn unipc() -> Solver {
     Solver::from(Method::Unipc { order: 3, options: UnipcOptions::default() })
 }
 
-fn dims(net: &EdmNet, batch: usize) -> [usize; 4] {
-    let m = net.meta();
-    [batch, m.channels, m.resolution, m.resolution]
+fn dims(net: &Net, batch: usize) -> Vec<usize> {
+    [&[batch], &net.sample_shape().unwrap_or_default()[..]].concat()
 }
 
-fn pairs(net: EdmNet, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> {
+fn pairs(net: Net, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> {
     let x = (inputs.get("x", &dims(&net, batch))? * 80.0)?;
     let Bench { den, noise, spent } = Bench::new(net)?;
     let t = steps(nfe);
@@ -310,7 +307,7 @@ fn pairs(net: EdmNet, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> 
     Ok(Run { call: Box::new(call), times: 1, network: Some(spent) })
 }
 
-fn step(net: EdmNet, batch: usize, nfe: usize, solver: &str, remat: bool, inputs: &Inputs) -> Result<Run> {
+fn step(net: Net, batch: usize, nfe: usize, solver: &str, remat: bool, inputs: &Inputs) -> Result<Run> {
     let dims = dims(&net, batch);
     let solver = match solver {
         "ipndm" => Solver::from(Method::Ipndm { order: 3 }),

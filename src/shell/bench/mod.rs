@@ -4,7 +4,7 @@
 //! results go to FILE.out, and then each line on standard input asks for one run, answered with milliseconds.
 mod cases;
 
-use crate::nets::kernels;
+use crate::nets::{kernels, profile};
 use crate::script::engine::print_line;
 use crate::tensor::device::{parse_device, set_default_device};
 use crate::tensor::dtype::parse as parse_dtype;
@@ -136,20 +136,26 @@ pub fn run(words: &[String]) -> Result<()> {
     Ok(())
 }
 
-/// Prints where one more run's time goes inside the network, by operation.
+/// Places that a profile shows one by one.
+const PLACES: usize = 12;
+
+/// Prints where one more run's time goes inside the network: by kind of operation, and the places that take the longest.
 fn profile(run: &mut Run) -> Result<()> {
-    let (took, times) = crate::nets::profile::collect(|| run.time());
+    let (took, times) = profile::collect(|| run.time());
     let all = took?.ms;
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;
-    let (mut total, mut lines) = (0.0, vec![]);
-    for (name, t) in times {
-        total += ms(t.run + t.pull);
-        lines.push((name, ms(t.run), ms(t.pull), t.calls));
-    }
-    print_line(&format!("{:>10} {:>10} {:>8} {:>6}  operation", "forward ms", "pull ms", "share", "calls"));
-    for (name, run, pull, calls) in lines {
-        print_line(&format!("{run:10.2} {pull:10.2} {:7.1}% {calls:6}  {name}", 100.0 * (run + pull) / total));
-    }
+    let total: f64 = times.iter().map(|(_, t)| ms(t.total())).sum();
+    let table = |what: &str, rows: &[(String, profile::Time)]| {
+        print_line(&format!("{:>10} {:>10} {:>8} {:>6}  {what}", "forward ms", "pull ms", "share", "calls"));
+        for (name, t) in rows {
+            let share = 100.0 * ms(t.total()) / total;
+            print_line(&format!("{:10.2} {:10.2} {share:7.1}% {:6}  {name}", ms(t.run), ms(t.pull), t.calls));
+        }
+    };
+    let kinds: Vec<_> = profile::by_kind(&times).into_iter().map(|(kind, t)| (kind.to_string(), t)).collect();
+    table("operation", &kinds);
+    let places: Vec<_> = times.iter().take(PLACES).map(|((at, kind), t)| (format!("{at} ({kind})"), *t)).collect();
+    table("place", &places);
     print_line(&format!("{total:10.2} ms in operations of {all:.2} ms"));
     Ok(())
 }

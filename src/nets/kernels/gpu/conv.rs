@@ -1,5 +1,5 @@
 //! Launches of convolutions and linear maps: cuDNN where it is built in and can, otherwise gathered pixels times the weights.
-use super::{Conv, Linear, Walk, host_f32};
+use super::{Conv, Linear, Walk};
 use crate::nets::kernels::gpu::{Array, Convolution, Gemm, Gpu, Input, Machine, Matrix, args, count, index};
 use candle_core::Result;
 
@@ -60,9 +60,6 @@ impl Direction {
 }
 
 impl Conv {
-    fn taps(&self) -> usize {
-        self.kernel[0] * self.kernel[1]
-    }
     /// Sizes of image and result.
     fn sizes(&self, dims: &[usize]) -> ([usize; 4], [usize; 4]) {
         let size = |n: usize, k: usize| (n + 2 * self.padding - k) / self.stride + 1;
@@ -77,21 +74,23 @@ impl Gpu for Conv {
         let (from, to) = self.sizes(dims);
         let (taps, cin) = (self.taps(), self.cin);
         let weight = m.constant(&self.kept, "forward", x.dtype, &|| {
-            let at = |i: usize| self.forward.at(i / cin / taps, i % cin, i / cin % taps);
+            let w = self.held.values()?;
+            let at = |i: usize| w[(i / cin / taps * cin + i % cin) * taps + i / cin % taps];
             Ok((0..self.cout * taps * cin).map(at).collect())
         })?;
-        let bias = m.constant(&self.kept, "bias", x.dtype, &|| Ok(self.bias.clone()))?;
+        let bias = m.constant(&self.kept, "bias", x.dtype, &|| self.held.bias())?;
         let walks = [self.walk(0, false), self.walk(1, false)];
         Direction { from, to, weight, walks }.enqueue(m, x, Some(bias))
     }
 
     fn enqueue_pull(&self, m: &mut dyn Machine, inputs: &[Input], cot: Array) -> Result<Vec<Array>> {
         let (to, from) = self.sizes(inputs[0].dims);
-        let (taps, cout) = (self.taps(), self.cout);
+        let (taps, cin, cout) = (self.taps(), self.cin, self.cout);
         // the same convolution with the kernel flipped and transposed
         let weight = m.constant(&self.kept, "backward", cot.dtype, &|| {
-            let at = |i: usize| self.forward.at(i % cout, i / cout / taps, taps - 1 - i / cout % taps);
-            Ok((0..self.cin * taps * cout).map(at).collect())
+            let w = self.held.values()?;
+            let at = |i: usize| w[(i % cout * cin + i / cout / taps) * taps + taps - 1 - i / cout % taps];
+            Ok((0..cin * taps * cout).map(at).collect())
         })?;
         let walks = [self.walk(0, true), self.walk(1, true)];
         Ok(vec![Direction { from, to, weight, walks }.enqueue(m, cot, None)?])
@@ -120,15 +119,16 @@ impl Gpu for Linear {
     fn enqueue(&self, m: &mut dyn Machine, inputs: &[Input]) -> Result<Array> {
         let Input { array: x, dims } = inputs[0];
         let rows = count(&dims[..dims.len() - 1]);
-        let weight = m.constant(&self.kept, "weight", x.dtype, &|| host_f32(&self.weight))?;
-        let bias = m.constant(&self.kept, "bias", x.dtype, &|| host_f32(&self.bias))?;
-        product(m, x, rows, [self.cin, self.cout], Matrix::new(weight, self.cout), Some(bias))
+        let weight = m.constant(&self.kept, "weight", x.dtype, &|| self.held.values())?;
+        let bias = m.constant(&self.kept, "bias", x.dtype, &|| self.held.bias())?;
+        product(m, x, rows, [self.cin, self.cout], Matrix::new(weight, self.cin).t(), Some(bias))
     }
 
     fn enqueue_pull(&self, m: &mut dyn Machine, inputs: &[Input], cot: Array) -> Result<Vec<Array>> {
         let dims = inputs[0].dims;
         let rows = count(&dims[..dims.len() - 1]);
-        let weight = m.constant(&self.kept, "weight", cot.dtype, &|| host_f32(&self.weight))?;
-        Ok(vec![product(m, cot, rows, [self.cout, self.cin], Matrix::new(weight, self.cout).t(), None)?])
+        // one array for both directions
+        let weight = m.constant(&self.kept, "weight", cot.dtype, &|| self.held.values())?;
+        Ok(vec![product(m, cot, rows, [self.cout, self.cin], Matrix::new(weight, self.cin), None)?])
     }
 }

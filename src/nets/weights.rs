@@ -25,15 +25,57 @@ pub trait Weights {
     fn finish(&mut self) -> Result<()>;
 }
 
+/// Where a weight of a file is.
+pub enum Stored<'a> {
+    /// In a checkpoint, not looked at yet.
+    View(&'a View),
+    /// In memory already.
+    Tensor(&'a Tensor),
+}
+
+impl Stored<'_> {
+    fn dims(&self) -> &[usize] {
+        match self {
+            Stored::View(v) => v.shape(),
+            Stored::Tensor(t) => t.dims(),
+        }
+    }
+    /// The values in f32 or f64 on the CPU, or the type that they have and must not.
+    fn read(&self, dtype: DType) -> std::result::Result<Result<Tensor>, String> {
+        let raw = match self {
+            Stored::View(v) => {
+                let stored = match v.dtype() {
+                    Dtype::F16 => DType::F16,
+                    Dtype::BF16 => DType::BF16,
+                    Dtype::F32 => DType::F32,
+                    Dtype::F64 => DType::F64,
+                    other => return Err(format!("{other:?}")),
+                };
+                Tensor::from_raw_buffer(&v.bytes(), stored, v.shape(), &Device::Cpu)
+            }
+            Stored::Tensor(t) if !t.dtype().is_float() => return Err(t.dtype().as_str().to_uppercase()),
+            Stored::Tensor(t) => t.detach().to_device(&Device::Cpu),
+        };
+        Ok(raw.and_then(|t| t.to_dtype(dtype)).map_err(Error::from))
+    }
+}
+
 /// Tensors by name, with the metadata that describes the network: what every kind of checkpoint is turned into.
 pub struct File<'a> {
-    tensors: BTreeMap<&'a String, &'a View>,
+    tensors: BTreeMap<&'a str, Stored<'a>>,
     metadata: &'a BTreeMap<String, String>,
+    /// Whether more may be in the file than the network asks for.
+    more: bool,
+    /// What to do where a tensor is missing or of another shape.
+    advice: &'static str,
     /// Where the network is to run.
     pub device: Device,
     /// What it is to run in.
     pub dtype: DType,
 }
+
+/// No metadata.
+static NOTHING: BTreeMap<String, String> = BTreeMap::new();
 
 impl<'a> File<'a> {
     /// Tensors and metadata of a checkpoint; the data are looked at when a tensor is taken.
@@ -43,7 +85,23 @@ impl<'a> File<'a> {
         device: &Device,
         dtype: DType,
     ) -> File<'a> {
-        File { tensors: tensors.iter().collect(), metadata, device: device.clone(), dtype }
+        let tensors = tensors.iter().map(|(name, v)| (&**name, Stored::View(v))).collect();
+        let advice = "does the `config` in the file's metadata describe this network?";
+        File { tensors, metadata, more: false, advice, device: device.clone(), dtype }
+    }
+    /// Tensors in memory, of which a network may take some.
+    pub fn some(
+        tensors: &'a BTreeMap<String, Tensor>,
+        advice: &'static str,
+        device: &Device,
+        dtype: DType,
+    ) -> File<'a> {
+        let tensors = tensors.iter().map(|(name, t)| (&**name, Stored::Tensor(t))).collect();
+        File { tensors, metadata: &NOTHING, more: true, advice, device: device.clone(), dtype }
+    }
+    /// From here on more may be in the file than the network asks for.
+    pub fn allow_more(&mut self, advice: &'static str) {
+        (self.more, self.advice) = (true, advice);
     }
     /// A metadata entry.
     pub fn metadata(&self, key: &str) -> Option<&str> {
@@ -51,14 +109,16 @@ impl<'a> File<'a> {
     }
     /// Whether there is a tensor of this name, not taken yet.
     pub fn has(&self, name: &str) -> bool {
-        self.tensors.keys().any(|k| k.as_str() == name)
+        self.tensors.contains_key(name)
     }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
     pub fn hash(&self, also: &str) -> String {
         let mut h = Sha256::new();
         for (name, t) in &self.tensors {
-            h.update(format!("{name} {:?} {:?}\n", t.dtype(), t.shape()));
-            h.update(t.bytes());
+            if let Stored::View(t) = t {
+                h.update(format!("{name} {:?} {:?}\n", t.dtype(), t.shape()));
+                h.update(t.bytes());
+            }
         }
         h.update(also);
         h.finalize().iter().map(|b| format!("{b:02x}")).collect()
@@ -67,31 +127,22 @@ impl<'a> File<'a> {
 
 impl Weights for File<'_> {
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
-        let Some(t) = self.tensors.remove(&name.to_string()) else {
+        let Some(t) = self.tensors.remove(name) else {
             let e = Error::new(Kind::Format, format!("the tensor `{name}` is missing"));
-            let known = self.tensors.keys().map(|k| k.as_str());
-            return Err(match crate::error::nearest(name, known) {
-                Some(n) => e.hint(format!("the file has `{n}`; does its `config` describe this network?")),
-                None => e.hint("does the `config` in the file's metadata describe this network?"),
+            return Err(match crate::error::nearest(name, self.tensors.keys().copied()) {
+                Some(n) => e.hint(format!("the file has `{n}`; {}", self.advice)),
+                None => e.hint(self.advice),
             });
         };
-        if t.shape() != shape {
-            let e = Error::new(Kind::Format, format!("`{name}` has shape {:?}, expected {shape:?}", t.shape()));
-            return Err(e.shapes(&[t.shape(), shape]).hint("the `config` in the file's metadata gives the shapes"));
+        if t.dims() != shape {
+            let e = Error::new(Kind::Format, format!("`{name}` has shape {:?}, expected {shape:?}", t.dims()));
+            return Err(e.shapes(&[t.dims(), shape]).hint(self.advice));
         }
-        let dtype = match t.dtype() {
-            Dtype::F16 => DType::F16,
-            Dtype::BF16 => DType::BF16,
-            Dtype::F32 => DType::F32,
-            Dtype::F64 => DType::F64,
-            other => {
-                let e =
-                    Error::new(Kind::Format, format!("`{name}` is of type {other:?}, expected F32, F64, F16 or BF16"));
-                return Err(e.hint("save the weights in floating point"));
-            }
-        };
-        let tensor = Tensor::from_raw_buffer(&t.bytes(), dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
-        if !crate::nets::is_finite(&tensor)? {
+        let tensor = t.read(wide(self.dtype)).map_err(|other| {
+            let m = format!("`{name}` is of type {other}, expected F32, F64, F16 or BF16");
+            Error::new(Kind::Format, m).hint("save the weights in floating point")
+        })??;
+        if !is_finite(&tensor)? {
             let e = Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values"));
             return Err(e.hint("the checkpoint is damaged, or its values do not fit the dtype asked for"));
         }
@@ -99,17 +150,20 @@ impl Weights for File<'_> {
     }
     fn finish(&mut self) -> Result<()> {
         match self.tensors.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(Error::new(
-                Kind::Format,
-                format!(
-                    "the file holds {} tensors that this network does not have, such as `{name}`",
-                    self.tensors.len()
-                ),
-            )
-            .hint("does the `config` in the file's metadata describe this network?")),
+            Some(name) if !self.more => {
+                let n = self.tensors.len();
+                let m = format!("the file holds {n} tensors that this network does not have, such as `{name}`");
+                Err(Error::new(Kind::Format, m).hint(self.advice))
+            }
+            _ => Ok(()),
         }
     }
+}
+
+/// Whether a weight holds neither NaN nor ±Inf: they are the values whose product with zero is not zero.
+fn is_finite(t: &Tensor) -> candle_core::Result<bool> {
+    let odd = t.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
+    Ok(odd == 0.0)
 }
 
 /// Fails where a network that is made here, and not read from a file of its size, would be absurdly large.
@@ -125,13 +179,14 @@ fn bounded(total: usize) -> Result<usize> {
 pub struct Random {
     rng: ChaCha8Rng,
     device: Device,
+    dtype: DType,
     total: usize,
 }
 
 impl Random {
-    /// Starts from a seed.
-    pub fn new(seed: u64, device: &Device) -> Self {
-        Random { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone(), total: 0 }
+    /// Starts from a seed, for a network that runs in `dtype`.
+    pub fn new(seed: u64, device: &Device, dtype: DType) -> Self {
+        Random { rng: ChaCha8Rng::seed_from_u64(seed), device: device.clone(), dtype: wide(dtype), total: 0 }
     }
     fn normal(&mut self) -> f32 {
         // Box–Muller; 1 − u keeps the logarithm finite
@@ -155,7 +210,7 @@ impl Weights for Random {
             _ => ((1.0 / fan_in as f32).sqrt(), 0.0),
         };
         let data: Vec<f32> = (0..n).map(|_| centre + scale * self.normal()).collect();
-        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?.to_device(&self.device)?)
+        Ok(Tensor::from_vec(data, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)?)
     }
     fn buffer(&mut self, _: &str, _: &[usize], computed: &[f64]) -> Result<Vec<f64>> {
         Ok(computed.to_vec())

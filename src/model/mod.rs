@@ -1,0 +1,99 @@
+//! Published models: found by name or file, told by their content, built from their parts.
+use crate::files::checkpoint;
+use crate::files::pickle::Shared;
+use crate::host::Host;
+use crate::nets::edm;
+use crate::nets::family::{self, FAMILIES, Family, Parts};
+use crate::nets::network::Net;
+use crate::nets::weights::File;
+use crate::{Error, Kind, Result, zoo};
+use candle_core::{DType, Device};
+use std::path::{Path, PathBuf};
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// A checkpoint of any family: safetensors, or a pickle as it is published.
+    Path(PathBuf),
+    /// A model compiled in, by name (see [`builtins`]).
+    Builtin(&'static str),
+}
+
+/// The names that [`Source::Builtin`] knows.
+pub fn builtins() -> impl Iterator<Item = &'static str> {
+    FAMILIES.iter().flat_map(|f| f.builtin).map(|(name, _)| *name)
+}
+
+/// What a user means by a name: a built-in model, a file, or a published denoiser, which is downloaded where need be.
+///
+/// Fails with the nearest name where it is none of these.
+pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
+    if let Some(known) = builtins().find(|b| *b == name) {
+        return Ok(Source::Builtin(known));
+    }
+    let path = Path::new(name);
+    if path.exists() || path.components().count() != 1 {
+        crate::files::atomic::existing(path)?;
+        return Ok(Source::Path(path.into()));
+    }
+    match zoo::find(name) {
+        Some(e) if e.role == zoo::Role::Denoiser => Ok(Source::Path(zoo::locate(name, host)?)),
+        Some(e) => {
+            let m = format!("`{name}` is not a denoiser ({})", e.about);
+            Err(Error::value(m).hint("`ld3sh models` lists what there is"))
+        }
+        None => {
+            let networks = zoo::ENTRIES.iter().filter(|e| e.role == zoo::Role::Denoiser).map(|e| e.name);
+            let known: Vec<&str> = builtins().chain(networks).collect();
+            if path.extension().is_some() && crate::error::nearest(name, known.iter().copied()).is_none() {
+                crate::files::atomic::existing(path)?;
+            }
+            Err(Error::unknown("network, and there is no such file:", name, known))
+        }
+    }
+}
+
+/// Loads a model onto a device, in f32, f64, f16 or bf16 (bf16 on a GPU only; f16 on the CPU works, but slowly).
+///
+/// Fails with [`Kind::Io`] where the file cannot be read, and with [`Kind::Format`], naming the file and the tensor or
+/// configuration key, where its content is not a complete network of a known family.
+pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<Parts> {
+    load_by(&FAMILIES, source, device, dtype)
+}
+
+/// The same with families of one's own.
+pub fn load_by(families: &[Family], source: &Source, device: &Device, dtype: DType) -> Result<Parts> {
+    if !matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
+        return Err(Error::value(format!("a network runs in f32, f64, f16 or bf16, not {}", dtype.as_str())));
+    }
+    if dtype == DType::BF16 && device.is_cpu() {
+        return Err(Error::new(Kind::Device, "bf16 has no matrix product on the CPU").hint("use f32, or a GPU"));
+    }
+    match source {
+        Source::Path(path) => {
+            let checkpoint = checkpoint::open(path)?;
+            build(families, &checkpoint, device, dtype).map_err(|e| e.context(format!("`{}`", path.display())))
+        }
+        Source::Builtin(name) => {
+            let all = || families.iter().flat_map(|f| f.builtin);
+            match all().find(|(n, _)| n == name) {
+                Some((_, bytes)) => build(families, &checkpoint::from_bytes(&Shared::new(bytes), true)?, device, dtype),
+                None => Err(Error::unknown("built-in network", name, all().map(|(n, _)| *n))),
+            }
+        }
+    }
+}
+
+fn build(families: &[Family], checkpoint: &checkpoint::Checkpoint, device: &Device, dtype: DType) -> Result<Parts> {
+    let (family, (tensors, metadata)) = match family::recognise(families, checkpoint)? {
+        Some(found) => found,
+        // which says what is there instead
+        None => return edm::describe(checkpoint).and(Err(Error::new(Kind::Format, "it holds no known network"))),
+    };
+    (family.build)(&mut File::new(&tensors, &metadata, device, dtype))
+}
+
+/// The denoiser's network of a model.
+pub fn denoiser(source: &Source, device: &Device, dtype: DType) -> Result<Net> {
+    family::denoiser(load(source, device, dtype)?)
+}

@@ -1,0 +1,94 @@
+//! Families of networks: who recognises which checkpoint, and what is built from it; a row each.
+use super::features::Trunk;
+use super::network::Net;
+use super::runner::Runner;
+use super::weights::File;
+use super::{edm, features};
+use crate::files::checkpoint::Checkpoint;
+use crate::files::torch::View;
+use crate::{Error, Result};
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+/// The tensors of a network in a checkpoint, and the metadata that describe it, as its safetensors file has them.
+pub type Described<'a> = (Cow<'a, BTreeMap<String, View>>, Cow<'a, BTreeMap<String, String>>);
+
+/// What a part of a model is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Role {
+    /// From a noisy state to data or noise.
+    Denoiser,
+    /// From images to latents.
+    Encoder,
+    /// From latents to images.
+    Decoder,
+    /// From tokens to embeddings.
+    Text,
+    /// From images to features.
+    Features,
+}
+
+impl Role {
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Denoiser => "a denoiser",
+            Role::Encoder => "an encoder",
+            Role::Decoder => "a decoder",
+            Role::Text => "a text encoder",
+            Role::Features => "a feature network",
+        }
+    }
+}
+
+/// A part of a model.
+#[derive(Clone)]
+pub enum Part {
+    /// A denoiser's network, with what makes a denoiser of it.
+    Denoiser(Net),
+    /// A feature network.
+    Features(Trunk),
+    /// A graph that needs nothing else.
+    Graph(Runner),
+}
+
+/// A published thing: parts by what they are for.
+pub type Parts = BTreeMap<Role, Part>;
+
+/// One family: its configuration, and its graphs.
+pub struct Family {
+    /// Its name in messages.
+    pub name: &'static str,
+    /// The network that a checkpoint holds, if it is of this family. Fails where it is, but not complete.
+    pub recognises: for<'a> fn(&'a Checkpoint) -> Result<Option<Described<'a>>>,
+    /// Builds all parts. Fails with the name of what is missing, left over, or does not fit.
+    pub build: fn(&mut File) -> Result<Parts>,
+    /// Networks compiled into the binary, by name.
+    pub builtin: &'static [(&'static str, &'static [u8])],
+}
+
+/// All families, asked in this order.
+pub static FAMILIES: [Family; 2] = [edm::FAMILY, features::FAMILY];
+
+/// The family of a checkpoint, among `families`, and the network in it.
+pub fn recognise<'a, 'c>(
+    families: &'a [Family],
+    checkpoint: &'c Checkpoint,
+) -> Result<Option<(&'a Family, Described<'c>)>> {
+    for family in families {
+        if let Some(described) = (family.recognises)(checkpoint)? {
+            return Ok(Some((family, described)));
+        }
+    }
+    Ok(None)
+}
+
+/// The denoiser among the parts.
+pub fn denoiser(parts: Parts) -> Result<Net> {
+    let held: Vec<&str> = parts.keys().map(|r| r.name()).collect();
+    let held = held.join(" and ");
+    match parts.into_iter().find(|(role, _)| *role == Role::Denoiser) {
+        Some((_, Part::Denoiser(net))) => Ok(net),
+        _ => Err(Error::value(format!("this is {held}, not a denoiser")).hint("`ld3sh models` lists what there is")),
+    }
+}

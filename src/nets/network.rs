@@ -1,0 +1,203 @@
+//! A denoiser's network: a graph whose first input is the state, whose second is the noise level, and whose others are conditions.
+use super::graph::Port;
+use super::runner::Runner;
+pub use crate::denoise::CLASSES;
+use crate::denoise::{Cond, NetPullback, Network, Preconditioned, Predicts, TimeInput};
+use crate::host::Host;
+use crate::{Error, Kind, Result};
+use candle_core::{DType, Tensor};
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// The name of the input that is the state, scaled as the network was trained.
+pub const STATE: &str = "x";
+/// The name of the input that tells the noise level, [B].
+pub const TIME: &str = "c_noise";
+/// The name of the input for augmentation labels.
+pub const AUGMENT: &str = "augment";
+
+/// What a user needs to know of a denoiser's network, and what its denoiser is made from.
+#[derive(Debug, Clone)]
+pub struct Card {
+    /// The kind of preconditioning: "EDM", "VP", "VE", "iDDPM".
+    pub kind: &'static str,
+    /// The architecture: "DDPM++", "ADM", ….
+    pub architecture: &'static str,
+    /// What the network's output means.
+    pub predicts: Predicts,
+    /// What the network is told about the noise.
+    pub time: TimeInput,
+    /// The noise levels σ/α that the network knows, lowest and highest.
+    pub trained: [f64; 2],
+    /// Those between which it is sampled by default.
+    pub sampled: [f64; 2],
+    /// Names of the classes, numbers where the file has none; empty for an unconditional network.
+    pub classes: Vec<String>,
+    /// Whether its file says that it was meant for half precision on a GPU.
+    pub half: bool,
+}
+
+/// A frozen network F(x_in, c_noise, conditions), with or without [`Net::denoiser`] around it; cheap to clone.
+#[derive(Clone)]
+pub struct Net {
+    runner: Runner,
+    card: Arc<Card>,
+    hash: String,
+    /// Augmentation labels of every sample.
+    augment: Option<Arc<[f64]>>,
+}
+
+impl Net {
+    /// From a graph with the inputs [`STATE`] and [`TIME`] first and one output; `hash` is of weights and configuration.
+    pub fn new(runner: Runner, card: Card, hash: String) -> Net {
+        Net { runner, card: Arc::new(card), hash, augment: None }
+    }
+
+    /// What a user needs to know.
+    pub fn card(&self) -> &Card {
+        &self.card
+    }
+
+    /// What runs it.
+    pub fn runner(&self) -> &Runner {
+        &self.runner
+    }
+
+    /// The width of a condition; 0 where there is none of this name.
+    fn width(&self, name: &str) -> usize {
+        let port = self.runner.graph().inputs.iter().find(|p| p.name == name);
+        port.map_or(0, |p| p.sizes().iter().product())
+    }
+
+    /// What a user may want to know when it is loaded: where it does not do what might be expected.
+    pub fn notes(&self) -> Vec<String> {
+        let Card { time, trained, half, .. } = &*self.card;
+        let mut notes = vec![];
+        if let TimeInput::Nearest(u) = time {
+            notes.push(format!(
+                "it knows {} noise levels from {:.4} to {:.4}, and between them is told the nearest; `net.round_sigma(sigma)` rounds steps to them",
+                u.len() - 1, trained[0], trained[1],
+            ));
+        }
+        if *half && self.runner.dtype() == DType::F32 {
+            notes.push(match self.runner.device().is_cpu() {
+                true => "its file asks for half precision on a GPU; on the CPU it runs in f32, as in EDM's code".into(),
+                false => "its file asks for half precision; it runs in f32 unless loaded with `dtype: \"f16\"`".into(),
+            });
+        }
+        notes
+    }
+
+    /// The same network with these augmentation labels for every sample: what training told it about how an image was
+    /// changed (EDM's nine numbers). Without them, and with zeros, it makes images as they are.
+    pub fn augmented(&self, labels: &[f64]) -> Result<Net> {
+        let n = self.width(AUGMENT);
+        if n == 0 {
+            return Err(Error::value("this network takes no augmentation labels"));
+        }
+        if labels.len() != n || labels.iter().any(|v| !v.is_finite()) {
+            return Err(Error::value(format!("expected {n} finite augmentation labels, got {labels:?}")));
+        }
+        let hash = format!("{} augment {labels:?}", self.hash);
+        Ok(Net { augment: Some(labels.into()), hash, ..self.clone() })
+    }
+
+    /// D(x; σ): the network with its preconditioning, in EDM's noise schedule between the noise levels of [`Card::sampled`].
+    pub fn denoiser(self) -> Result<Preconditioned> {
+        let Card { predicts, time, trained, sampled, .. } = (*self.card).clone();
+        let own = serde_json::json!({ "name": "edm", "sigma_min": sampled[0], "sigma_max": sampled[1] });
+        let d = Preconditioned::new(Rc::new(self), crate::noise::from_spec(&own)?, predicts)?.with_time(time)?;
+        if trained == sampled { Ok(d) } else { d.with_range(trained[0], trained[1]) }
+    }
+
+    /// The values of all inputs, by name.
+    fn given(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Vec<(String, Tensor)>> {
+        let mut given = vec![(STATE.to_string(), x.clone()), (TIME.to_string(), c_noise.clone())];
+        if let Some(row) = &self.augment {
+            let batch = x.dims().first().copied().unwrap_or(0);
+            let row = Tensor::new(&row[..], x.device())?.to_dtype(c_noise.dtype())?.unsqueeze(0)?;
+            given.push((AUGMENT.into(), row.broadcast_as((batch, row.dim(1)?))?.contiguous()?));
+        }
+        let known = self.conditions();
+        let known: Vec<&str> = known.iter().map(|n| &**n).collect();
+        match cond {
+            Cond::None => {}
+            Cond::Named(all) => {
+                for (name, t) in all.iter() {
+                    if !known.contains(&&**name) {
+                        return Err(no_such_condition(name, t, &known));
+                    }
+                    given.push((name.clone(), t.detach()));
+                }
+            }
+            Cond::Opaque(_) => {
+                let e = Error::new(Kind::Type, "this network takes tensors as its conditions, not a script's value");
+                return Err(match known.is_empty() {
+                    true => e.hint("leave the condition out"),
+                    false => e.hint(format!("it takes `{}`", known.join("`, `"))),
+                });
+            }
+        }
+        Ok(given)
+    }
+}
+
+fn no_such_condition(name: &str, t: &Tensor, known: &[&str]) -> Error {
+    if !known.is_empty() {
+        return Error::unknown("condition of this network", name, known.iter().copied());
+    }
+    let m = match name {
+        CLASSES => "this network has no classes, but class rows were given".into(),
+        _ => format!("this network takes no conditions, but `{name}` was given"),
+    };
+    Error::shape(m, &[t.dims()]).hint("leave the condition out")
+}
+
+fn borrowed(given: &[(String, Tensor)]) -> Vec<(&str, &Tensor)> {
+    given.iter().map(|(n, t)| (&**n, t)).collect()
+}
+
+fn lost() -> Error {
+    Error::new(Kind::Internal, "a network without a result")
+}
+
+impl Network for Net {
+    fn describe(&self) -> String {
+        let shape = self.sample_shape().unwrap_or_default();
+        let size: Vec<String> = shape[1..].iter().chain(&shape[..1]).map(usize::to_string).collect();
+        let classes = match self.classes() {
+            0 => "unconditional".to_string(),
+            n => format!("{n} classes"),
+        };
+        format!("{} {} {}, {classes}", self.card.kind, self.card.architecture, size.join("×"))
+    }
+    fn hash(&self) -> Option<String> {
+        Some(self.hash.clone())
+    }
+    fn sample_shape(&self) -> Option<Vec<usize>> {
+        self.runner.graph().inputs.first()?.outside().into_iter().collect()
+    }
+    fn classes(&self) -> usize {
+        self.width(CLASSES)
+    }
+    fn conditions(&self) -> Vec<String> {
+        let takes = |p: &&Port| p.name != STATE && p.name != TIME && p.name != AUGMENT;
+        self.runner.graph().inputs.iter().filter(takes).map(|p| p.name.clone()).collect()
+    }
+    fn kept(&self, batch: usize) -> Option<u64> {
+        self.runner.kept(batch, &[STATE, TIME]).ok()
+    }
+    fn forward(&self, _: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
+        let given = self.given(x_in, c_noise, cond)?;
+        self.runner.forward(&borrowed(&given))?.pop().ok_or_else(lost)
+    }
+    fn linearize(&self, _: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<(Tensor, NetPullback)> {
+        let given = self.given(x_in, c_noise, cond)?;
+        let (mut outs, pull) = self.runner.linearize(&borrowed(&given), &[STATE, TIME])?;
+        let pull: NetPullback = Box::new(move |_, cot| {
+            let mut grads = pull(&[Some(cot)])?.into_iter();
+            Ok((grads.next().ok_or_else(lost)?, grads.next().ok_or_else(lost)?))
+        });
+        Ok((outs.pop().ok_or_else(lost)?, pull))
+    }
+}
