@@ -1,13 +1,14 @@
 //! What a network says that its pull-back keeps is what it keeps, by a counting allocator; and `remat` spends what it says.
 use crate::alone;
 use crate::counting::{LIVE, PEAK};
+use crate::methods::*;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::denoise::{Cond, Counting, Denoiser, DynDenoiser, Network, Prediction, Query};
 use ld3sh::discretize::Schedule;
 use ld3sh::host::Quiet;
 use ld3sh::nets::edm::{self, Config, EdmNet, Source};
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
-use ld3sh::solve::*;
+use ld3sh::solve::Solver;
 use ld3sh::tensor::{grad, random};
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;

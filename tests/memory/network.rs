@@ -1,13 +1,14 @@
 //! With `remat: true` a solve on a network of 256 channels at 64×64 holds at most 3 states per evaluation.
 use crate::alone;
 use crate::counting::{LIVE, PEAK};
+use crate::methods::*;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::denoise::{DynDenoiser, Preconditioned, Predicts};
 use ld3sh::discretize::Schedule;
 use ld3sh::host::Quiet;
 use ld3sh::nets::edm::{Config, EdmNet};
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
-use ld3sh::solve::*;
+use ld3sh::solve::Solver;
 use ld3sh::tensor::grad;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -1,13 +1,14 @@
 //! With `remat: true` a solve keeps no more than 3 states per evaluation.
 use crate::alone;
 use crate::counting::{LIVE, PEAK};
+use crate::methods::*;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::denoise::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
 use ld3sh::discretize::Schedule;
 use ld3sh::host::{Host, Quiet};
 use ld3sh::noise::Noise;
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
-use ld3sh::solve::*;
+use ld3sh::solve::Solver;
 use ld3sh::tensor::grad;
 use std::rc::Rc;
 use std::sync::atomic::Ordering::Relaxed;

@@ -21,10 +21,10 @@ fn tab_completes_lists_and_goes_through() {
     // several: what they share, and a list with signatures and descriptions
     t.send("solver::dp\t");
     t.wait_until("a list", |s| s.contains("dpmpp(options: map) -> Solver") && s.contains("data prediction"));
-    t.wait_until("the prompt below", |s| s.trim_end().ends_with("ld3> solver::dpm"));
+    t.wait_until("the prompt below", |s| s.trim_end().ends_with("ld3> solver::dpm(options: map) -> Solver"));
     // again: through them, one after the other
     t.send("\t\t");
-    t.wait("\nld3> solver::dpm3");
+    t.wait("\nld3> solver::dpm2");
     t.press("\x03");
     // members of the value before the dot, keys of options
     t.enter("let steps = schedule::edm(noise::edm(), 3);");

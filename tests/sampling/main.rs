@@ -5,6 +5,8 @@ mod caught;
 mod common;
 mod denoise;
 mod discretize;
+#[path = "../common/methods.rs"]
+mod methods;
 mod noise;
 mod plans;
 mod script_solvers;

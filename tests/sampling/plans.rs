@@ -1,5 +1,6 @@
 //! Plans as data: views and edits, the executor's promises (NFE, determinism, errors, trajectories), orders of convergence.
 use crate::common::*;
+use crate::methods::*;
 use crate::simple::Simple;
 use crate::small::small;
 use candle_core::{DType, Device, Tensor};
@@ -8,6 +9,7 @@ use ld3sh::discretize::Schedule;
 use ld3sh::noise::Noise;
 use ld3sh::plan::{Label, Plan, Remat, SolveOptions, Source, StepInfo, Tracked};
 use ld3sh::real::Real;
+use ld3sh::schema::{Kind as OptKind, Value};
 use ld3sh::solve::*;
 use ld3sh::tensor::grad;
 use ld3sh::tensor::random::{self, stream};
@@ -43,22 +45,31 @@ fn dpmpp(order: usize, solver_type: Expansion, lower_order_final: bool) -> Metho
 fn unipc(order: usize, variant: Variant, lower_order_final: bool) -> Method {
     Method::Unipc { order, options: UnipcOptions { variant, lower_order_final, ..UnipcOptions::default() } }
 }
-fn every_method() -> Vec<Method> {
-    let mut all = vec![Method::Euler, Method::Ddim { eta: 0.0 }, Method::Ddim { eta: 0.7 }, Method::Heun { nfe: None }];
-    let churn = Churn { s_churn: 2.0, ..Churn::default() };
-    all.extend([Method::EdmStochastic { churn, nfe: None }, Method::SdeDpmpp { options: SdeOptions::default() }]);
-    for order in 1..=4 {
-        all.extend([Method::Ipndm { order }, Method::IpndmV { order }, Method::Deis { order }]);
-        for variant in [Variant::Bh1, Variant::Bh2] {
-            all.extend([unipc(order, variant, true), unipc(order, variant, false)]);
+/// Every solver of the table, in every order that it has (up to 4), with the defaults and with each option set to each of its words, to
+/// the other truth, or to another number.
+fn every_method() -> Vec<Solver> {
+    let mut all = vec![];
+    for row in TABLE {
+        let orders = row.options.iter().find(|o| o.name == "order").map_or(vec![None], |o| match o.kind {
+            OptKind::Count(least, most) => (least..=most.min(4)).map(Some).collect(),
+            other => panic!("the order of {} is {other:?}", row.name),
+        });
+        for order in orders {
+            let plain = order.map_or(Solver::of(row), |n| Solver::of(row).with("order", n).unwrap());
+            let others = row.options.iter().filter(|o| !["order", "nfe"].contains(&o.name)).flat_map(|o| {
+                let values: Vec<Value> = match o.kind {
+                    OptKind::Flag => vec![Value::Flag(o.default != Value::Flag(true))],
+                    OptKind::Word(words) => words[1..].iter().map(|w| Value::Word(w)).collect(),
+                    OptKind::Number(least, most) => vec![Value::Number(0.7f64.clamp(least, most))],
+                    OptKind::Count(least, _) => vec![Value::Count(least + 1)],
+                };
+                values.into_iter().map(|v| plain.clone().with(o.name, v).unwrap())
+            });
+            let others: Vec<Solver> = others.filter(|s| s.check().is_ok()).collect();
+            all.extend(others.into_iter().chain([plain]));
         }
-        let o = UnipcOptions { corrector: false, ..UnipcOptions::default() };
-        all.push(Method::Unipc { order, options: o });
     }
-    for order in 1..=3 {
-        all.extend([dpm(order), dpmpp(order, Expansion::Midpoint, true), dpmpp(order, Expansion::Taylor, false)]);
-        all.push(Method::DpmppSinglestep { order, nfe: None, options: SinglestepOptions::default() });
-    }
+    assert!(all.len() > 2 * TABLE.len());
     all
 }
 
@@ -71,7 +82,7 @@ fn every_solver_evaluates_exactly_as_often_as_it_says() {
     let z = start();
     for method in every_method() {
         for (afs, denoise_to_zero) in [(false, false), (true, false), (false, true), (true, true)] {
-            let solver = Solver { method: method.clone(), afs, denoise_to_zero };
+            let solver = with_ends(&method, afs, denoise_to_zero);
             for steps in 2..=7 {
                 let plan = Tracked::new(&solver, &schedule(&noise, &logsnr(&noise, 80.0, 0.002, steps))).unwrap();
                 net.evals.set(0);
@@ -120,26 +131,24 @@ fn a_last_step_to_zero_noise_takes_the_limit_of_the_coefficients() {
             let run = |end: f64| {
                 let mut t = logsnr(&noise, hi, 0.05, 4);
                 t.push(end);
-                let plan = Tracked::new(&method.clone().into(), &schedule(&noise, &t)).unwrap();
+                let plan = Tracked::new(&method, &schedule(&noise, &t)).unwrap();
                 (values(&solve(&plan, &net, &start(), &SolveOptions::default()).unwrap()), plan.plan().nfe())
             };
             let (x, nfe) = run(0.0);
             assert!(x.iter().all(|x| x.is_finite()));
             // first order at the end: continuous in the end's time there
-            let first_order = matches!(
-                method,
-                Method::Ddim { eta: 0.0 }
-                    | Method::Ipndm { .. }
-                    | Method::IpndmV { .. }
-                    | Method::Deis { .. }
-                    | Method::Euler
-            ) || matches!(&method, Method::Unipc { options, .. } if options.lower_order_final)
-                || matches!(&method, Method::Dpmpp { options, .. } if options.lower_order_final);
+            let json = method.to_json();
+            let first_order = match method.name() {
+                "euler" | "ipndm" | "ipndm_v" | "deis" => true,
+                "ddim" => json["eta"] == 0.0,
+                "unipc" | "dpmpp" => json["lower_order_final"] == true,
+                _ => false,
+            };
             if first_order {
                 let (near, _) = run(1e-9);
                 assert!(distance(&near, &x) < 1e-6, "{name} {method:?}");
             }
-            if matches!(method, Method::Heun { .. } | Method::EdmStochastic { .. }) {
+            if method.row().cost == Cost::Two {
                 assert_eq!(nfe, 9);
             }
         }
@@ -308,7 +317,7 @@ fn global_orders_with_the_defaults() {
         let exact = Exact(&noise);
         let (hi, lo) = if name == "ve_edm" { (3.0, 0.1) } else { (0.7, 0.1) };
         for method in every_method() {
-            let solver = Solver::from(method.clone());
+            let solver = method.clone();
             let error = |n: usize| {
                 let t = constants(&logsnr(&noise, hi, lo, n));
                 let plan = solver.plan_from(&noise, &t, None).unwrap();
@@ -337,7 +346,7 @@ fn a_plan_survives_its_matrix_and_prints_as_a_table() {
     let net = small(noise.clone());
     for method in every_method() {
         let s = schedule(&noise, &logsnr(&noise, 1.0, 1e-3, 5));
-        let plan = Tracked::new(&method.into(), &s).unwrap();
+        let plan = Tracked::new(&method, &s).unwrap();
         let again = plan.with_matrix(&plan.matrix().unwrap()).unwrap();
         let opts = SolveOptions { seed: 3, ..SolveOptions::default() };
         let (a, b) = (solve(&plan, &net, &start(), &opts).unwrap(), solve(&again, &net, &start(), &opts).unwrap());
@@ -484,7 +493,7 @@ fn batches_remat_and_precision_do_not_change_what_is_computed() {
     let net = small(noise.clone());
     for method in every_method() {
         let s = schedule(&noise, &logsnr(&noise, 80.0, 0.002, 6));
-        let plan = Tracked::new(&method.into(), &s).unwrap();
+        let plan = Tracked::new(&method, &s).unwrap();
         let opts = SolveOptions { seed: 11, first_sample: 40, trajectory: true, ..SolveOptions::default() };
         let all = plan.solve(&dynamic(&net), &HOST, &start(), &opts, None).unwrap();
         let split = SolveOptions { batch: 2, ..opts.clone() };
@@ -515,7 +524,7 @@ fn trajectories_and_callbacks_see_the_end_of_each_step() {
     let net = small(noise.clone());
     let t = logsnr(&noise, 80.0, 0.002, 5);
     for method in every_method() {
-        let plan = Tracked::new(&method.into(), &schedule(&noise, &t)).unwrap();
+        let plan = Tracked::new(&method, &schedule(&noise, &t)).unwrap();
         let opts = SolveOptions { trajectory: true, ..SolveOptions::default() };
         let mut seen: Vec<(usize, f64, Vec<f64>, bool)> = vec![];
         let mut f = |s: &StepInfo| {
@@ -556,10 +565,27 @@ fn errors_name_the_place_and_the_fix() {
     assert!(fails(Method::Euler, &[80.0]).message().contains("at least 2"));
     assert!(fails(Method::Euler, &[80.0, f64::NAN, 1.0]).message().contains("time step 1 is NaN"));
     assert!(fails(Method::Euler, &[80.0, 1.0, -1.0]).message().contains("σ = -1"));
-    assert!(fails(Method::Ipndm { order: 5 }, &[80.0, 1.0]).message().contains("order must be between 1 and 4"));
-    assert!(fails(Method::Ddim { eta: 1.5 }, &[80.0, 1.0]).message().contains("eta must be between 0 and 1"));
+    assert!(
+        Solver::named("ipndm")
+            .unwrap()
+            .with("order", 5)
+            .err()
+            .unwrap()
+            .message()
+            .contains("order must be between 1 and 4")
+    );
+    assert!(
+        Solver::named("ddim")
+            .unwrap()
+            .with("eta", 1.5)
+            .err()
+            .unwrap()
+            .message()
+            .contains("eta must be between 0 and 1")
+    );
     assert!(fails(Method::Heun { nfe: Some(7) }, &[80.0, 1.0]).message().contains("7 evaluations take 4 steps"));
-    let e = Tracked::new(&Solver { afs: true, ..Method::Euler.into() }, &schedule(&noise, &[80.0, 1.0])).err().unwrap();
+    let e =
+        Tracked::new(&with_ends(&Method::Euler.into(), true, false), &schedule(&noise, &[80.0, 1.0])).err().unwrap();
     assert!(e.message().contains("evaluates nothing"), "{e}");
 
     let plan = Tracked::new(&Method::Euler.into(), &schedule(&noise, &[80.0, 9.0, 1.0])).unwrap();
@@ -596,10 +622,11 @@ fn decoupled_times_may_be_given_per_step_or_per_evaluation() {
 fn solvers_are_data() {
     for method in every_method() {
         for (afs, denoise_to_zero) in [(false, false), (true, true)] {
-            let solver = Solver { method: method.clone(), afs, denoise_to_zero };
-            let json = serde_json::to_string(&solver).unwrap();
-            let again: Solver = serde_json::from_str(&json).unwrap();
-            assert_eq!(solver, again, "{json}");
+            let solver = with_ends(&method, afs, denoise_to_zero);
+            let again = Solver::from_json(&solver.to_json()).unwrap();
+            assert_eq!(solver, again);
+            assert_eq!(Solver::named(solver.name()).unwrap().name(), solver.name());
+            let json = solver.to_json().to_string();
             assert!(json.starts_with(&format!("{{\"name\":\"{}\"", solver.name())), "{json}");
         }
     }

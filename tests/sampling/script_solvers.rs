@@ -51,20 +51,7 @@ fn message(code: &str) -> String {
 
 #[test]
 fn every_solver_samples_with_and_without_options() {
-    for solver in [
-        "euler",
-        "ddim",
-        "heun",
-        "dpm2",
-        "dpm3",
-        "dpmpp",
-        "unipc",
-        "ipndm",
-        "ipndm_v",
-        "deis",
-        "edm_stochastic",
-        "sde_dpmpp",
-    ] {
+    for solver in ld3sh::solve::TABLE.iter().map(|row| row.name) {
         let x = tensor(&format!("sample(net, solver::{solver}(), schedule::logsnr(noise, 4), z)"));
         let y = tensor(&format!("sample(net, solver::{solver}(#{{}}), schedule::logsnr(noise, 4), z, #{{ seed: 0 }})"));
         let w = tensor(&format!("sample(net, solver::named(\"{solver}\", #{{}}), schedule::logsnr(noise, 4), z)"));
@@ -74,7 +61,7 @@ fn every_solver_samples_with_and_without_options() {
     let n = eval("solver::dpmpp(#{ order: 3, singlestep: true, nfe: 7 }).steps(7)").unwrap();
     assert_eq!(n.as_int().unwrap(), 3);
     assert_eq!(eval("solver::heun().for_nfe(7).nfe(4)").unwrap().as_int().unwrap(), 7);
-    let name = eval("solver::from_json(solver::unipc(#{ variant: \"bh2\" }).json).name").unwrap();
+    let name = eval("solver::from_json(solver::unipc(#{ variant: \"bh2\" }).json).describe()").unwrap();
     assert_eq!(name.into_string().unwrap(), "unipc(3, bh2)");
 }
 

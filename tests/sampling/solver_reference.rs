@@ -2,6 +2,7 @@
 //! plain vectors, and finite-difference gradients for all. Where a method integrates an interpolating polynomial, the check
 //! integrates that polynomial by brute force.
 use crate::common::*;
+use crate::methods::*;
 use crate::simple::Simple;
 use crate::small::small;
 use candle_core::{Device, Tensor};
@@ -10,7 +11,7 @@ use ld3sh::discretize::Schedule;
 use ld3sh::noise::Noise;
 use ld3sh::plan::{SolveOptions, Tracked, rows};
 use ld3sh::real::Real;
-use ld3sh::solve::*;
+use ld3sh::solve::Solver;
 use ld3sh::tensor::grad;
 use std::rc::Rc;
 
@@ -589,7 +590,7 @@ fn analytical_first_step_and_denoise_to_zero() {
         for method in methods {
             let c = Case::new(name, 4);
             let plain: Solver = method.into();
-            let afs = Solver { afs: true, ..plain.clone() };
+            let afs = with_ends(&plain, true, false);
             // substitute m_1 = x_T · k into the plain plan's matrix
             let m = c.plan(&plain);
             let (a, s) = (c.a(c.t[0]), c.s(c.t[0]));
@@ -608,7 +609,7 @@ fn analytical_first_step_and_denoise_to_zero() {
             let got: Vec<V> = c.plan(&afs).plan().matrix().iter().map(|r| r.iter().map(Real::v).collect()).collect();
             assert!(distance(&got.concat(), &rows.concat()) < 1e-10, "{name} {}", afs.describe());
             gradients(&c, &afs);
-            let zero = Solver { denoise_to_zero: true, ..plain.clone() };
+            let zero = with_ends(&plain, false, true);
             let x = c.plan(&plain).solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;
             let want = c.data(&values(&x), c.t_eval[4]);
             let got = c.plan(&zero).solve(&dynamic(&c.net), &HOST, &c.tensor(&c.x), &options(), None).unwrap().x;

@@ -1,10 +1,11 @@
 //! The public solvers against the reference numbers of `fixtures/solvers.json`: samples and all three gradients.
 use crate::common::*;
+use crate::methods::*;
 use crate::simple::Simple;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::discretize::Schedule;
 use ld3sh::plan::{Remat, SolveOptions, Tracked};
-use ld3sh::solve::{Method, MultistepOptions, Solver, UnipcOptions, Variant};
+use ld3sh::solve::Solver;
 use ld3sh::tensor::grad;
 use serde_json::Value;
 

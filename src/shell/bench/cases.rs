@@ -6,7 +6,7 @@ use crate::nets::edm::{self, Config, EdmNet, Source};
 use crate::nets::kernels::{self, Attention, Conv, Frozen, GroupNorm, Modulation, View};
 use crate::nets::threads::awake;
 use crate::plan::{Remat, SolveOptions, Tracked};
-use crate::solve::{Method, Solver, UnipcOptions};
+use crate::solve::{IPNDM, Solver, UNIPC};
 use crate::tensor::device::default_device;
 use crate::tensor::grad;
 use crate::{Error, Kind, Result, noise};
@@ -290,7 +290,7 @@ fn steps(nfe: usize) -> Vec<f64> {
 }
 
 fn unipc() -> Solver {
-    Solver::from(Method::Unipc { order: 3, options: UnipcOptions::default() })
+    Solver::of(&UNIPC)
 }
 
 fn dims(net: &EdmNet, batch: usize) -> [usize; 4] {
@@ -313,7 +313,7 @@ fn pairs(net: EdmNet, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> 
 fn step(net: EdmNet, batch: usize, nfe: usize, solver: &str, remat: bool, inputs: &Inputs) -> Result<Run> {
     let dims = dims(&net, batch);
     let solver = match solver {
-        "ipndm" => Solver::from(Method::Ipndm { order: 3 }),
+        "ipndm" => Solver::of(&IPNDM),
         "unipc" => unipc(),
         other => return Err(Error::unknown("solver", other, ["ipndm", "unipc"])),
     };
