@@ -6,6 +6,7 @@
 //!   long computations poll for cancellation, report progress and call back into a script.
 //! - [`tensor`]: tensors on candle: numpy-like operations, random numbers, display, and the two-tape `grad`.
 //! - [`real`]: the differentiable f64 scalar in which noise schedules and solver coefficients are written.
+//! - [`schema`]: what an option may be, as data.
 //! - [`noise`]: noise schedules α, σ, λ.
 //! - [`denoise`]: the denoiser trait, adapters for what a network predicts, guidance, closed forms.
 //! - [`nets`]: networks as graphs, a folder for each family, and the frozen kernels that they share.
@@ -33,6 +34,7 @@ pub mod noise;
 pub mod optim;
 pub mod plan;
 pub mod real;
+pub mod schema;
 pub mod script;
 pub mod shell;
 pub mod solve;

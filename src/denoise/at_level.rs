@@ -34,9 +34,9 @@ pub fn at_level(
     let times = Coefs::new(&levels, "the time of sigma", |s| [noise.t_of_sigma(s)])?;
     let t = times.values(0);
     if !grad::is_tracked(x) && !grad::is_tracked(sigma) {
-        return d.eval(host, &Query { x, t: &t, cond }, want);
+        return Ok(d.eval(host, &Query { x: &x.into(), t: &t, cond }, want)?.tensor()?.clone());
     }
-    let (m, pull) = d.linearize(host, &Query { x, t: &t, cond }, want)?;
+    let (m, pull) = d.linearize(host, &Query { x: &x.into(), t: &t, cond }, want)?;
     let inputs = [x.clone(), sigma.clone()];
     let place: (Vec<usize>, Device) = (sigma.dims().to_vec(), sigma.device().clone());
     let (d, x, cond, kept) = (d.clone(), x.detach(), cond.clone(), RefCell::new(Some(pull)));
@@ -45,12 +45,12 @@ pub fn at_level(
         let first: Option<Pullback> = kept.borrow_mut().take();
         let pull = match first {
             Some(pull) => pull,
-            None => d.linearize(host, &Query { x: &x, t: &t, cond: &cond }, want)?.1,
+            None => d.linearize(host, &Query { x: &(&x).into(), t: &t, cond: &cond }, want)?.1,
         };
-        let g = pull(host, &bar.detach().to_dtype(x.dtype())?)?;
+        let g = pull(host, &bar.detach().to_dtype(x.dtype())?.into())?;
         let s_bar = Tensor::from_vec(times.pull([g.t]), place.0.clone(), &Device::Cpu)?;
-        Ok(vec![Some(g.x), Some(s_bar.to_dtype(DType::F64)?.to_device(&place.1)?)])
+        Ok(vec![Some(g.x.tensor()?.clone()), Some(s_bar.to_dtype(DType::F64)?.to_device(&place.1)?)])
     });
-    let mut out = grad::record(vec![m], &inputs, back)?;
+    let mut out = grad::record(vec![m.tensor()?.clone()], &inputs, back)?;
     out.pop().ok_or_else(|| Error::new(Kind::Internal, "a record without an output"))
 }

@@ -1,6 +1,6 @@
 //! Closed-form denoisers: Gaussian mixtures, and the empirical distribution of a data set (a mixture of points).
 use super::query::{self, Coefs, times};
-use super::{Denoiser, InputGrad, Prediction, Pullback, Query};
+use super::{Denoiser, InputGrad, Prediction, Pullback, Query, State};
 use crate::host::{Host, check_cancelled};
 use crate::noise::Noise;
 use crate::{Error, Kind, Result};
@@ -282,12 +282,12 @@ impl Components {
         Ok(Tensor::cat(&parts, 0)?.reshape(x.shape())?.to_dtype(x.dtype())?)
     }
     /// The pull-back computes the posterior again rather than keep its [B, K] values.
-    fn linearize(self: &Rc<Self>, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(self: &Rc<Self>, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         let (x, c) = self.levels(q)?;
         let m = self.predict_all(&x, &c, want)?;
         let this = self.clone();
         let pull: Pullback = Box::new(move |_, bar| {
-            let bar = bar.detach().to_dtype(DType::F64)?.reshape((x.dim(0)?, ()))?;
+            let bar = bar.tensor()?.detach().to_dtype(DType::F64)?.reshape((x.dim(0)?, ()))?;
             let (mut xs, mut alphas, mut sigmas) = (vec![], vec![], vec![]);
             for (at, r) in this.rows(&x, &c)? {
                 let part = bar.narrow(0, at, r.x.dim(0)?)?.contiguous()?;
@@ -297,9 +297,9 @@ impl Components {
                 sigmas.extend(sigma_bar);
             }
             let x_bar = Tensor::cat(&xs, 0)?.reshape(x.shape())?.to_dtype(x.dtype())?;
-            Ok(InputGrad { x: x_bar, t: c.pull([alphas, sigmas]) })
+            Ok(InputGrad { x: x_bar.into(), t: c.pull([alphas, sigmas]) })
         });
-        Ok((m, pull))
+        Ok((m.into(), pull))
     }
     fn hash(&self, kind: &str) -> Option<String> {
         let content = || -> Result<String> {
@@ -335,11 +335,11 @@ macro_rules! closed_form {
             fn sample_shape(&self) -> Option<Vec<usize>> {
                 Some(self.0.shape.clone())
             }
-            fn eval(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+            fn eval(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
                 crate::host::count_evaluation();
-                self.0.eval(q, want)
+                Ok(self.0.eval(q, want)?.into())
             }
-            fn linearize(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+            fn linearize(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
                 crate::host::count_evaluation();
                 self.0.linearize(q, want)
             }

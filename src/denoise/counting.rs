@@ -1,9 +1,8 @@
 //! A denoiser that counts its evaluations.
-use super::{Denoiser, DynDenoiser, Prediction, Pullback, Query};
+use super::{Denoiser, DynDenoiser, Prediction, Pullback, Query, State};
 use crate::Result;
 use crate::host::Host;
 use crate::noise::Noise;
-use candle_core::Tensor;
 use std::cell::Cell;
 use std::rc::Rc;
 
@@ -53,7 +52,7 @@ fn count(calls: &Cell<u64>, samples: &Cell<u64>, rows: u64) {
 }
 
 fn rows(q: &Query) -> u64 {
-    q.x.dims().first().copied().unwrap_or(0) as u64
+    q.x.batch() as u64
 }
 
 /// `inner`, counted. Failed evaluations do not count.
@@ -86,12 +85,12 @@ impl Denoiser for Counting {
     fn counter(&self) -> Option<&Counter> {
         Some(&self.counter)
     }
-    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let m = self.inner.eval(host, q, want)?;
         count(&self.counter.evals, &self.counter.samples, rows(q));
         Ok(m)
     }
-    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         let (m, inner) = self.inner.linearize(host, q, want)?;
         count(&self.counter.linearizations, &self.counter.samples, rows(q));
         let (counter, rows) = (self.counter.clone(), rows(q));

@@ -1,6 +1,6 @@
 //! The closed-form denoiser of one Gaussian with a diagonal covariance.
 use super::query::{self, Coefs, times};
-use super::{Denoiser, InputGrad, Prediction, Pullback, Query};
+use super::{Denoiser, InputGrad, Prediction, Pullback, Query, State};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::{Error, Kind, Result};
@@ -122,21 +122,21 @@ impl Denoiser for Gaussian {
     fn sample_shape(&self) -> Option<Vec<usize>> {
         Some(self.0.shape.clone())
     }
-    fn eval(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+    fn eval(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let (x, c) = self.0.levels(q)?;
         let m = self.0.predict(&self.0.batch(&x, &c)?, want)?;
-        Ok(m.reshape(x.shape())?.to_dtype(x.dtype())?)
+        Ok(m.reshape(x.shape())?.to_dtype(x.dtype())?.into())
     }
-    fn linearize(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         let (x, c) = self.0.levels(q)?;
         let b = self.0.batch(&x, &c)?;
         let m = self.0.predict(&b, want)?.reshape(x.shape())?.to_dtype(x.dtype())?;
         let this = self.0.clone();
         let pull: Pullback = Box::new(move |_, bar| {
-            let bar = bar.detach().to_dtype(DType::F64)?.reshape((x.dim(0)?, ()))?;
+            let bar = bar.tensor()?.detach().to_dtype(DType::F64)?.reshape((x.dim(0)?, ()))?;
             let (x_bar, levels) = this.pull(&b, want, &bar)?;
-            Ok(InputGrad { x: x_bar.reshape(x.shape())?.to_dtype(x.dtype())?, t: c.pull(levels) })
+            Ok(InputGrad { x: x_bar.reshape(x.shape())?.to_dtype(x.dtype())?.into(), t: c.pull(levels) })
         });
-        Ok((m, pull))
+        Ok((m.into(), pull))
     }
 }

@@ -1,6 +1,6 @@
 //! Classifier-free guidance.
 use super::query::{self, scale_rows};
-use super::{CLASSES, Cond, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use super::{CLASSES, Cond, Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query, State};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::{Error, Result};
@@ -114,8 +114,8 @@ fn alike(u: &Tensor, rows: &Tensor) -> Result<Tensor> {
 }
 
 /// a_b·a + (1 − a_b)·b for each sample.
-fn mix(w: &[f64], a: &Tensor, b: &Tensor) -> Result<Tensor> {
-    Ok((scale_rows(a, w)? + scale_rows(b, &rest(w))?)?)
+fn mix(w: &[f64], a: &State, b: &State) -> Result<State> {
+    Ok((scale_rows(a.tensor()?, w)? + scale_rows(b.tensor()?, &rest(w))?)?.into())
 }
 fn rest(w: &[f64]) -> Vec<f64> {
     w.iter().map(|w| 1.0 - w).collect()
@@ -155,7 +155,7 @@ impl Denoiser for Guided {
     fn kept(&self, batch: usize) -> Option<u64> {
         self.inner.kept(2 * batch)
     }
-    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = query::check(q, None, None)?;
         let w = match self.runs(q) {
             Runs::Asked => return self.inner.eval(host, q, want),
@@ -166,14 +166,14 @@ impl Denoiser for Guided {
         };
         if let Some((both, t, cond)) = self.doubled(&x, q)? {
             let (b, x) = (x.dim(0)?, both);
-            let m = self.inner.eval(host, &Query { x: &x, t: &t, cond: &cond }, want)?;
-            return mix(&w, &m.narrow(0, 0, b)?, &m.narrow(0, b, b)?);
+            let m = self.inner.eval(host, &Query { x: &x.into(), t: &t, cond: &cond }, want)?;
+            return mix(&w, &m.narrow(0, b)?, &m.narrow(b, b)?);
         }
         let with = self.inner.eval(host, q, want)?;
         let none = self.inner.eval(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
         mix(&w, &with, &none)
     }
-    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         let x = query::check(q, None, None)?;
         let w = match self.runs(q) {
             Runs::Asked => return self.inner.linearize(host, q, want),
@@ -184,16 +184,18 @@ impl Denoiser for Guided {
         };
         if let Some((both, t, cond)) = self.doubled(&x, q)? {
             let (b, x) = (x.dim(0)?, both);
-            let (m, inner) = self.inner.linearize(host, &Query { x: &x, t: &t, cond: &cond }, want)?;
-            let m = mix(&w, &m.narrow(0, 0, b)?, &m.narrow(0, b, b)?)?;
+            let (m, inner) = self.inner.linearize(host, &Query { x: &x.into(), t: &t, cond: &cond }, want)?;
+            let m = mix(&w, &m.narrow(0, b)?, &m.narrow(b, b)?)?;
             let pull: Pullback = Box::new(move |host, m_bar| {
+                let m_bar = m_bar.tensor()?;
                 let both = Tensor::cat(&[scale_rows(m_bar, &w)?, scale_rows(m_bar, &rest(&w))?], 0)?;
-                let g = inner(host, &both)?;
+                let g = inner(host, &both.into())?;
                 let t = match g.t.split_at(w.len().min(g.t.len())) {
                     (a, []) => a.to_vec(),
                     (a, b) => a.iter().zip(b).map(|(a, b)| a + b).collect(),
                 };
-                Ok(InputGrad { x: (g.x.narrow(0, 0, b)? + g.x.narrow(0, b, b)?)?, t })
+                let (with, none) = (g.x.narrow(0, b)?, g.x.narrow(b, b)?);
+                Ok(InputGrad { x: (with.tensor()? + none.tensor()?)?.into(), t })
             });
             return Ok((m, pull));
         }
@@ -201,10 +203,11 @@ impl Denoiser for Guided {
         let (none, pull_none) = self.inner.linearize(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
         let m = mix(&w, &with, &none)?;
         let pull: Pullback = Box::new(move |host, m_bar| {
-            let a = pull_with(host, &scale_rows(m_bar, &w)?)?;
-            let b = pull_none(host, &scale_rows(m_bar, &rest(&w))?)?;
+            let m_bar = m_bar.tensor()?;
+            let a = pull_with(host, &scale_rows(m_bar, &w)?.into())?;
+            let b = pull_none(host, &scale_rows(m_bar, &rest(&w))?.into())?;
             let t = a.t.iter().zip(&b.t).map(|(a, b)| a + b).collect();
-            Ok(InputGrad { x: (a.x + b.x)?, t })
+            Ok(InputGrad { x: (a.x.tensor()? + b.x.tensor()?)?.into(), t })
         });
         Ok((m, pull))
     }

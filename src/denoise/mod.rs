@@ -17,6 +17,7 @@ mod labels;
 pub(crate) mod precond;
 pub(crate) mod query;
 mod reparam;
+mod state;
 mod threshold;
 
 pub use at_level::at_level;
@@ -28,6 +29,7 @@ pub use guidance::Guided;
 pub use labels::{draw_labels, one_hot};
 pub use precond::{Preconditioned, Predicts, TimeInput};
 pub use reparam::Reparam;
+pub use state::{Geometry, Part, State};
 pub use threshold::{Rule, Thresholded};
 
 /// What an evaluation should return: the data prediction x̂_0 or the noise prediction ε̂, at the same (x, t).
@@ -82,10 +84,10 @@ impl Cond {
     }
 }
 
-/// One evaluation: states `x` [B, …] at times `t` (one for all, or one per sample) under `cond`.
+/// One evaluation: states `x` of B samples at times `t` (one for all, or one per sample) under `cond`.
 pub struct Query<'a> {
     /// The noisy states, in the noise schedule's own scaling α x_0 + σ ε; floating point, any device.
-    pub x: &'a Tensor,
+    pub x: &'a State,
     /// Times in the noise schedule's own units: length 1 (for all samples) or B.
     pub t: &'a [f64],
     /// Conditions for these B samples.
@@ -94,16 +96,16 @@ pub struct Query<'a> {
 
 /// The gradient of an evaluation with respect to its inputs.
 pub struct InputGrad {
-    /// With respect to x, of x's shape, dtype and device.
-    pub x: Tensor,
+    /// With respect to x, of x's parts, shapes, dtypes and devices; tangents where a part is curved.
+    pub x: State,
     /// With respect to t, of t's length.
     pub t: Vec<f64>,
 }
 
 /// The pull-back of one evaluation: takes the cotangent of the prediction, may be called once.
-pub type Pullback = Box<dyn FnOnce(&dyn Host, &Tensor) -> Result<InputGrad>>;
+pub type Pullback = Box<dyn FnOnce(&dyn Host, &State) -> Result<InputGrad>>;
 
-/// A pretrained (frozen) denoiser. Results have x's shape, dtype and device, whatever precision the network runs in,
+/// A pretrained (frozen) denoiser. Results have x's parts, shapes, dtypes and devices, whatever precision the network runs in,
 /// and are detached from candle's graph: gradients come from [`Denoiser::linearize`] alone.
 pub trait Denoiser {
     /// The noise schedule in which x and t are expressed.
@@ -147,9 +149,9 @@ pub trait Denoiser {
         self.inner()?.kept(batch)
     }
     /// Evaluates.
-    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor>;
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State>;
     /// Evaluates and keeps what a pull-back needs (a network's activations).
-    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)>;
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)>;
 }
 
 /// A denoiser shared by scripts, adapters and solvers.

@@ -1,6 +1,6 @@
 //! From what a network was trained to predict to data and noise predictions, in value and in every gradient.
 use super::query::{self, Coefs};
-use super::{Denoiser, InputGrad, Network, Prediction, Pullback, Query};
+use super::{Denoiser, InputGrad, Network, Prediction, Pullback, Query, State};
 use crate::host::{Host, check_cancelled};
 use crate::noise::Noise;
 use crate::real::Real;
@@ -319,14 +319,14 @@ impl Denoiser for Preconditioned {
     fn kept(&self, batch: usize) -> Option<u64> {
         self.net.kept(batch)
     }
-    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = self.check(q)?;
         let c = self.coefs(q.t, want)?;
         let (x_in, c_noise) = self.inputs(&x, &c)?;
         let f = self.output(&x, self.net.forward(host, &x_in, &c_noise, q.cond)?)?;
-        Self::combine(&c, &x, &f)
+        Ok(Self::combine(&c, &x, &f)?.into())
     }
-    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         let x = self.check(q)?;
         let c = self.coefs(q.t, want)?;
         let (x_in, c_noise) = self.inputs(&x, &c)?;
@@ -334,7 +334,7 @@ impl Denoiser for Preconditioned {
         let f = self.output(&x, f)?;
         let m = Self::combine(&c, &x, &f)?;
         let pull: Pullback = Box::new(move |host, m_bar| {
-            let m_bar = m_bar.detach().to_dtype(x.dtype())?;
+            let m_bar = m_bar.tensor()?.detach().to_dtype(x.dtype())?;
             let (x_in_bar, c_noise_bar) = net_pull(host, &c.scale(1, &m_bar)?)?;
             let x_in_bar = x_in_bar.detach().to_dtype(x.dtype())?;
             let c_noise_bar = c_noise_bar.detach().to_device(x.device())?.to_dtype(candle_core::DType::F64)?;
@@ -345,9 +345,9 @@ impl Denoiser for Preconditioned {
                 c_noise_bar,
             ])?);
             let direct = c.scale(0, &m_bar)?;
-            Ok(InputGrad { x: (direct + c.scale(2, &x_in_bar)?)?, t })
+            Ok(InputGrad { x: (direct + c.scale(2, &x_in_bar)?)?.into(), t })
         });
-        Ok((m, pull))
+        Ok((m.into(), pull))
     }
 }
 

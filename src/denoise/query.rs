@@ -6,14 +6,15 @@ use candle_core::{D, DType, Device, Tensor};
 use sha2::{Digest, Sha256};
 
 /// Checks dtype, shape, times and condition of a query. `shape` is one sample's, where fixed; `classes` is the width of
-/// the condition rows (0: no condition is taken; `None`: anything goes). Returns x without candle's graph.
+/// the condition rows (0: no condition is taken; `None`: anything goes). Returns x, which must be one Euclidean part, without candle's graph.
 pub(crate) fn check(q: &Query, shape: Option<&[usize]>, classes: Option<usize>) -> Result<Tensor> {
-    let dims = q.x.dims();
-    if !matches!(q.x.dtype(), DType::F32 | DType::F64) {
-        let e = Error::new(Kind::Type, format!("a denoiser takes f32 or f64 states, not {}", q.x.dtype().as_str()));
+    let x = q.x.tensor()?;
+    let dims = x.dims();
+    if !matches!(x.dtype(), DType::F32 | DType::F64) {
+        let e = Error::new(Kind::Type, format!("a denoiser takes f32 or f64 states, not {}", x.dtype().as_str()));
         return Err(e.hint("convert with `x.to(\"f32\")`"));
     }
-    let Some(batch) = dims.first().copied().filter(|_| q.x.elem_count() > 0) else {
+    let Some(batch) = dims.first().copied().filter(|_| x.elem_count() > 0) else {
         return Err(Error::shape("a denoiser takes states [B, …] with at least one sample", &[dims]));
     };
     if let Some(shape) = shape.filter(|s| **s != dims[1..]) {
@@ -47,7 +48,7 @@ pub(crate) fn check(q: &Query, shape: Option<&[usize]>, classes: Option<usize>) 
             _ => {}
         }
     }
-    Ok(q.x.detach())
+    Ok(x.detach())
 }
 
 /// `1, 28, 28` for messages.

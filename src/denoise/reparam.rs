@@ -1,11 +1,10 @@
 //! A denoiser re-expressed in another noise schedule: the same noise levels σ/α, another scaling and another time.
 use super::query::{self, Coefs};
-use super::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use super::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query, State};
 use crate::Result;
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::real::Real;
-use candle_core::Tensor;
 use std::rc::Rc;
 
 /// `inner` in the noise schedule `noise`: m(x, t) = inner(k(t)·x, t′(t)), where t′ is the inner schedule's time of the same VE
@@ -47,20 +46,21 @@ impl Denoiser for Reparam {
     fn inner(&self) -> Option<&dyn Denoiser> {
         Some(&*self.inner)
     }
-    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = query::check(q, None, None)?;
         let c = self.coefs(q.t)?;
-        self.inner.eval(host, &Query { x: &c.scale(0, &x)?, t: &c.values(1), cond: q.cond }, want)
+        self.inner.eval(host, &Query { x: &c.scale(0, &x)?.into(), t: &c.values(1), cond: q.cond }, want)
     }
-    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         let x = query::check(q, None, None)?;
         let c = self.coefs(q.t)?;
-        let inner = Query { x: &c.scale(0, &x)?, t: &c.values(1), cond: q.cond };
+        let inner = Query { x: &c.scale(0, &x)?.into(), t: &c.values(1), cond: q.cond };
         let (m, inner_pull) = self.inner.linearize(host, &inner, want)?;
         let pull: Pullback = Box::new(move |host, m_bar| {
             let g = inner_pull(host, m_bar)?;
-            let t = c.pull([query::dots(&g.x, &x)?, g.t]);
-            Ok(InputGrad { x: c.scale(0, &g.x)?, t })
+            let x_bar = g.x.tensor()?;
+            let t = c.pull([query::dots(x_bar, &x)?, g.t]);
+            Ok(InputGrad { x: c.scale(0, x_bar)?.into(), t })
         });
         Ok((m, pull))
     }

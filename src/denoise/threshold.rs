@@ -1,6 +1,6 @@
 //! Thresholding of the data prediction, static and dynamic.
 use super::query::{self, Coefs, dots};
-use super::{Denoiser, DynDenoiser, Prediction, Pullback, Query};
+use super::{Denoiser, DynDenoiser, Prediction, Pullback, Query, State};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::real::Real;
@@ -163,34 +163,37 @@ impl Denoiser for Thresholded {
     fn inner(&self) -> Option<&dyn Denoiser> {
         Some(&*self.inner)
     }
-    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+    fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = query::check(q, None, None)?;
-        let (kept, _) = self.apply(&self.inner.eval(host, q, Prediction::Data)?)?;
+        let (kept, _) = self.apply(self.inner.eval(host, q, Prediction::Data)?.tensor()?)?;
         match want {
-            Prediction::Data => Ok(kept),
+            Prediction::Data => Ok(kept.into()),
             Prediction::Noise => {
                 let c = self.coefs(q.t)?;
-                Ok((c.scale(0, &x)? - c.scale(1, &kept)?)?)
+                Ok((c.scale(0, &x)? - c.scale(1, &kept)?)?.into())
             }
         }
     }
-    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         let x = query::check(q, None, None)?;
         let (d, inner) = self.inner.linearize(host, q, Prediction::Data)?;
+        let d = d.tensor()?.clone();
         let (kept, trace) = self.apply(&d)?;
         if want == Prediction::Data {
-            return Ok((kept, Box::new(move |host, bar| inner(host, &trace.pull(&d, bar)?))));
+            let pull: Pullback = Box::new(move |host, bar| inner(host, &trace.pull(&d, bar.tensor()?)?.into()));
+            return Ok((kept.into(), pull));
         }
         let c = self.coefs(q.t)?;
         let m = (c.scale(0, &x)? - c.scale(1, &kept)?)?;
         let pull: Pullback = Box::new(move |host, bar| {
-            let mut g = inner(host, &trace.pull(&d, &c.scale(1, bar)?.neg()?)?)?;
+            let bar = bar.tensor()?;
+            let mut g = inner(host, &trace.pull(&d, &c.scale(1, bar)?.neg()?)?.into())?;
             let minus = dots(bar, &kept)?.iter().map(|v| -v).collect();
             let direct = c.pull([dots(bar, &x)?, minus]);
             g.t.iter_mut().zip(direct).for_each(|(t, d)| *t += d);
-            g.x = (g.x + c.scale(0, bar)?)?;
+            g.x = (g.x.tensor()? + c.scale(0, bar)?)?.into();
             Ok(g)
         });
-        Ok((m, pull))
+        Ok((m.into(), pull))
     }
 }

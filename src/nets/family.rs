@@ -56,6 +56,7 @@ pub enum Part {
 pub type Parts = BTreeMap<Role, Part>;
 
 /// One family: its configuration, and its graphs.
+#[derive(Clone, Copy)]
 pub struct Family {
     /// Its name in messages.
     pub name: &'static str,

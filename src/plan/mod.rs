@@ -16,15 +16,15 @@ pub mod matrix;
 pub mod reverse;
 pub mod rows;
 pub mod run;
+pub mod steps;
 pub mod tracked;
-pub mod vector;
 
 pub use build::{Builder, Node};
 pub use lin::Lin;
 pub use run::{Keep, OnStep, RunOptions, StepInfo};
 pub use tracked::{Remat, Solution, SolveOptions, Tracked};
 
-use crate::denoise::Prediction;
+use crate::denoise::{Geometry, Prediction};
 use crate::real::Real;
 use crate::{Error, Kind, Result};
 use serde_json::{Value, json};
@@ -189,6 +189,32 @@ impl Plan {
                     ));
                     return Err(e.hint("two steps may be too close together, or a step outside the noise schedule"));
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Fails unless every row is one that each part of `x` can follow: in a curved part a state is one state moved by tangents, so its
+    /// row has one state, with coefficient 1.
+    pub fn check_parts(&self, x: &crate::denoise::State) -> Result<()> {
+        let Some(part) = x.parts().iter().find(|p| p.geometry != Geometry::Euclidean) else { return Ok(()) };
+        for (k, state) in self.states.iter().enumerate().skip(1) {
+            let from: Vec<f64> = state
+                .terms
+                .iter()
+                .filter(|t| matches!(t.source, Source::State(_)) && t.coef.v() != 0.0)
+                .map(|t| t.coef.v())
+                .collect();
+            if from != [1.0] {
+                let m = format!(
+                    "plan {}: state {k} is not one state moved by tangents, as the part `{}` on {} needs: its row has states with coefficients {from:?}",
+                    self.name,
+                    part.name,
+                    part.geometry.name(),
+                );
+                return Err(Error::value(m).hint(
+                    "choose a solver whose steps start from one state, such as Euler or DDIM in the tangent space",
+                ));
             }
         }
         Ok(())

@@ -1,31 +1,30 @@
 //! The reverse pass: one walk backwards differentiates every plan. It needs a vector-Jacobian product from the
 //! denoiser and inner products Ā = ⟨ȳ, v⟩ for the coefficients.
 use super::run::Kept;
-use super::vector::{Scalar, combine, dot};
 use super::{Plan, Source};
-use crate::denoise::{Denoiser, Query};
+use crate::denoise::{Denoiser, Query, State};
 use crate::host::{Host, check_cancelled};
 use crate::real::Real;
+use crate::tensor::vector::Scalar;
 use crate::{Error, Result};
-use candle_core::Tensor;
 
 /// What comes out at the start of the plan.
 pub struct Cotangents {
     /// With respect to x_T; `None` where nothing reached it.
-    pub x: Option<Tensor>,
+    pub x: Option<State>,
     /// With respect to tracked coefficients and evaluation times: seeds for [`crate::real::Tape::backward`].
     pub seeds: Vec<(Real, f64)>,
 }
 
 /// A cotangent as the sum Σ c · v that it will be, formed when it is needed.
-type Pending = Vec<(f64, Tensor)>;
+type Pending = Vec<(f64, State)>;
 
-fn collect(pending: &mut Pending) -> Result<Option<Tensor>> {
+fn collect(pending: &mut Pending) -> Result<Option<State>> {
     let parts = std::mem::take(pending);
     Ok(match parts.as_slice() {
         [] => None,
         [(c, v)] if *c == 1.0 => Some(v.clone()),
-        [(_, like), ..] => Some(combine(&parts.iter().map(|(c, v)| (*c, v)).collect::<Vec<_>>(), like)?),
+        [(_, like), ..] => Some(State::combine(&parts.iter().map(|(c, v)| (*c, v)).collect::<Vec<_>>(), like)?),
     })
 }
 
@@ -35,14 +34,14 @@ pub fn pull_back(
     net: &dyn Denoiser,
     host: &dyn Host,
     kept: &Kept,
-    outs: &[(usize, Tensor)],
+    outs: &[(usize, State)],
 ) -> Result<Cotangents> {
     let mut states: Vec<Pending> = vec![vec![]; plan.states.len()];
     let mut outputs: Vec<Pending> = vec![vec![]; plan.nfe()];
     let (mut seeds, mut bars): (Vec<Real>, Vec<Scalar>) = (vec![], vec![]);
     for (k, cot) in outs {
         match states.get_mut(*k) {
-            Some(p) => p.push((1.0, cot.detach().contiguous()?)),
+            Some(p) => p.push((1.0, cot.map(|t| Ok(t.detach().contiguous()?))?)),
             None => return Err(Error::value(format!("the plan has no state {k}"))),
         }
     }
@@ -71,8 +70,11 @@ pub fn pull_back(
         let Some(cot) = collect(&mut states[k])? else { continue };
         for term in &state.terms {
             if term.coef.is_tracked() {
-                seeds.push(term.coef.clone());
-                bars.push(dot(&cot, &kept.value(plan, term.source)?)?);
+                // one inner product for each part: seeds of one number add up
+                for bar in cot.dot(&kept.value(plan, term.source)?)? {
+                    seeds.push(term.coef.clone());
+                    bars.push(bar);
+                }
             }
             let c = term.coef.v();
             match term.source {

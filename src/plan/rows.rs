@@ -1,7 +1,17 @@
 //! Noise columns per sample: sample i depends on (seed, column, i) alone, never on the batch it is in.
 use crate::Result;
+use crate::denoise::State;
 use crate::tensor::random::{normal, stream};
 use candle_core::Tensor;
+
+/// Noise column `column` for each part of `like`: parts after the first have generators of their own.
+pub fn normal_state(seed: u64, first: u64, column: usize, like: &State) -> Result<State> {
+    let part = |(i, t): (usize, &Tensor)| {
+        let stream = stream::SAMPLER | (column as u64) << 32 | (i as u64) << 56;
+        normal(seed, first, t.dims(), stream, t.dtype(), t.device())
+    };
+    Ok(like.with_values(like.values().enumerate().map(part).collect::<Result<Vec<_>>>()?))
+}
 
 /// Noise column `column` of a stochastic sampler: unit-variance noise of the shape, dtype and device of `like` [B, …]; row i
 /// belongs to sample `first + i`.

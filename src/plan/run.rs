@@ -1,11 +1,10 @@
 //! The executor: runs any plan, on any device, in any floating-point type.
-use super::vector::{Scalar, combine, oddity};
 use super::{Plan, Source, rows};
 use crate::denoise::query::list;
-use crate::denoise::{Cond, Denoiser, Pullback, Query};
+use crate::denoise::{Cond, Denoiser, Pullback, Query, State};
 use crate::host::{Host, Progress, check_cancelled};
+use crate::tensor::vector::Scalar;
 use crate::{Error, Result};
-use candle_core::Tensor;
 use std::cell::RefCell;
 use std::time::{Duration, Instant};
 
@@ -42,9 +41,9 @@ pub struct StepInfo<'a> {
     /// The time that it reached.
     pub t: f64,
     /// The state there.
-    pub x: &'a Tensor,
+    pub x: &'a State,
     /// The newest model output, if there is one.
-    pub output: Option<&'a Tensor>,
+    pub output: Option<&'a State>,
 }
 
 /// What is called at the end of each step; an error ends the run.
@@ -67,8 +66,8 @@ pub struct RunOptions<'a> {
 /// What the reverse pass needs of a run.
 pub struct Kept {
     /// States that other states are made of; the rest can be computed from these and `outputs` in one step.
-    states: Vec<Option<Tensor>>,
-    pub(super) outputs: Vec<Option<Tensor>>,
+    states: Vec<Option<State>>,
+    pub(super) outputs: Vec<Option<State>>,
     pub(super) pullbacks: RefCell<Vec<Option<Pullback>>>,
     pub(super) cond: Cond,
     seed: u64,
@@ -78,9 +77,9 @@ pub struct Kept {
 /// A finished run.
 pub struct Run {
     /// The result.
-    pub x: Tensor,
+    pub x: State,
     /// The states that end the steps, x_T first, if asked for.
-    pub trajectory: Vec<Tensor>,
+    pub trajectory: Vec<State>,
     /// How many times the denoiser was evaluated.
     pub nfe: usize,
     /// What the reverse pass needs, if anything was to be kept.
@@ -113,13 +112,13 @@ impl LastUse {
 
 impl Kept {
     /// The value of a source, recomputed where it was not kept.
-    pub(super) fn value(&self, plan: &Plan, source: Source) -> Result<Tensor> {
+    pub(super) fn value(&self, plan: &Plan, source: Source) -> Result<State> {
         let missing = || Error::new(crate::Kind::Internal, "a vector that the reverse pass needs was not kept");
         match source {
             Source::Output(s) => self.outputs.get(s).cloned().flatten().ok_or_else(missing),
             Source::Noise(c) => {
                 let like = self.states.first().and_then(Option::as_ref).ok_or_else(missing)?;
-                rows::normal_like(self.seed, self.first_sample, c, like)
+                rows::normal_state(self.seed, self.first_sample, c, like)
             }
             Source::State(k) => match self.states.get(k).cloned().flatten() {
                 Some(x) => Ok(x),
@@ -127,7 +126,7 @@ impl Kept {
                     let state = plan.states.get(k).filter(|s| !s.terms.is_empty()).ok_or_else(missing)?;
                     let values = state.terms.iter().map(|t| self.value(plan, t.source)).collect::<Result<Vec<_>>>()?;
                     let terms: Vec<_> = state.terms.iter().zip(&values).map(|(t, v)| (t.coef.v(), v)).collect();
-                    combine(&terms, values.first().ok_or_else(missing)?)
+                    State::combine(&terms, values.first().ok_or_else(missing)?)
                 }
             },
         }
@@ -178,13 +177,15 @@ struct Doubts {
 }
 
 impl Doubts {
-    fn check(&mut self, t: &Tensor, error: impl FnOnce() -> Error) -> Result<()> {
-        match oddity(t)? {
-            Scalar::Known(0.0) => {}
-            Scalar::Known(_) => return Err(error()),
-            later => {
-                self.oddities.push(later);
-                self.errors.push(error());
+    fn check(&mut self, x: &State, error: impl Fn() -> Error) -> Result<()> {
+        for oddity in x.oddities()? {
+            match oddity {
+                Scalar::Known(0.0) => {}
+                Scalar::Known(_) => return Err(error()),
+                later => {
+                    self.oddities.push(later);
+                    self.errors.push(error());
+                }
             }
         }
         Ok(())
@@ -205,17 +206,18 @@ pub fn run(
     plan: &Plan,
     net: &dyn Denoiser,
     host: &dyn Host,
-    x_t: &Tensor,
+    x_t: &State,
     opts: &RunOptions,
     mut on_step: Option<OnStep>,
 ) -> Result<Run> {
     plan.check()?;
+    plan.check_parts(x_t)?;
     check_input(net, x_t)?;
     let last = LastUse::of(plan);
     let keep = (opts.keep != Keep::Nothing).then(|| kept_states(plan));
-    let x_t = x_t.detach().contiguous()?;
-    let mut states: Vec<Option<Tensor>> = vec![None; plan.states.len()];
-    let mut outputs: Vec<Option<Tensor>> = vec![None; plan.nfe()];
+    let x_t = x_t.map(|t| Ok(t.detach().contiguous()?))?;
+    let mut states: Vec<Option<State>> = vec![None; plan.states.len()];
+    let mut outputs: Vec<Option<State>> = vec![None; plan.nfe()];
     let mut pullbacks: Vec<Option<Pullback>> = (0..plan.nfe()).map(|_| None).collect();
     let mut trajectory = vec![];
     let mut newest: Option<usize> = None;
@@ -233,11 +235,11 @@ pub fn run(
                     values.push(match term.source {
                         Source::State(j) => taken(&states, j)?,
                         Source::Output(s) => taken(&outputs, s)?,
-                        Source::Noise(c) => rows::normal_like(opts.seed, opts.first_sample, c, &x_t)?,
+                        Source::Noise(c) => rows::normal_state(opts.seed, opts.first_sample, c, &x_t)?,
                     });
                 }
                 let terms: Vec<_> = state.terms.iter().zip(&values).map(|(t, v)| (t.coef.v(), v)).collect();
-                combine(&terms, &x_t)?
+                State::combine(&terms, &x_t)?
             }
         };
         doubts.check(&x, || not_finite(plan, k, "the state", state.t.v()))?;
@@ -255,10 +257,10 @@ pub fn run(
             check_cancelled().map_err(at)?;
             let q = Query { x: &x, t: &[eval.t.v()], cond: opts.cond };
             let left = (plan.nfe() - nfe) as u64;
-            let m = if opts.keep.fits(net, x_t.dims()[0], left) {
+            let m = if opts.keep.fits(net, x_t.batch(), left) {
                 let (m, pull) = net.linearize(host, &q, eval.want).map_err(at)?;
                 // a script's network knows only now
-                if opts.keep.fits(net, x_t.dims()[0], left) {
+                if opts.keep.fits(net, x_t.batch(), left) {
                     pullbacks[s] = Some(pull);
                 }
                 m
@@ -267,18 +269,9 @@ pub fn run(
             };
             nfe += 1;
             progress.advance();
-            if m.dims() != x.dims() || m.dtype() != x.dtype() {
-                let m1 = format!(
-                    "the denoiser returned {:?} {:?} for a state {:?} {:?}",
-                    m.dtype(),
-                    m.dims(),
-                    x.dtype(),
-                    x.dims()
-                );
-                return Err(Error::shape(m1, &[m.dims(), x.dims()]));
-            }
+            same_shapes(&m, &x)?;
             doubts.check(&m, || not_finite(plan, k, "the denoiser's output", eval.t.v()))?;
-            outputs[s] = Some(m.detach().contiguous()?);
+            outputs[s] = Some(m.map(|t| Ok(t.detach().contiguous()?))?);
             newest = Some(s);
         }
         // the newest output stays for the callback
@@ -309,21 +302,36 @@ pub fn run(
     Ok(Run { x, trajectory, nfe, kept })
 }
 
-fn taken(from: &[Option<Tensor>], i: usize) -> Result<Tensor> {
+/// Fails unless an output has the shapes and types of its state.
+fn same_shapes(m: &State, x: &State) -> Result<()> {
+    for (m, x) in m.values().zip(x.values()) {
+        if m.dims() != x.dims() || m.dtype() != x.dtype() {
+            let (mt, md, xt, xd) = (m.dtype(), m.dims(), x.dtype(), x.dims());
+            let message = format!("the denoiser returned {mt:?} {md:?} for a state {xt:?} {xd:?}");
+            return Err(Error::shape(message, &[md, xd]));
+        }
+    }
+    Ok(())
+}
+
+fn taken(from: &[Option<State>], i: usize) -> Result<State> {
     from.get(i)
         .cloned()
         .flatten()
         .ok_or_else(|| Error::new(crate::Kind::Internal, "a plan uses a vector after it was freed"))
 }
 
-fn check_input(net: &dyn Denoiser, x: &Tensor) -> Result<()> {
-    if !x.dtype().is_float() {
-        let e = Error::new(crate::Kind::Type, format!("x_T must be floating point, not {:?}", x.dtype()));
-        return Err(e.hint("convert it, e.g. `x.to(\"f32\")`"));
+fn check_input(net: &dyn Denoiser, state: &State) -> Result<()> {
+    for x in state.values() {
+        if !x.dtype().is_float() {
+            let e = Error::new(crate::Kind::Type, format!("x_T must be floating point, not {:?}", x.dtype()));
+            return Err(e.hint("convert it, e.g. `x.to(\"f32\")`"));
+        }
+        if x.rank() == 0 || x.elem_count() == 0 {
+            return Err(Error::shape("x_T must have a batch dimension and at least one element", &[x.dims()]));
+        }
     }
-    if x.rank() == 0 || x.elem_count() == 0 {
-        return Err(Error::shape("x_T must have a batch dimension and at least one element", &[x.dims()]));
-    }
+    let Ok(x) = state.tensor() else { return Ok(()) };
     if let Some(shape) = net.sample_shape().filter(|shape| x.dims()[1..] != shape[..]) {
         let e = Error::shape(
             format!("x_T has shape {:?}, but {} takes samples of shape {shape:?}", x.dims(), net.describe()),

@@ -1,15 +1,13 @@
 //! A plan together with the tensors that its numbers came from, so that [`crate::tensor::grad`] reaches time steps,
 //! evaluation times and coefficients through a solve.
 use super::run::{Keep, OnStep, RunOptions, run};
-use super::vector::dot;
 use super::{Plan, reverse};
-use crate::denoise::{Cond, DynDenoiser, Prediction};
-use crate::discretize::Schedule;
+use crate::denoise::{Cond, DynDenoiser, Prediction, State};
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::real::{Real, Tape};
-use crate::solve::Solver;
 use crate::tensor::grad;
+use crate::tensor::vector::Scalar;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use std::rc::Rc;
@@ -69,10 +67,10 @@ impl Default for SolveOptions {
 
 /// What a solve returns.
 pub struct Solution {
-    /// The result, of x_T's shape, dtype and device.
-    pub x: Tensor,
+    /// The result, of x_T's parts, shapes, dtypes and devices.
+    pub x: State,
     /// The states that end the steps, x_T first, if asked for.
-    pub trajectory: Vec<Tensor>,
+    pub trajectory: Vec<State>,
     /// How many times the denoiser was evaluated (per batch).
     pub nfe: usize,
 }
@@ -107,12 +105,16 @@ fn rows(tape: &Tape, inputs: &mut Vec<(Tensor, Vec<Real>)>, a: &Tensor) -> Resul
 }
 
 impl Tracked {
-    /// The plan of `solver` for the steps of `schedule`.
-    pub fn new(solver: &Solver, schedule: &Schedule) -> Result<Tracked> {
+    /// The plan that `make` gives for steps `t` and the times that the denoiser is told, where these differ; both may be tracked.
+    pub fn over(
+        t: &Tensor,
+        t_eval: Option<&Tensor>,
+        make: impl FnOnce(&[Real], Option<&[Real]>) -> Result<Plan>,
+    ) -> Result<Tracked> {
         let (tape, mut inputs) = (Tape::new(), vec![]);
-        let t = reals(&tape, &mut inputs, &schedule.t)?;
-        let t_eval = schedule.t_eval.as_ref().map(|e| reals(&tape, &mut inputs, e)).transpose()?;
-        let plan = solver.plan_from(&schedule.noise, &t, t_eval.as_deref())?;
+        let t = reals(&tape, &mut inputs, t)?;
+        let t_eval = t_eval.map(|e| reals(&tape, &mut inputs, e)).transpose()?;
+        let plan = make(&t, t_eval.as_deref())?;
         Ok(Tracked { plan: Rc::new(plan), tape, inputs })
     }
     /// A plan from its matrix [S+1, 1+S+noise] and evaluation times [S]; both may be tracked.
@@ -211,7 +213,7 @@ impl Tracked {
         &self,
         net: &DynDenoiser,
         host: &dyn Host,
-        x_t: &Tensor,
+        x_t: &State,
         opts: &SolveOptions,
         on_step: Option<OnStep>,
     ) -> Result<Solution> {
@@ -225,7 +227,7 @@ impl Tracked {
         noise: &Noise,
         net: &DynDenoiser,
         host: &dyn Host,
-        z: &Tensor,
+        z: &State,
         opts: &SolveOptions,
         on_step: Option<OnStep>,
     ) -> Result<Solution> {
@@ -237,18 +239,18 @@ impl Tracked {
         &self,
         net: &DynDenoiser,
         host: &dyn Host,
-        z: &Tensor,
+        z: &State,
         scale: Option<Real>,
         opts: &SolveOptions,
         on_step: Option<OnStep>,
     ) -> Result<Solution> {
         let x_t = match &scale {
-            Some(s) => z.detach().affine(s.v(), 0.0)?,
+            Some(s) => z.map(|t| Ok(t.detach().affine(s.v(), 0.0)?))?,
             None => z.detach(),
         };
-        let inputs: Vec<Tensor> = std::iter::once(z).chain(self.inputs.iter().map(|(t, _)| t)).cloned().collect();
+        let inputs: Vec<Tensor> = z.values().chain(self.inputs.iter().map(|(t, _)| t)).cloned().collect();
         let tracked = inputs.iter().any(grad::is_tracked);
-        let rows = x_t.dims().first().copied().unwrap_or(0);
+        let rows = x_t.batch();
         if !tracked && on_step.is_none() && opts.batch < rows && opts.batch > 0 {
             return self.in_batches(net, host, &x_t, opts);
         }
@@ -275,29 +277,45 @@ impl Tracked {
             ends.extend(&self.plan.trajectory);
             outputs.extend(done.trajectory);
         }
+        // the tape knows tensors: the parts of all states, one after the other
+        let (parts, like) = (z.parts().len(), z.detach());
+        let joined: Vec<Tensor> = outputs.iter().flat_map(State::values).cloned().collect();
         let (this, net, z) = (self.clone(), net.clone(), z.detach());
         let pullback = move |host: &dyn Host, cots: &[Option<Tensor>]| {
-            let outs: Vec<(usize, Tensor)> =
-                ends.iter().zip(cots).filter_map(|(k, c)| Some((*k, c.clone()?))).collect();
+            let mut outs: Vec<(usize, State)> = vec![];
+            for (k, cots) in ends.iter().zip(cots.chunks(parts)) {
+                if cots.iter().any(Option::is_some) {
+                    let each = cots.iter().zip(z.values()).map(|(c, z)| match c {
+                        Some(c) => Ok(c.clone()),
+                        None => z.zeros_like(),
+                    });
+                    outs.push((*k, z.with_values(each.collect::<candle_core::Result<Vec<_>>>()?)));
+                }
+            }
             let mut back = reverse::pull_back(&this.plan, net.as_ref(), host, &kept, &outs)?;
             if let (Some(s), Some(x)) = (&scale, &mut back.x) {
                 if s.is_tracked() {
-                    back.seeds.push((s.clone(), dot(x, &z)?.get()?));
+                    let bar: f64 = Scalar::read(x.dot(&z)?)?.iter().sum();
+                    back.seeds.push((s.clone(), bar));
                 }
-                *x = x.affine(s.v(), 0.0)?;
+                *x = x.map(|t| Ok(t.affine(s.v(), 0.0)?))?;
             }
-            let mut grads = vec![back.x];
+            let mut grads: Vec<Option<Tensor>> = match &back.x {
+                Some(x) => x.values().cloned().map(Some).collect(),
+                None => vec![None; parts],
+            };
             grads.extend(this.input_grads(&back.seeds)?);
             Ok(grads)
         };
-        let mut out = grad::record(outputs, &inputs, Box::new(pullback))?.into_iter();
-        let x = out.next().ok_or_else(|| Error::new(Kind::Internal, "record returned nothing"))?;
-        Ok(Solution { x, trajectory: out.collect(), nfe: done.nfe })
+        let out = grad::record(joined, &inputs, Box::new(pullback))?;
+        let mut states = out.chunks(parts).map(|values| like.with_values(values.iter().cloned()));
+        let x = states.next().ok_or_else(|| Error::new(Kind::Internal, "record returned nothing"))?;
+        Ok(Solution { x, trajectory: states.collect(), nfe: done.nfe })
     }
 
     /// Splits the rows of `x_t`: samples do not depend on one another, so only the time it takes changes.
-    fn in_batches(&self, net: &DynDenoiser, host: &dyn Host, x_t: &Tensor, opts: &SolveOptions) -> Result<Solution> {
-        let rows = x_t.dim(0)?;
+    fn in_batches(&self, net: &DynDenoiser, host: &dyn Host, x_t: &State, opts: &SolveOptions) -> Result<Solution> {
+        let rows = x_t.batch();
         let mut parts: Vec<Solution> = vec![];
         let mut progress = host.progress("sampling", rows as u64);
         for start in (0..rows).step_by(opts.batch) {
@@ -306,14 +324,13 @@ impl Tracked {
             part.cond = opts.cond.narrow(start, len)?;
             part.first_sample = opts.first_sample + start as u64;
             part.batch = usize::MAX;
-            parts.push(self.solve(net, host, &x_t.narrow(0, start, len)?, &part, None)?);
+            parts.push(self.solve(net, host, &x_t.narrow(start, len)?, &part, None)?);
             progress.advance(len as u64);
         }
-        let cat = |f: &dyn Fn(&Solution) -> Tensor| -> Result<Tensor> {
-            Ok(Tensor::cat(&parts.iter().map(f).collect::<Vec<_>>(), 0)?)
-        };
         let points = parts.first().map_or(0, |p| p.trajectory.len());
-        let trajectory = (0..points).map(|i| cat(&|p| p.trajectory[i].clone())).collect::<Result<_>>()?;
-        Ok(Solution { x: cat(&|p| p.x.clone())?, trajectory, nfe: self.plan.nfe() })
+        let point = |i: usize| State::cat(&parts.iter().map(|p| &p.trajectory[i]).collect::<Vec<_>>());
+        let trajectory = (0..points).map(point).collect::<Result<_>>()?;
+        let x = State::cat(&parts.iter().map(|p| &p.x).collect::<Vec<_>>())?;
+        Ok(Solution { x, trajectory, nfe: self.plan.nfe() })
     }
 }

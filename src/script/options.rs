@@ -41,6 +41,15 @@ impl Options {
     pub fn new(of: &str, map: Map) -> Self {
         Options { of: of.into(), map, known: BTreeSet::new() }
     }
+    /// The function whose options these are.
+    pub fn of(&self) -> &str {
+        &self.of
+    }
+    /// The options that were not taken, for another function to read.
+    pub fn rest(self) -> Map {
+        note_keys(&self.of, self.known.iter().copied());
+        self.map
+    }
     /// Removes and returns an option as it is; `()` counts as absent.
     pub fn take(&mut self, key: &'static str) -> Option<Dynamic> {
         self.known.insert(key);

@@ -24,6 +24,14 @@ pub enum ScriptSolver {
 }
 
 impl ScriptSolver {
+    /// Its name: of a native one that in the table, of others that of the function that makes such solvers.
+    pub fn name(&self) -> &'static str {
+        match self {
+            ScriptSolver::Native(s) => s.name(),
+            ScriptSolver::FromPlan(_) => "from_plan",
+            ScriptSolver::FromFn(_) => "from_fn",
+        }
+    }
     /// One line: the solver's name and what differs from its defaults.
     pub fn describe(&self) -> String {
         match self {
@@ -38,9 +46,7 @@ impl ScriptSolver {
     /// The solvers that are made of a script's functions.
     pub fn to_json(&self) -> crate::Result<serde_json::Value> {
         match self {
-            ScriptSolver::Native(s) => {
-                serde_json::to_value(s).map_err(|e| Error::new(Kind::Internal, format!("a solver as JSON: {e}")))
-            }
+            ScriptSolver::Native(s) => Ok(s.to_json()),
             _ => {
                 let e = Error::new(
                     Kind::Type,
@@ -65,7 +71,9 @@ impl ScriptSolver {
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<ScriptSolver>("Solver");
     engine.register_type_with_name::<Tracked>("Plan");
-    engine.register_static_module("solver", rhai::exported_module!(solvers::api).into());
+    let mut solver = rhai::exported_module!(solvers::api);
+    solvers::add_to(&mut solver);
+    engine.register_static_module("solver", solver.into());
     engine.register_static_module("plan", rhai::exported_module!(plan_api).into());
     engine.register_global_module(rhai::exported_module!(solvers::methods).into());
     engine.register_global_module(rhai::exported_module!(methods).into());

@@ -2,13 +2,29 @@
 //! sampling (1). For any noise schedule: the noise that enters at t has σ_η = η σ_t √(1 − e^(−2h)).
 use super::expo::Expo;
 use super::grid::Draft;
+use super::row::{Cost, Row, any};
 use crate::Result;
 use crate::denoise::Prediction;
 use crate::plan::{Label, Plan};
 use crate::real::Real;
+use crate::schema::{Values, number};
+
+pub(super) static DDIM: Row = Row {
+    name: "ddim",
+    title: "DDIM: first order in λ on the noise prediction",
+    notes: "Song et al., 2021.",
+    example: "`solver::ddim(#{ eta: 0.5 })`",
+    order: 1,
+    cost: Cost::One,
+    options: &[number("eta", 0.0, [0.0, 1.0], "0 is the ODE, 1 ancestral sampling").said("eta {}")],
+    forms: &[],
+    check: any,
+    plan,
+};
 
 /// DDIM: N evaluations for N steps.
-pub(super) fn plan(mut d: Draft, eta: f64) -> Result<Plan> {
+fn plan(mut d: Draft, o: &Values) -> Result<Plan> {
+    let eta = o.number("eta");
     let mut x = d.start();
     for i in 1..=d.steps() {
         let (s, t) = (d.pts[i - 1].clone(), d.pts[i].clone());

@@ -1,12 +1,69 @@
 //! Euler and Heun in t on the probability-flow ODE dx/dt = f x + g²/(2σ) ε̂ (Song et al. 2021, eq. 13; paper, eq. 3),
 //! with f = d ln α/dt and g² = −2 σ² dλ/dt; and Karras et al. 2022's stochastic sampler, which is Heun with churn.
-use super::Churn;
 use super::grid::{Draft, Point};
-use crate::Result;
+use super::row::{Cost, Row, any};
 use crate::denoise::Prediction;
 use crate::noise::Noise;
 use crate::plan::{Label, Lin, Node, Plan};
 use crate::real::{Real, Tape};
+use crate::schema::{Opt, Values, count, number};
+use crate::{Error, Result};
+
+pub(super) static EULER: Row = Row {
+    name: "euler",
+    title: "Euler in t on the probability-flow ODE",
+    notes: "",
+    example: "`solver::euler()`",
+    order: 1,
+    cost: Cost::One,
+    options: &[],
+    forms: &[],
+    check: any,
+    plan: euler,
+};
+
+const NFE: Opt =
+    count("nfe", 0, [0, usize::MAX], "evaluations; an odd number makes the last step an Euler step").or("two per step");
+
+pub(super) static HEUN: Row = Row {
+    name: "heun",
+    title: "Heun's method of EDM",
+    notes: "Karras et al., 2022, algorithm 1.",
+    example: "`solver::heun(#{ nfe: 7 })`",
+    order: 2,
+    cost: Cost::Two,
+    options: &[NFE],
+    forms: &[],
+    check: any,
+    plan: |d, _| heun(d, None),
+};
+
+pub(super) static EDM_STOCHASTIC: Row = Row {
+    name: "edm_stochastic",
+    title: "EDM's stochastic sampler: Heun with churn",
+    notes: "Karras et al., 2022, algorithm 2. Noise levels are VE (σ/α).",
+    example: "`solver::edm_stochastic(#{ s_churn: 40, s_min: 0.05, s_max: 50, s_noise: 1.003 })`",
+    order: 2,
+    cost: Cost::Two,
+    options: &[
+        number("s_churn", 0.0, [0.0, 1e6], "the total amount of churn, over all steps").always("churn {}"),
+        number("s_min", 0.0, [0.0, f64::MAX], "the lowest noise level with churn"),
+        number("s_max", f64::INFINITY, [0.0, f64::INFINITY], "the highest noise level with churn"),
+        number("s_noise", 1.0, [0.0, 1e3], "a factor on the noise"),
+        NFE,
+    ],
+    forms: &[],
+    check: any,
+    plan: |d, o| heun(d, Some(&Churn::new(o))),
+};
+
+/// The churn of [`EDM_STOCHASTIC`], named as in the paper.
+struct Churn {
+    s_churn: f64,
+    s_min: f64,
+    s_max: f64,
+    s_noise: f64,
+}
 
 /// dx/dt at (x, p) as a linear combination; evaluates once. `node`: the step end that `p` is, if it is one.
 fn slope(d: &mut Draft, x: Node, p: &Point, node: Option<usize>) -> Lin {
@@ -32,7 +89,7 @@ fn derivative(noise: &Noise, t: &Real, f: impl Fn(&Noise, &Real) -> Real) -> f64
 }
 
 /// Euler: N evaluations for N steps.
-pub(super) fn euler(mut d: Draft) -> Result<Plan> {
+fn euler(mut d: Draft, _: &Values) -> Result<Plan> {
     let mut x = d.start();
     for i in 1..=d.steps() {
         let (s, t) = (d.pts[i - 1].clone(), d.pts[i].t.clone());
@@ -43,10 +100,17 @@ pub(super) fn euler(mut d: Draft) -> Result<Plan> {
 }
 
 /// Heun (Karras et al. 2022, algorithm 1) and, with churn, their algorithm 2. The last step is an Euler step when it ends
-/// at σ = 0, or when `odd` says that the number of evaluations is odd.
-pub(super) fn heun(mut d: Draft, odd: bool, churn: Option<&Churn>) -> Result<Plan> {
+/// at σ = 0, or when the number of evaluations is odd.
+fn heun(mut d: Draft, churn: Option<&Churn>) -> Result<Plan> {
     let mut x = d.start();
     let n = d.steps();
+    let odd = match d.evaluations {
+        Some(nfe) if nfe.div_ceil(2) != n => {
+            let m = format!("{nfe} evaluations take {} steps, the schedule has {n}", nfe.div_ceil(2));
+            return Err(Error::value(m).hint("make the schedule with `solver.steps(nfe)` steps"));
+        }
+        nfe => nfe.is_some_and(|nfe| nfe % 2 == 1),
+    };
     for i in 1..=n {
         let (mut s, t) = (d.pts[i - 1].clone(), d.pts[i].clone());
         let mut node = Some(i - 1);
@@ -71,6 +135,10 @@ pub(super) fn heun(mut d: Draft, odd: bool, churn: Option<&Churn>) -> Result<Pla
 }
 
 impl Churn {
+    fn new(o: &Values) -> Churn {
+        let [s_churn, s_min, s_max, s_noise] = ["s_churn", "s_min", "s_max", "s_noise"].map(|name| o.number(name));
+        Churn { s_churn, s_min, s_max, s_noise }
+    }
     /// The point to which noise is raised before a step from `s`, and the coefficient of the noise; `None` where it is not.
     fn raise(&self, noise: &Noise, s: &Point, steps: usize) -> Option<(Point, Real)> {
         let sigma = &s.sigma / &s.alpha;

@@ -42,6 +42,8 @@ pub(super) struct Draft<'a> {
     t_eval: Option<&'a [Real]>,
     afs: bool,
     denoise_to_zero: bool,
+    /// The evaluations that the solver was fixed to, without those of `afs` and `denoise_to_zero`.
+    pub evaluations: Option<usize>,
     builder: Builder,
     start: Node,
     asked: usize,
@@ -103,7 +105,11 @@ impl<'a> Draft<'a> {
             return Err(Error::value(m));
         }
         let (builder, start) = Builder::new(name, &t[0]);
-        Ok(Draft { noise, pts, t_eval, afs, denoise_to_zero, builder, start, asked: 0 })
+        Ok(Draft { noise, pts, t_eval, afs, denoise_to_zero, evaluations: None, builder, start, asked: 0 })
+    }
+    /// The same draft for a solver that is fixed to a number of evaluations.
+    pub fn with_evaluations(self, evaluations: Option<usize>) -> Self {
+        Draft { evaluations, ..self }
     }
     /// x_T.
     pub fn start(&self) -> Node {

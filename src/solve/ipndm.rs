@@ -3,10 +3,46 @@
 //! extrapolates in t and integrates exactly.
 use super::expo::Expo;
 use super::grid::Draft;
+use super::row::{Cost, Row, any};
 use crate::Result;
 use crate::denoise::Prediction;
 use crate::plan::{Label, Lin, Plan};
 use crate::real::Real;
+use crate::schema::{Opt, Values, count};
+
+const ORDER: Opt = count("order", 3, [1, 4], "the number of predictions used").always("{}");
+
+/// iPNDM.
+pub static IPNDM: Row = Row {
+    name: "ipndm",
+    title: "iPNDM: Adams–Bashforth weights for equal steps on the noise prediction",
+    notes: "Zhang & Chen, 2023; Liu et al., 2022.",
+    example: "`solver::ipndm(#{ order: 3 })`",
+    order: 3,
+    cost: Cost::One,
+    options: &[ORDER],
+    forms: &[],
+    check: any,
+    plan: |d, o| plan(d, o, Weights::Equal),
+};
+
+pub(super) static IPNDM_V: Row = Row {
+    name: "ipndm_v",
+    title: "iPNDM with Adams–Bashforth weights for the actual steps in the VE noise level",
+    notes: "",
+    example: "`solver::ipndm_v(#{ order: 4 })`",
+    plan: |d, o| plan(d, o, Weights::Sigma),
+    ..IPNDM
+};
+
+pub(super) static DEIS: Row = Row {
+    name: "deis",
+    title: "DEIS tAB: the noise prediction extrapolated in t and integrated exactly",
+    notes: "Zhang & Chen, 2023.",
+    example: "`solver::deis(#{ order: 3 })`",
+    plan: |d, o| plan(d, o, Weights::Time),
+    ..IPNDM
+};
 
 /// Adams–Bashforth weights for equal steps, newest first.
 const WEIGHTS: [&[f64]; 4] = [
@@ -18,7 +54,7 @@ const WEIGHTS: [&[f64]; 4] = [
 
 /// How the history is weighted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Weights {
+enum Weights {
     /// Those of equal steps, inside the exponential-integrator first-order update.
     Equal,
     /// The extrapolation in the VE noise level σ/α, integrated exactly.
@@ -28,7 +64,8 @@ pub(super) enum Weights {
 }
 
 /// N evaluations for N steps; warms up through the lower orders.
-pub(super) fn plan(mut d: Draft, order: usize, weights: Weights) -> Result<Plan> {
+fn plan(mut d: Draft, o: &Values, weights: Weights) -> Result<Plan> {
+    let order = o.count("order");
     let mut x = d.start();
     let mut eps: Vec<Lin> = vec![];
     for i in 1..=d.steps() {

@@ -2,30 +2,55 @@
 //! next evaluation, in the B(h) variants bh1 (B = z) and bh2 (B = e^z − 1).
 use super::expo::{Expo, phi};
 use super::grid::{Draft, Point, order_at, usable};
-use super::{UnipcOptions, Variant};
+use super::row::{Cost, Row, any};
+use crate::denoise::Prediction;
 use crate::plan::{Label, Lin, Node, Plan};
 use crate::real::Real;
+use crate::schema::{Values, count, flag, word};
 use crate::{Error, Kind, Result};
 
+/// UniPC.
+pub static UNIPC: Row = Row {
+    name: "unipc",
+    title: "UniPC of any order",
+    notes: "Zhao et al., 2023. The network sees the predicted state, the corrected one is what the next step builds on.",
+    example: "`solver::unipc(#{ order: 3, variant: \"bh1\" })`",
+    order: 3,
+    cost: Cost::One,
+    options: &[
+        count("order", 3, [1, 12], "").always("{}"),
+        word("variant", &["bh1", "bh2"], "B(h) = h, or e^h − 1").always("{}"),
+        flag("corrector", true, "correct each state with the next evaluation").said("no corrector"),
+        flag("lower_order_final", true, "let the order fall to 1 over the last steps").said("full order to the end"),
+        word("predicts", &["data", "noise"], "which prediction is expanded in λ").said("{} prediction"),
+    ],
+    forms: &[],
+    check: any,
+    plan,
+};
+
 /// N evaluations for N steps: the corrector of a step uses the evaluation of the next, and there is none after the last.
-pub(super) fn plan(mut d: Draft, order: usize, o: &UnipcOptions) -> Result<Plan> {
+fn plan(mut d: Draft, o: &Values) -> Result<Plan> {
+    let (order, corrector, lower_order_final) = (o.count("order"), o.flag("corrector"), o.flag("lower_order_final"));
+    let predicts = if o.is("predicts", "noise") { Prediction::Noise } else { Prediction::Data };
+    let bh2 = o.is("variant", "bh2");
     let n = d.steps();
     let mut x = d.start();
-    let mut m: Vec<Lin> = vec![d.eval(x, 0, o.predicts)];
+    let mut m: Vec<Lin> = vec![d.eval(x, 0, predicts)];
     for i in 1..=n {
-        let p = usable(&d.pts, i, order_at(order, i, n, o.lower_order_final));
-        let step = Update::new(&d.pts, i, p, o)?;
+        let p = usable(&d.pts, i, order_at(order, i, n, lower_order_final));
+        let step = Update::new(&d.pts, i, p, predicts, bh2)?;
         let predicted = step.predict(x, &m)?;
         if i == n {
             x = d.step(predicted, i, Label::Step);
             break;
         }
-        if !o.corrector || !step.expo.is_finite() {
+        if !corrector || !step.expo.is_finite() {
             x = d.step(predicted, i, Label::Step);
-            m.insert(0, d.eval(x, i, o.predicts));
+            m.insert(0, d.eval(x, i, predicts));
         } else {
             let guess = d.inner(predicted, &d.pts[i].t.clone(), Label::Predicted);
-            let next = d.eval(guess, i, o.predicts);
+            let next = d.eval(guess, i, predicts);
             let corrected = step.correct(x, &m, &next)?;
             x = d.step(corrected, i, Label::Corrected);
             m.insert(0, next);
@@ -46,14 +71,11 @@ struct Update {
 }
 
 impl Update {
-    fn new(pts: &[Point], i: usize, order: usize, o: &UnipcOptions) -> Result<Update> {
-        let expo = Expo::new(&pts[i - 1], &pts[i], o.predicts)?;
+    fn new(pts: &[Point], i: usize, order: usize, predicts: Prediction, bh2: bool) -> Result<Update> {
+        let expo = Expo::new(&pts[i - 1], &pts[i], predicts)?;
         let mut r: Vec<Real> = (1..order).map(|k| (&pts[i - 1 - k].lambda - &pts[i - 1].lambda) / &expo.h).collect();
         r.push(1.0.into());
-        let b_h = match o.variant {
-            Variant::Bh1 => expo.z.clone(),
-            Variant::Bh2 => expo.z.exp_m1(),
-        };
+        let b_h = if bh2 { expo.z.exp_m1() } else { expo.z.clone() };
         Ok(Update { expo, order, r, b_h })
     }
     /// ρ from R ρ = b with R[i][k] = r_kⁱ, b[i] = z φ_{i+2}(z) (i+1)! / B(h), for the first `n` points.

@@ -1,6 +1,6 @@
 //! Shared by the solver tests: an exact Gaussian-mixture denoiser, and a counter of evaluations.
 use candle_core::{DType, Device, Tensor, Var};
-use ld3sh::denoise::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query};
+use ld3sh::denoise::{Denoiser, DynDenoiser, InputGrad, Prediction, Pullback, Query, State};
 use ld3sh::host::{Host, Quiet};
 use ld3sh::noise::Noise;
 use ld3sh::real::Tape;
@@ -68,19 +68,20 @@ impl Denoiser for Gmm {
     fn hash(&self) -> Option<String> {
         None
     }
-    fn eval(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<Tensor> {
+    fn eval(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         self.evals.set(self.evals.get() + 1);
-        let ([a, s], _) = self.coefficients(q.t[0], q.x.dtype())?;
-        Ok(self.predict(&q.x.detach(), &a.as_tensor().detach(), &s.as_tensor().detach(), want)?)
+        let x = q.x.tensor()?;
+        let ([a, s], _) = self.coefficients(q.t[0], x.dtype())?;
+        Ok(self.predict(&x.detach(), &a.as_tensor().detach(), &s.as_tensor().detach(), want)?.into())
     }
-    fn linearize(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<(Tensor, Pullback)> {
+    fn linearize(&self, _: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
         self.linearized.set(self.linearized.get() + 1);
-        let x = Var::from_tensor(&q.x.detach())?;
-        let ([a, s], [da, ds]) = self.coefficients(q.t[0], q.x.dtype())?;
+        let x = Var::from_tensor(&q.x.tensor()?.detach())?;
+        let ([a, s], [da, ds]) = self.coefficients(q.t[0], x.dtype())?;
         let y = self.predict(x.as_tensor(), a.as_tensor(), s.as_tensor(), want)?;
         let out = y.detach();
         let pull: Pullback = Box::new(move |_, cot| {
-            let g = (&y * cot)?.sum_all()?.backward()?;
+            let g = (&y * cot.tensor()?)?.sum_all()?.backward()?;
             let scalar = |v: &Var| -> Result<f64> {
                 match g.get(v.as_tensor()) {
                     Some(g) => Ok(g.to_dtype(DType::F64)?.sum_all()?.to_scalar()?),
@@ -89,9 +90,9 @@ impl Denoiser for Gmm {
             };
             let t = scalar(&a)? * da + scalar(&s)? * ds;
             let gx = g.get(x.as_tensor()).ok_or_else(|| Error::new(Kind::Internal, "no gradient"))?;
-            Ok(InputGrad { x: gx.clone(), t: vec![t] })
+            Ok(InputGrad { x: gx.into(), t: vec![t] })
         });
-        Ok((out, pull))
+        Ok((out.into(), pull))
     }
 }
 

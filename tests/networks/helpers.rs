@@ -74,9 +74,9 @@ fn weight(name: &str, shape: &[usize]) -> Vec<f32> {
 /// D(x; σ) of a batch, and the gradients of ⟨D, cot⟩ in x and σ.
 pub fn denoise(net: Net, x: &Tensor, sigma: &[f64], cond: &Cond, cot: &Tensor) -> [Tensor; 3] {
     let d = net.denoiser().unwrap();
-    let (m, pull) = d.linearize(&Quiet, &Query { x, t: sigma, cond }, Prediction::Data).unwrap();
-    let g = pull(&Quiet, cot).unwrap();
-    [m, g.x, Tensor::from_vec(g.t, sigma.len(), &Device::Cpu).unwrap()]
+    let (m, pull) = d.linearize(&Quiet, &Query { x: &x.into(), t: sigma, cond }, Prediction::Data).unwrap();
+    let g = pull(&Quiet, &cot.into()).unwrap();
+    [m.into_tensor().unwrap(), g.x.into_tensor().unwrap(), Tensor::from_vec(g.t, sigma.len(), &Device::Cpu).unwrap()]
 }
 
 /// One of the reference's networks.

@@ -1,13 +1,14 @@
 //! `solve` and `sample`.
 use super::super::denoise::{cond_of, drawn_cond, value_of};
-use super::super::error::RhaiResult;
+use super::super::error::{RhaiResult, carry};
 use super::super::host::{ScriptHost, callback};
 use super::super::options::Options;
 use super::{ScriptSolver, solvers};
-use crate::denoise::{Cond, Counting, DynDenoiser};
+use crate::denoise::{Cond, DynDenoiser, State};
 use crate::discretize::Schedule;
 use crate::host::{Callback, Host, Value};
 use crate::noise::Noise;
+use crate::plan::steps::{self, Step};
 use crate::plan::tracked::prior_scale;
 use crate::plan::{Remat, SolveOptions, StepInfo, Tracked};
 use crate::real::{Real, through_tensors};
@@ -120,18 +121,16 @@ fn run_plan(
 ) -> RhaiResult<Dynamic> {
     let host = ScriptHost::new(ctx);
     let request = request(what, map, net, x)?;
-    let mut on_step = request.callback.map(|f| {
-        let host = &host;
-        move |s: &StepInfo| host.call(&f, vec![step_map(s.step, s.t, s.x, s.output)]).map(|_| ())
-    });
+    let mut on_step = on_step(&host, request.callback);
     let on_step = on_step.as_mut().map(|f| f as &mut dyn FnMut(&StepInfo) -> crate::Result<()>);
     let opts = &request.options;
     let done = match prior {
-        true => plan.sample(net.noise(), net, &host, x, opts, on_step)?,
-        false => plan.solve(net, &host, x, opts, on_step)?,
+        true => plan.sample(net.noise(), net, &host, &x.into(), opts, on_step)?,
+        false => plan.solve(net, &host, &x.into(), opts, on_step)?,
     };
     let t = plan.plan().trajectory.iter().map(|k| plan.plan().states[*k].t.v()).collect();
-    Ok(result(done.x, done.trajectory, t, done.nfe, opts.trajectory))
+    let trajectory = done.trajectory.iter().map(|s| Ok(s.tensor()?.clone())).collect::<crate::Result<_>>()?;
+    Ok(result(done.x.tensor()?.clone(), trajectory, t, done.nfe, opts.trajectory))
 }
 
 /// x_T = prior_std(t_0) · z, differentiable in z and in the schedule's first time.
@@ -154,66 +153,52 @@ fn run_steps(
 ) -> RhaiResult<Dynamic> {
     let host = ScriptHost::new(ctx);
     let request = request(what, map, net, x)?;
-    // only counting tells how many evaluations the function makes
-    let net: DynDenoiser = Rc::new(Counting::new(net.clone()));
     let cond = value_of(&request.options.cond);
-    let n = schedule.t.elem_count().saturating_sub(1);
-    let at = |t: &Tensor, i: usize| t.get(i).map(Dynamic::from).map_err(Error::from);
-    let value = |i: usize| -> crate::Result<f64> { Ok(schedule.t.get(i)?.to_dtype(DType::F64)?.to_scalar::<f64>()?) };
-    let (mut x, mut memory) = (x.clone(), Dynamic::UNIT);
-    let mut trajectory = vec![x.clone()];
-    let mut times = vec![value(0)?];
-    for i in 0..n {
-        crate::host::check_cancelled()?;
-        let step = Map::from([
-            ("net".into(), Dynamic::from(net.clone())),
+    let mut step = |s: Step<Dynamic>| {
+        let given = Map::from([
+            ("net".into(), Dynamic::from(s.net.clone())),
             ("cond".into(), cond.clone()),
-            ("x".into(), Dynamic::from(x.clone())),
-            ("i".into(), Dynamic::from_int(i as i64)),
-            ("n".into(), Dynamic::from_int(n as i64)),
-            ("t".into(), at(&schedule.t, i)?),
-            ("t_next".into(), at(&schedule.t, i + 1)?),
-            ("t_eval".into(), at(schedule.t_eval.as_ref().unwrap_or(&schedule.t), i)?),
+            ("x".into(), Dynamic::from(s.x.clone())),
+            ("i".into(), Dynamic::from_int(s.i as i64)),
+            ("n".into(), Dynamic::from_int(s.n as i64)),
+            ("t".into(), Dynamic::from(s.t)),
+            ("t_next".into(), Dynamic::from(s.t_next)),
+            ("t_eval".into(), Dynamic::from(s.t_eval)),
             ("schedule".into(), Dynamic::from(schedule.clone())),
-            ("memory".into(), memory.clone()),
+            ("memory".into(), s.memory.clone()),
         ]);
-        let made: Dynamic = f.call_raw(ctx, None, [Dynamic::from_map(step)])?;
+        let made: Dynamic = f.call_raw(ctx, None, [Dynamic::from_map(given)]).map_err(carry)?;
         let kind = crate::script::error::type_of(&made);
-        let made = match made.try_cast_result::<Map>() {
+        let (made, memory) = match made.try_cast_result::<Map>() {
             Ok(mut map) => {
-                memory = map.remove("memory").unwrap_or(Dynamic::UNIT);
-                map.remove("x").unwrap_or(Dynamic::UNIT)
+                let mut take = |key: &str| map.remove(key).unwrap_or(Dynamic::UNIT);
+                (take("x"), take("memory"))
             }
-            Err(other) => other,
+            Err(other) => (other, s.memory),
         };
-        let Some(next) = made.try_cast::<Tensor>() else {
-            let m = format!("solver::from_fn: the function must return a tensor or #{{ x, memory }}, not {kind}");
-            return Err(Error::new(Kind::Type, m).into());
-        };
-        if next.dims() != x.dims() {
-            let m =
-                format!("solver::from_fn: step {} returned shape {:?} for a state {:?}", i + 1, next.dims(), x.dims());
-            return Err(Error::shape(m, &[next.dims(), x.dims()]).into());
+        let wrong = || format!("solver::from_fn: the function must return a tensor or #{{ x, memory }}, not {kind}");
+        let next = made.try_cast::<Tensor>().ok_or_else(|| Error::new(Kind::Type, wrong()))?;
+        Ok((next, memory))
+    };
+    let mut on_step = on_step(&host, request.callback);
+    let on_step = on_step.as_mut().map(|f| f as &mut dyn FnMut(&StepInfo) -> crate::Result<()>);
+    let times = (&schedule.t, schedule.t_eval.as_ref());
+    let wanted = request.options.trajectory;
+    let done = steps::walk(net, times, x, Dynamic::UNIT, wanted, &mut step, on_step)?;
+    Ok(result(done.x, done.trajectory, done.t, done.nfe, wanted))
+}
+
+/// What calls a script's callback at the end of each step.
+fn on_step<'a>(
+    host: &'a ScriptHost,
+    callback: Option<Callback>,
+) -> Option<impl FnMut(&StepInfo) -> crate::Result<()> + use<'a>> {
+    callback.map(|f| {
+        move |s: &StepInfo| {
+            let output = s.output.map(State::tensor).transpose()?;
+            host.call(&f, vec![step_map(s.step, s.t, s.x.tensor()?, output)]).map(|_| ())
         }
-        // times are f64: what they touched goes back to the state's own type
-        let next = next.to_dtype(x.dtype()).map_err(Error::from)?;
-        let t = value(i + 1)?;
-        if !crate::plan::vector::is_finite(&next)? {
-            return Err(
-                Error::value(format!("the state has NaN or infinite values after step {} (t = {t})", i + 1)).into()
-            );
-        }
-        x = next;
-        times.push(t);
-        if request.options.trajectory {
-            trajectory.push(x.clone());
-        }
-        if let Some(f) = &request.callback {
-            host.call(f, vec![step_map(i + 1, t, &x, None)])?;
-        }
-    }
-    let nfe = net.counter().map_or(0, |c| c.nfe() as usize);
-    Ok(result(x, trajectory, times, nfe, request.options.trajectory))
+    })
 }
 
 /// A sampler that draws batch after batch, for `generate`.
@@ -248,7 +233,9 @@ impl Sampler {
         options: &SolveOptions,
     ) -> RhaiResult<Tensor> {
         match self {
-            Sampler::Plan(plan) => Ok(plan.sample(net.noise(), net, host, z, options, None)?.x),
+            Sampler::Plan(plan) => {
+                Ok(plan.sample(net.noise(), net, host, &z.into(), options, None)?.x.tensor()?.clone())
+            }
             Sampler::Steps(f, schedule) => {
                 let x = from_prior(schedule, z)?;
                 let cond = match &options.cond {

@@ -6,8 +6,8 @@ use crate::nets::edm::{self, Config};
 use crate::nets::kernels::{self, Attention, Conv, Frozen, GroupNorm, Modulation, View};
 use crate::nets::network::Net;
 use crate::nets::threads::awake;
-use crate::plan::{Remat, SolveOptions, Tracked};
-use crate::solve::{Method, Solver, UnipcOptions};
+use crate::plan::{Remat, SolveOptions};
+use crate::solve::{IPNDM, Solver, UNIPC};
 use crate::tensor::device::default_device;
 use crate::tensor::grad;
 use crate::{Error, Kind, Result, noise};
@@ -288,7 +288,7 @@ fn steps(nfe: usize) -> Vec<f64> {
 }
 
 fn unipc() -> Solver {
-    Solver::from(Method::Unipc { order: 3, options: UnipcOptions::default() })
+    Solver::of(&UNIPC)
 }
 
 fn dims(net: &Net, batch: usize) -> Vec<usize> {
@@ -301,8 +301,8 @@ fn pairs(net: Net, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> {
     let t = steps(nfe);
     let call = move || {
         let schedule = Schedule::new(noise.clone(), &Tensor::from_slice(&t, nfe + 1, &Device::Cpu)?, "bench")?;
-        let y = Tracked::new(&unipc(), &schedule)?.solve(&den, &Quiet, &x, &SolveOptions::default(), None)?.x;
-        Ok([("y".to_string(), y)].into())
+        let y = unipc().plan(&schedule)?.solve(&den, &Quiet, &(&x).into(), &SolveOptions::default(), None)?.x;
+        Ok([("y".to_string(), y.tensor()?.clone())].into())
     };
     Ok(Run { call: Box::new(call), times: 1, network: Some(spent) })
 }
@@ -310,7 +310,7 @@ fn pairs(net: Net, batch: usize, nfe: usize, inputs: &Inputs) -> Result<Run> {
 fn step(net: Net, batch: usize, nfe: usize, solver: &str, remat: bool, inputs: &Inputs) -> Result<Run> {
     let dims = dims(&net, batch);
     let solver = match solver {
-        "ipndm" => Solver::from(Method::Ipndm { order: 3 }),
+        "ipndm" => Solver::of(&IPNDM),
         "unipc" => unipc(),
         other => return Err(Error::unknown("solver", other, ["ipndm", "unipc"])),
     };
@@ -325,8 +325,9 @@ fn step(net: Net, batch: usize, nfe: usize, solver: &str, remat: bool, inputs: &
         let e = grad::variable(&Tensor::from_slice(&e, nfe + 1, &Device::Cpu)?)?;
         let x = grad::variable(&x)?;
         let schedule = Schedule::new(noise.clone(), &t, "bench")?.with_eval(Some(&e))?;
-        let y = Tracked::new(&solver, &schedule)?.solve(&den, &Quiet, &x, &opts, None)?.x;
-        let loss = (&y - &target)?.sqr()?.mean_all()?;
+        let y = solver.plan(&schedule)?.solve(&den, &Quiet, &(&x).into(), &opts, None)?.x;
+        let y = y.tensor()?;
+        let loss = (y - &target)?.sqr()?.mean_all()?;
         let g = grad::grad(&Quiet, &loss, &[x, t, e])?;
         let names = ["gx", "gt", "ge"].into_iter().map(String::from);
         let mut out: Tensors = names.zip(g).collect();

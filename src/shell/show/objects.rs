@@ -99,7 +99,7 @@ fn solver(s: &ScriptSolver, width: usize) -> String {
     let ScriptSolver::Native(native) = s else { return cut(&s.describe(), width) };
     let nfe: Vec<String> = [5, 10].map(|n| format!("{} for {n} steps", native.nfe(n))).into();
     let mut facts = vec![("order", native.order().to_string()), ("evaluations", nfe.join(", "))];
-    if let Ok(serde_json::Value::Object(all)) = serde_json::to_value(native) {
+    if let serde_json::Value::Object(all) = native.to_json() {
         let shown = all.iter().filter(|(k, v)| !matches!(k.as_str(), "name" | "order") && !v.is_null());
         let options: Vec<String> = shown.map(|(k, v)| format!("{k}: {v}")).collect();
         facts.push(("options", options.join(", ")));

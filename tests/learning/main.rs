@@ -1,0 +1,12 @@
+//! What learns, and what it minimizes: losses, optimizers, LD3 and the paper's experiments.
+#[path = "../common/caught.rs"]
+mod caught;
+mod experiments;
+mod losses;
+mod lpips;
+mod method;
+mod optim;
+#[path = "../common/process.rs"]
+mod process;
+#[path = "../common/trunks.rs"]
+mod trunks;

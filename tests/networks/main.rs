@@ -1,0 +1,8 @@
+//! Networks and their layers, against reference values.
+mod edm;
+mod graphs;
+mod helpers;
+mod nets;
+#[path = "../common/process.rs"]
+mod process;
+mod toy;

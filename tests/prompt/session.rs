@@ -1,0 +1,75 @@
+//! The REPL in a real pseudo-terminal; what is asserted is the screen that a user sees.
+use crate::terminal::Terminal;
+use std::path::Path;
+use std::time::Duration;
+
+fn open(home: &Path, columns: u16) -> Terminal {
+    let mut t = Terminal::open(home, columns, &[("NO_COLOR", "1")]);
+    t.patience = Duration::from_secs(15);
+    t
+}
+
+#[test]
+fn a_session() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = open(home.path(), 80);
+    t.enter("let a = 20;");
+    t.enter("fn add(x) { x + 1 }");
+    t.enter("let f = |x| add(x) + a;");
+    t.enter("f.call(1)");
+    t.wait("\n22\n");
+    t.enter("a + 111;");
+    assert!(!t.contents().contains("\n131"), "`;` silences the echo:\n{}", t.contents());
+    t.enter("nothing(1)");
+    t.wait("unknown function `nothing`");
+    // several lines while a bracket is open
+    t.send("let v = [\r1,\r");
+    t.wait("[\n1,");
+    t.enter("2];");
+    t.enter("v");
+    t.wait("\n[1, 2]\n");
+    // Ctrl-C at the prompt clears the line
+    t.send("let b = 5");
+    t.wait("let b = 5");
+    t.press("\x03");
+    t.enter("a - 3");
+    t.wait("\n17\n");
+    // Ctrl-C during a computation stops it, and the session lives on
+    t.send("loop { a += 1; }\r");
+    std::thread::sleep(Duration::from_millis(300));
+    t.press("\x03");
+    t.wait("stopped by Ctrl-C");
+    t.enter("if a > 20 { \"alive\" }");
+    t.wait("\n\"alive\"\n");
+    t.send("exit\r");
+    assert_eq!(t.exit_code(), 0);
+    let history = std::fs::read_to_string(home.path().join("ld3sh/history.txt")).unwrap();
+    assert!(history.contains("let a = 20;"), "{history}");
+
+    // the history is there in the next session
+    let mut t = open(home.path(), 40);
+    t.send("\x1b[A\x1b[A");
+    t.wait("\"alive\"");
+    t.press("\x03");
+    t.send("\x04");
+    assert_eq!(t.exit_code(), 0);
+}
+
+#[test]
+fn a_network_from_earlier_lines() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = open(home.path(), 120);
+    t.enter("fn half(x) { x * 0.5 }");
+    t.enter("let k = 3.0;");
+    t.enter("let f = |x, sigma, cond| half(x) * k;");
+    t.enter("let net = denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\" }, f);");
+    t.enter("let n = 7;");
+    t.enter("net.denoise(ones([1, 2]), 1.0).sum().item()");
+    t.wait("\n3.0\n");
+    // a new function of the same name counts, as it does for any caller
+    t.enter("fn half(x) { x * 5.0 }");
+    t.enter("net.denoise(ones([1, 2]), 1.0).sum().item()");
+    t.wait("\n30.0\n");
+    t.send("exit\r");
+    assert_eq!(t.exit_code(), 0);
+}

@@ -1,0 +1,19 @@
+//! From noise to sample: noise schedules, steps, denoisers, solvers, natively and from scripts.
+#[path = "../common/caught.rs"]
+mod caught;
+#[path = "../common/mod.rs"]
+mod common;
+mod denoise;
+mod discretize;
+#[path = "../common/methods.rs"]
+mod methods;
+mod noise;
+mod plans;
+mod script_solvers;
+#[path = "../common/simple.rs"]
+mod simple;
+#[path = "../common/small.rs"]
+mod small;
+mod solver_reference;
+mod solvers;
+mod states;

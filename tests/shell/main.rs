@@ -1,0 +1,9 @@
+//! What a user meets: the language, errors, help, the command line, and hostile input to all of it.
+mod asking;
+mod catalogue;
+mod cli;
+mod errors;
+mod hostile;
+#[path = "../common/process.rs"]
+mod process;
+mod scripting;

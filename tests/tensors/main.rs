@@ -1,0 +1,4 @@
+//! Tensors: what scripts see of them, and gradients of every operation.
+mod autograd;
+mod gradients;
+mod values;
