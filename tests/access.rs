@@ -1,4 +1,6 @@
 //! What a stranger's script may touch, by running the binary; and that no source file goes around the check.
+#[path = "common/http.rs"]
+mod http;
 #[path = "common/terminal.rs"]
 mod terminal;
 use std::path::{Path, PathBuf};
@@ -125,6 +127,7 @@ fn writers_stay_inside() {
     let elsewhere = w.at("elsewhere");
     let targets = [
         "../elsewhere/x",
+        "../elsewhere/victim",
         "sub/../../elsewhere/x",
         &format!("{}/x", elsewhere.display()),
         "link/x",
@@ -156,6 +159,27 @@ fn writers_stay_inside() {
         // `out("../.hidden")` is `.hidden` of the working folder; what `..` makes of some targets stays inside
         let refused = line.starts_with("permission: ") && line.contains("--allow-write=");
         assert!(refused, "{writer} at {target}: {line}");
+    }
+    assert_eq!(w.outside(), before);
+
+    // links where `generate` makes its folders
+    w.put("elsewhere/000000.png", "a picture");
+    let before = w.outside();
+    let generate = |name: &str, more: &str| {
+        let (_, call) = WRITERS.iter().find(|(n, _)| *n == name).unwrap();
+        trying(&call.replace("PATH", "gen").replace("gend\" }", &format!("gend\"{more} }}")))
+    };
+    let more = |n: u32| generate("generate", ", subfolders: true").replace("1), 1,", &format!("1), {n},"));
+    assert_eq!(w.script(&more(1), &[]).1, "done\n");
+    std::fs::remove_dir_all(w.at("work/gend/000000")).unwrap();
+    for link in ["work/genn.npz.parts", "work/gend/000000"] {
+        std::os::unix::fs::symlink(w.at("elsewhere"), w.at(link)).unwrap();
+    }
+    for call in
+        [generate("generate npz", ""), more(2), generate("generate", ", subfolders: true, overwrite: true, seed: 1")]
+    {
+        let (_, text) = w.script(&call, &[]);
+        assert!(text.starts_with("permission: "), "{call}: {text}");
     }
     assert_eq!(w.outside(), before);
 
@@ -220,6 +244,15 @@ fn what_is_typed_is_granted() {
     assert_eq!(w.script(&list, &["--set", &format!("to=[b, {elsewhere}/y.json]")]).1, "done\n");
     for flag in [["--allow-write", elsewhere.as_str()], ["--out", elsewhere.as_str()]] {
         assert_eq!(w.script(&other, &flag).1, "done\n", "{flag:?}");
+    }
+    // what belongs to a file that was granted, and nothing else beside it
+    let (_, generate) = WRITERS.iter().find(|(n, _)| *n == "generate npz").unwrap();
+    let npz = trying(&generate.replace("PATHn", &format!("{elsewhere}/all")));
+    let all = format!("{elsewhere}/all.npz");
+    assert_eq!(w.script(&npz, &["--shard", "1/2", "--allow-write", &all]).1, "done\n");
+    for (file, allowed) in [("all.png", true), ("all.rhai", false), ("other.npz", false), ("all2.npz", false)] {
+        let call = trying(&format!("csv::save(\"{elsewhere}/{file}\", [[1]])"));
+        assert_eq!(w.script(&call, &["--allow-write", &all]).1 == "done\n", allowed, "{file}");
     }
     let hidden = trying("csv::save(\".hidden\", [[1]])");
     assert!(w.script(&hidden, &["--allow-write", "."]).1.contains("--allow-write="));
@@ -587,9 +620,13 @@ fn a_terminal_is_shown_not_told() {
         let shown = t.raw()[before..].to_string();
         assert!(!obeyed(&shown), "{line}: {shown:?}");
     }
-    t.send("load(\"\t");
-    std::thread::sleep(std::time::Duration::from_millis(500));
-    assert!(!obeyed(&t.raw()), "completion");
+    for typed in ["load(\"\t", "m::\t", "m::f(", "f\t"] {
+        t.send(typed);
+        std::thread::sleep(std::time::Duration::from_millis(500));
+        assert!(!obeyed(&t.raw()), "{typed:?}");
+        t.send("\x03");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
     assert!(t.raw().contains('␛') && t.raw().contains("\x1b[1m"), "pictures, and the prompt's own colour");
 }
 
@@ -599,4 +636,28 @@ fn pipes_get_what_was_written() {
     let w = World::new();
     let (_, text) = w.script("print(\"\\x1b[1mbold\")", &[]);
     assert_eq!(text, "\x1b[1mbold\n");
+}
+
+/// A server cannot fill the disk, and other authorities are named by `SSL_CERT_FILE`.
+#[test]
+fn downloads_are_bounded_and_certificates_named() {
+    let server = http::Server::start(|_, _| {
+        let mut endless = http::Reply::new(200, b"begins");
+        endless.length = Some(1 << 40);
+        endless
+    });
+    let w = World::new();
+    let fetch = |mirror: &str, certificates: &str| {
+        let mut c = Command::new(env!("CARGO_BIN_EXE_ld3sh"));
+        c.args(["-e", "denoiser::load(\"edm-ffhq-64x64-uncond-vp\")"]).env("LD3SH_CACHE", w.at("cache"));
+        c.env("LD3SH_MIRROR", mirror).env("SSL_CERT_FILE", certificates).env_remove("LD3SH_OFFLINE");
+        String::from_utf8_lossy(&c.output().unwrap().stderr).into_owned()
+    };
+    let text = fetch(&server.url(), "");
+    assert!(text.contains("offers 1099511627776 bytes, more than the 17179869184"), "{text}");
+    w.put("work/none.pem", "no certificate");
+    for (file, why) in [("absent.pem", "No such file"), ("none.pem", "no certificate in it")] {
+        let text = fetch(&server.url().replace("http:", "https:"), &w.at("work").join(file).display().to_string());
+        assert!(text.contains("SSL_CERT_FILE") && text.contains(why), "{text}");
+    }
 }

@@ -158,7 +158,7 @@ impl Policy {
         })?;
         let mut why = None;
         for root in self.roots(doing) {
-            let Ok(below) = real.strip_prefix(&root) else { continue };
+            let Some(below) = real.strip_prefix(&root).ok().or_else(|| self.beside(&real, &root)) else { continue };
             match forbidden(doing, below) {
                 None => return Ok(real),
                 Some(w) => why = Some(w),
@@ -185,6 +185,16 @@ impl Policy {
             roots.extend(self.cache.as_ref().and_then(there));
         }
         roots
+    }
+    /// `real` as seen from the folder of a granted path, where it has its name with another ending: `all.npz.parts` and
+    /// `all.shard-1-of-2.npz` of `all.npz`.
+    fn beside<'a>(&self, real: &'a Path, granted: &Path) -> Option<&'a Path> {
+        if !self.write.iter().any(|p| resolve(p, true).is_ok_and(|p| p == granted)) {
+            return None;
+        }
+        let below = real.strip_prefix(granted.parent()?).ok()?;
+        let (name, stem) = (below.iter().next()?.as_encoded_bytes(), granted.file_stem()?.as_encoded_bytes());
+        name.strip_prefix(stem)?.starts_with(b".").then_some(below)
     }
     /// The output folder. The default one could be a link that came with the script.
     pub(super) fn out_root(&self) -> Option<PathBuf> {

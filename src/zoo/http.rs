@@ -174,7 +174,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 fn explain(e: &ureq::Error) -> Failure {
     use std::io::ErrorKind as K;
     use ureq::Error as U;
-    const TLS: &str = "look at this machine's clock, and for a proxy that opens secure connections";
+    const TLS: &str = "look at this machine's clock, and for a proxy that opens secure connections: SSL_CERT_FILE can name its certificates";
     let unknown =
         || Failure::lasting("the server's name cannot be resolved").fix("connect this machine to the internet");
     match e {
