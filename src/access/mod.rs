@@ -2,7 +2,7 @@
 //! script may have named it.
 //!
 //! [`read`], [`write`] and [`delete`] judge a path and return the place, on which alone the file can be opened; no other part of
-//! the crate opens files by name (`tests/access.rs` reads the sources for it). What is allowed is the process's own
+//! the crate opens files by name (`tests/access/source.rs` reads the sources for it). What is allowed is the process's own
 //! ([`policy`]), as the threads of a pool write for the script's thread. Without a policy, which is how the library is used by
 //! others, everything is as the system allows it.
 mod clean;

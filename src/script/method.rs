@@ -79,6 +79,8 @@ mod api {
     #[rhai_fn(return_raw)]
     pub fn cache_path(name: &str) -> RhaiResult<ImmutableString> {
         let dir = crate::files::cache::folder()?;
+        // the folder is the product's own, whoever asks where it is
+        let _own = crate::access::policy::own();
         crate::access::write(&dir)?.make_folder().map_err(|e| Error::io(&dir, "create", e))?;
         Ok(dir.join(name).display().to_string().into())
     }
