@@ -2,7 +2,7 @@
 use super::Policy;
 use super::resolve::resolve;
 use landlock::{
-    ABI, Access, AccessFs, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
+    ABI, Access, AccessFs, AccessNet, BitFlags, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus,
     make_bitflags, path_beneath_rules,
 };
 use std::path::{Path, PathBuf};
@@ -53,8 +53,12 @@ fn restrict(policy: &Policy) -> Result<RulesetStatus, RulesetError> {
     let out = policy.out_root().into_iter().inspect(make);
     let own = policy.own_write.iter().cloned().inspect(make);
     let writes = policy.write.iter().map(|p| nearest(p)).chain(out).chain(own);
-    let status = Ruleset::default()
-        .handle_access(AccessFs::from_all(RIGHTS))?
+    let mut rules = Ruleset::default().handle_access(AccessFs::from_all(RIGHTS))?;
+    if policy.offline {
+        // no rule allows an address
+        rules = rules.handle_access(AccessNet::from_all(RIGHTS))?;
+    }
+    let status = rules
         .create()?
         .add_rules(path_beneath_rules(SYSTEM, read))?
         .add_rules(path_beneath_rules([DEVICES], device))?

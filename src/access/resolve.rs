@@ -64,4 +64,51 @@ mod tests {
         assert!(at("dangling", true).is_err() && at("loop/x", true).is_err());
         assert_eq!(at("dangling", false).unwrap(), Path::new("dangling"));
     }
+
+    /// In folders full of links, whatever is there is found where the system finds it; and what is not there lies in the folder in
+    /// which the system would make it.
+    #[test]
+    fn as_the_system_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let root = std::fs::canonicalize(dir.path()).unwrap();
+        let mut state = 7u64;
+        let mut below = |n: usize| {
+            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+            (state >> 33) as usize % n
+        };
+        let mut names = ["a", "b", "c", "l0", "l1", "l2", "..", ".", "no", "f"].map(String::from).to_vec();
+        names.push(root.display().to_string());
+        let mut path = |most: usize| -> PathBuf {
+            let n = 1 + below(most);
+            let parts: Vec<&str> = (0..n).map(|_| names[below(names.len())].as_str()).collect();
+            parts.join("/").into()
+        };
+        for folder in ["a/b/c", "b/a", "c"] {
+            std::fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        for (i, place) in ["", "a", "a/b", "b", "c"].iter().enumerate() {
+            std::fs::write(root.join(place).join("f"), "").unwrap();
+            for link in 0..3 {
+                let to = if (i + link) % 4 == 0 { root.join(path(2)) } else { path(4) };
+                symlink(to, root.join(place).join(format!("l{link}"))).unwrap();
+            }
+        }
+        let (mut there, mut made) = (0, 0);
+        for _ in 0..20_000 {
+            let p = root.join(path(7));
+            let ours = resolve(&p, true);
+            if let Ok(real) = std::fs::canonicalize(&p) {
+                assert_eq!(ours.unwrap(), real, "{}", p.display());
+                there += 1;
+            } else if let (Some(home), Some(name), Ok(ours)) = (p.parent(), p.file_name(), ours)
+                // to the system a file is no folder: `file/.` is nothing
+                && !p.as_os_str().as_encoded_bytes().ends_with(b"/.")
+                && let Ok(home) = std::fs::canonicalize(home)
+            {
+                assert_eq!(ours, home.join(name), "{}", p.display());
+                made += 1;
+            }
+        }
+        assert!(there > 1000 && made > 1000, "{there} {made}");
+    }
 }

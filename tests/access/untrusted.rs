@@ -1,6 +1,6 @@
 //! `--untrusted`, `--memory`, modules in the place of built-in ones, and Landlock.
-use crate::terminal;
 use crate::world::{READERS, WRITERS, World, trying};
+use crate::{http, terminal};
 
 /// `--untrusted`: nothing is read but the script's folder, `--out`, the cache and what was granted; written is `--out` alone.
 #[test]
@@ -117,6 +117,14 @@ fn landlock_stands_behind() {
     let shown = held.contents();
     assert!(!shown.contains("a secret key") && shown.contains("\"old\": true") && shown.contains("done"), "{shown}");
     assert!(!w.at("elsewhere/y").exists() && w.at("work/out/y").exists());
+    // the network, where it is not wanted
+    let server = http::Server::start(|_, _| http::Reply::new(200, b""));
+    let connect = format!("!bash -c 'exec 3<>/dev/tcp/127.0.0.1/{} && echo connected || echo refused'", server.port());
+    let mut offline = open(&["--untrusted", "--offline"]);
+    for (terminal, want) in [(&mut held, "connected"), (&mut offline, "refused")] {
+        terminal.enter(&connect);
+        terminal.wait_until(want, |s| s.lines().any(|l| l == want));
+    }
     // the prompt itself, threads, the terminal's size and the history go on working
     held.enter("sample(denoiser::gaussian(#{ mean: [0.5], std: 0.3 }), solver::heun(), schedule::edm(noise::edm(), 5), randn([64, 1])).shape");
     held.wait("[64, 1]");
