@@ -15,6 +15,8 @@ pub enum Kind {
     Name,
     /// A file that cannot be read or written.
     Io,
+    /// A file that a script may not touch.
+    Permission,
     /// A file whose content is not what it should be.
     Format,
     /// A device that is missing or failed.
@@ -38,6 +40,7 @@ impl Kind {
             Kind::Value => "value",
             Kind::Name => "name",
             Kind::Io => "io",
+            Kind::Permission => "permission",
             Kind::Format => "format",
             Kind::Device => "device",
             Kind::Memory => "memory",

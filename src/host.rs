@@ -1,4 +1,5 @@
 //! The handle that long computations receive: cancellation, progress, and calls back into a script.
+use crate::access::{system, system_folder};
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use std::any::Any;
@@ -73,8 +74,8 @@ pub fn evaluations() -> u64 {
 /// The CPU time of this process's threads, where the system tells.
 pub fn cpu_time() -> Option<Duration> {
     let mut nanoseconds = 0u64;
-    for task in std::fs::read_dir("/proc/self/task").ok()? {
-        let stat = std::fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+    for task in system_folder("/proc/self/task").ok()? {
+        let stat = system(task.ok()?.path().join("schedstat")).ok()?;
         nanoseconds += stat.split_whitespace().next()?.parse::<u64>().ok()?;
     }
     Some(Duration::from_nanos(nanoseconds))

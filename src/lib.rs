@@ -4,6 +4,7 @@
 //!
 //! - [`error`], [`host`]: what every part shares: errors with a kind and a fix, and the handle through which
 //!   long computations poll for cancellation, report progress and call back into a script.
+//! - [`access`]: the one door to files, and what a script may touch.
 //! - [`tensor`]: tensors on candle: numpy-like operations, random numbers, display, and the two-tape `grad`.
 //! - [`real`]: the differentiable f64 scalar in which noise schedules and solver coefficients are written.
 //! - [`schema`]: what an option may be, as data.
@@ -21,6 +22,7 @@
 //! - [`shell`]: the script runner and the REPL.
 #![warn(missing_docs)]
 
+pub mod access;
 pub mod denoise;
 pub mod discretize;
 pub mod error;

@@ -119,14 +119,16 @@ impl Schedule {
 impl fmt::Display for Schedule {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let noise = self.noise.name();
+        // the name may come from a file
+        let name = crate::access::clean(&self.name);
         let (Ok(t), Ok(eval)) = (self.times(), self.eval_times()) else {
-            return write!(f, "schedule `{}` in the time of {noise}, on a device that cannot be read", self.name);
+            return write!(f, "schedule `{}` in the time of {noise}, on a device that cannot be read", name);
         };
         let plural = if self.nfe() == 1 { "" } else { "s" };
         write!(
             f,
             "schedule `{}`: {} step{plural} in the time of {noise}\n   i          t      sigma    lambda",
-            self.name,
+            name,
             self.nfe()
         )?;
         if self.t_eval.is_some() {

@@ -1,10 +1,11 @@
 //! Writing a file as a whole: to a temporary name beside it, flushed to disk, then renamed.
+use crate::access;
 use crate::host::check_cancelled;
 use crate::tensor::aside;
 use crate::{Error, Kind, Result};
 use std::fs;
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// The most bytes that [`read`] takes: more is a slip, not a checkpoint.
 const LARGEST: u64 = 64 << 30;
@@ -26,15 +27,15 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
     // a piece that was not written because of Ctrl-C is no fault of the file's
     let fail = |e: std::io::Error| check_cancelled().err().unwrap_or_else(|| explain(path, e));
     // a link is followed, so that the file behind it is replaced and not the link
-    let target = fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
-    match fs::metadata(&target) {
+    let target = access::write(path)?.behind_links();
+    match target.meta() {
         Ok(m) if m.is_dir() => {
             let e = Error::new(Kind::Io, format!("cannot write `{}`: it is a directory", path.display()));
             return Err(e.hint("add a file name"));
         }
         // renaming over a device would remove the device
         Ok(m) if !m.is_file() => {
-            let mut file = Pieces(fs::OpenOptions::new().write(true).open(&target).map_err(fail)?);
+            let mut file = Pieces(target.open().map_err(fail)?);
             return f(&mut file).and_then(|()| file.flush()).map_err(fail);
         }
         Ok(m) if m.permissions().readonly() => {
@@ -43,19 +44,16 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
         }
         _ => {}
     }
-    let dir = match target.parent() {
-        Some(p) if !p.as_os_str().is_empty() => p.to_path_buf(),
-        _ => PathBuf::from("."),
-    };
+    let dir = target.home();
     let mut builder = tempfile::Builder::new();
     builder.prefix(".ld3sh-").suffix(".part");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        let mode = fs::metadata(&target).map_or(0o666, |m| m.permissions().mode() & 0o777);
+        let mode = target.meta().map_or(0o666, |m| m.permissions().mode() & 0o777);
         builder.permissions(fs::Permissions::from_mode(mode));
     }
-    let mut temporary = builder.tempfile_in(&dir).map_err(fail)?;
+    let mut temporary = dir.temporary(&builder).map_err(fail)?;
     {
         let mut buffered = std::io::BufWriter::new(Pieces(temporary.as_file_mut()));
         f(&mut buffered).and_then(|()| buffered.flush()).map_err(fail)?;
@@ -66,9 +64,7 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
     temporary.persist(&target).map_err(|e| fail(e.error))?;
     // the rename itself reaches the disk with the directory; where a directory cannot be synced, nothing is lost
     // that the operating system would not write by itself
-    if let Ok(d) = fs::File::open(&dir) {
-        let _ = d.sync_all();
-    }
+    let _ = dir.sync_folder();
     Ok(())
 }
 
@@ -124,7 +120,7 @@ pub fn read(path: impl AsRef<Path>) -> Result<Vec<u8>> {
 /// The metadata of a file that is there to be read. Errors name the path, and the nearest name beside it; a directory is one.
 pub fn existing(path: impl AsRef<Path>) -> Result<fs::Metadata> {
     let path = path.as_ref();
-    let meta = fs::metadata(path).map_err(|e| not_read(path, e))?;
+    let meta = access::read(path)?.meta().map_err(|e| not_read(path, e))?;
     match meta.is_dir() {
         true => Err(Error::new(Kind::Io, format!("cannot read `{}`: it is a directory", path.display()))),
         false => Ok(meta),
@@ -141,7 +137,7 @@ fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
         );
         return Err(Error::new(Kind::Memory, m));
     }
-    let file = fs::File::open(path).map_err(|e| not_read(path, e))?;
+    let file = access::read(path)?.open().map_err(|e| not_read(path, e))?;
     let mut bytes = Vec::with_capacity(meta.len() as usize);
     loop {
         check_cancelled()?;
@@ -159,7 +155,8 @@ fn not_read(path: &Path, e: std::io::Error) -> Error {
     }
     // the nearest name in the same directory, where there is one
     let dir = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let names: Vec<String> = fs::read_dir(dir)
+    let names: Vec<String> = access::read(dir)
+        .and_then(|d| d.list().map_err(|e| Error::io(dir, "list", e)))
         .map(|d| d.filter_map(|f| f.ok()?.file_name().into_string().ok()).take(10_000).collect())
         .unwrap_or_default();
     let wanted = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();

@@ -31,7 +31,7 @@ pub fn damaged(f: Fault) -> Error {
 pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
     let path = path.as_ref();
     atomic::existing(path)?;
-    let file = std::fs::File::open(path).map_err(|e| Error::io(path, "open", e))?;
+    let file = crate::access::read(path)?.open().map_err(|e| Error::io(path, "open", e))?;
     // SAFETY: the mapping is read-only and private; a file that another process truncates meanwhile is outside what a
     // reader can guard against.
     let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "read", e))?;

@@ -145,9 +145,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         ["path: &str"],
         move |path: &str| -> RhaiResult<String> {
             let full = r.borrow().out.join(path);
-            if let Some(dir) = full.parent() {
-                std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
-            }
+            crate::access::write(&full)?.make_parent().map_err(|e| Error::io(&full, "create the folder of", e))?;
             Ok(full.to_string_lossy().into_owned())
         },
     );

@@ -7,6 +7,7 @@ use super::{
     bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, sizes,
     tensor, zoo,
 };
+use crate::access::for_terminal;
 use rhai::packages::Package;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, ImmutableString, OptimizationLevel};
@@ -28,13 +29,13 @@ pub fn new(run: &SharedRun) -> Engine {
     engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
     engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::from(closures::Stopped::default())));
-    engine.on_print(print_line);
+    engine.on_print(|text| print_line(&for_terminal(&std::io::stdout(), text)));
     engine.on_debug(|text, source, at| {
         let text = match source {
             Some(s) if !at.is_none() => format!("{s}:{at:?}: {text}"),
             _ => text.to_string(),
         };
-        report_line(&text)
+        report_line(&for_terminal(&std::io::stderr(), &text))
     });
     numbers::register(&mut engine);
     sizes::register(&mut engine);
@@ -92,7 +93,7 @@ fn caught(engine: &mut Engine) {
 /// What an error can be asked.
 #[export_module]
 mod caught_api {
-    /// What kind of error it is: "shape", "type", "value", "name", "io", "format", "device", "memory", "script" or "internal".
+    /// What kind of error it is: "shape", "type", "value", "name", "io", "permission", "format", "device", "memory", "script" or "internal".
     ///
     /// Example: `try { ones([2]) + ones([3]); } catch (e) { print(e.kind); }`
     #[rhai_fn(get = "kind", pure)]

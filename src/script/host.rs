@@ -1,5 +1,6 @@
 //! The [`Host`] of a running script: calls its functions for native code, and shows progress on stderr.
 use super::error::carry;
+use crate::access::{clean, for_terminal};
 use crate::host::{Callback, Host, Progress, Value};
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
@@ -101,6 +102,7 @@ impl Host for Terminal {
 
 /// Starts a progress report on stderr.
 fn report(label: &str, total: u64) -> Box<dyn Progress> {
+    let label = &*for_terminal(&std::io::stderr(), label);
     if QUIET.load(Ordering::Relaxed) {
         Box::new(Hidden)
     } else if std::io::stderr().is_terminal() {
@@ -178,7 +180,7 @@ impl Progress for Bar {
         }
     }
     fn note(&mut self, text: &str) {
-        self.note = text.to_string();
+        self.note = clean(text).into_owned();
     }
 }
 impl Drop for Bar {

@@ -79,7 +79,9 @@ mod api {
     #[rhai_fn(return_raw)]
     pub fn cache_path(name: &str) -> RhaiResult<ImmutableString> {
         let dir = crate::files::cache::folder()?;
-        std::fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, "create", e))?;
+        // the folder is the product's own, whoever asks where it is
+        let _own = crate::access::policy::own();
+        crate::access::write(&dir)?.make_folder().map_err(|e| Error::io(&dir, "create", e))?;
         Ok(dir.join(name).display().to_string().into())
     }
     /// Deletes a file; nothing happens if there is none.
@@ -89,7 +91,7 @@ mod api {
     /// Example: `remove_file(out("old.state"));`
     #[rhai_fn(return_raw)]
     pub fn remove_file(path: &str) -> RhaiResult<()> {
-        match std::fs::remove_file(path) {
+        match crate::access::delete(path)?.remove() {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "delete", e).into()),
             _ => Ok(()),
         }

@@ -1,6 +1,8 @@
 //! `import`: beside the importing file, beside the script, in `LD3SH_PATH`, then among the modules compiled in.
 use super::closures::{Environment, bind};
 use super::context::{Origin, SharedRun};
+use super::engine::report_line;
+use crate::access::{clean, policy};
 use crate::{Error, Kind, Result};
 use rhai::{AST, Engine, EvalAltResult, GlobalRuntimeState, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
@@ -21,6 +23,10 @@ pub struct Found {
     pub origin: String,
     /// What it contains.
     pub text: String,
+    /// Whether it is a file, and not compiled in.
+    pub file: bool,
+    /// The built-in module in whose place it stands.
+    pub replaces: Option<&'static str>,
 }
 
 /// Reads a file as UTF-8.
@@ -28,7 +34,7 @@ pub struct Found {
 /// # Errors
 /// [`Kind::Io`] if it cannot be read; [`Kind::Format`] if it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let bytes = crate::access::read(path)?.bytes().map_err(|e| Error::io(path, "read", e))?;
     decode(bytes, &path.display().to_string())
 }
 
@@ -84,26 +90,34 @@ fn candidates(name: &str, importer: Option<&str>, script: Option<&str>) -> Vec<P
 /// [`Kind::Io`] if there is none (with the places that were searched), or its file cannot be read.
 pub fn find(name: &str, importer: Option<&str>, script: Option<&str>) -> Result<Found> {
     let tried = candidates(name, importer, script);
+    let bare = name.strip_prefix("stdlib/").unwrap_or(name);
+    let bare = bare.strip_suffix(".rhai").unwrap_or(bare);
+    let built_in = STDLIB.iter().find(|(n, _)| *n == bare);
     for path in &tried {
         // a folder or a broken link of that name is no module; anything else that is there must be readable
         if path.is_file() {
-            return Ok(Found { origin: path.display().to_string(), text: without_shebang(&read_text(path)?) });
+            let replaces = built_in.map(|(n, _)| *n);
+            if let Some(name) = replaces.filter(|_| policy::untrusted()) {
+                return Err(policy::shadowed(path, name));
+            }
+            // no file is taken for a built-in module: they are kept by their origin
+            let beside = if path.starts_with("stdlib") { "./" } else { "" };
+            let origin = format!("{beside}{}", path.display());
+            return Ok(Found { origin, text: without_shebang(&read_text(path)?), file: true, replaces });
         }
     }
-    let bare = name.strip_prefix("stdlib/").unwrap_or(name);
-    let bare = bare.strip_suffix(".rhai").unwrap_or(bare);
-    if let Some((n, text)) = STDLIB.iter().find(|(n, _)| *n == bare) {
-        return Ok(Found { origin: format!("stdlib/{n}.rhai"), text: text.to_string() });
+    if let Some((n, text)) = built_in {
+        return Ok(Found { origin: format!("stdlib/{n}.rhai"), text: text.to_string(), file: false, replaces: None });
     }
     let known = STDLIB.iter().map(|(n, _)| *n);
-    let built_in = match crate::error::nearest(bare, known.clone()) {
+    let near = match crate::error::nearest(bare, known.clone()) {
         Some(n) => format!("did you mean `{n}`? "),
         None => String::new(),
     };
     let places: Vec<String> = tried.iter().map(|p| format!("`{}`", p.display())).collect();
     let e = Error::new(Kind::Io, format!("there is no module `{name}`"));
     let all: Vec<&str> = known.collect();
-    Err(e.hint(format!("{built_in}looked for {}, then among the built-in ones: {}", places.join(", "), all.join(", "))))
+    Err(e.hint(format!("{near}looked for {}, then among the built-in ones: {}", places.join(", "), all.join(", "))))
 }
 
 /// Resolves `import` in a run.
@@ -162,7 +176,13 @@ impl ModuleResolver for Resolver {
             return Err(located(e.hint("move what both need into a third module")));
         }
         self.loading.borrow_mut().push(found.origin.clone());
-        let module = self.load(engine, path, &found);
+        if let Some(name) = found.replaces {
+            report_line(&format!("note: `{}` replaces the built-in module `{name}`", clean(&found.origin)));
+        }
+        let module = {
+            let _whose = if found.file { policy::enter_file() } else { policy::enter_built_in() };
+            self.load(engine, path, &found)
+        };
         self.loading.borrow_mut().pop();
         let module = module.map_err(|mut e| {
             e.set_position(pos);

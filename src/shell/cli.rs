@@ -2,6 +2,7 @@
 use super::commands::{self, State};
 use super::session::{Failure, Outcome, Session, Settings};
 use super::{check, repl, report, tools};
+use crate::access::{self, policy};
 use crate::files::bulk::Shard;
 use crate::nets::kernels::simd;
 use crate::script::engine::{STACK, print_line, report_line};
@@ -17,6 +18,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A script ended with an error.
 const FAILED: u8 = 1;
+/// The folder for the script's files where none is given.
+const OUT: &str = "out";
 /// The command line was wrong.
 const USAGE: u8 = 2;
 /// Stopped by Ctrl-C.
@@ -56,7 +59,7 @@ struct Args {
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     seed: i64,
     /// The folder for the script's files
-    #[arg(long, value_name = "DIR", default_value = "out")]
+    #[arg(long, value_name = "DIR", default_value = OUT)]
     out: PathBuf,
     /// The part of shared work that `generate` does, from 1/N to N/N
     #[arg(long, value_name = "I/N")]
@@ -76,6 +79,21 @@ struct Args {
     /// Sum convolutions of networks directly, without Winograd's transform: slower, with less rounding error
     #[arg(long)]
     exact_conv: bool,
+    /// For a script from a stranger: let it read its own folder, --out and the cache, and write to --out alone
+    #[arg(long)]
+    untrusted: bool,
+    /// Let scripts read PATH and what is below it (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    allow_read: Vec<PathBuf>,
+    /// Let scripts write PATH and what is below it (may be repeated)
+    #[arg(long, value_name = "PATH")]
+    allow_write: Vec<PathBuf>,
+    /// Download nothing
+    #[arg(long)]
+    offline: bool,
+    /// The most memory to take, like 8GB
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory: Option<u64>,
     /// On a GPU, multiply f32 in TF32: faster, with about three digits
     #[arg(long)]
     tf32: bool,
@@ -108,6 +126,12 @@ pub fn main() -> ExitCode {
         return ExitCode::from(usage(&e));
     }
     panics::quiet();
+    // before there are other threads, which Landlock would not bind
+    if tool.is_none()
+        && let Some(note) = access::confine(allowed(&args))
+    {
+        report_line(&format!("note: {note}"));
+    }
     // without a handler Ctrl-C ends the process, which is no worse than failing here
     let _ = ctrlc::set_handler(|| {
         if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {
@@ -155,6 +179,61 @@ fn failed(f: Failure, session: &Session) -> u8 {
     code
 }
 
+/// Bytes as a user writes them: `8GB`, `512 MiB`, `1e9`.
+fn size(text: &str) -> std::result::Result<u64, String> {
+    let text = text.trim();
+    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(split);
+    let unit = match unit.trim().to_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kb" => 1e3,
+        "m" | "mb" => 1e6,
+        "g" | "gb" => 1e9,
+        "t" | "tb" => 1e12,
+        "kib" => 1024.0,
+        "mib" => 1048576.0,
+        "gib" => 1073741824.0,
+        "tib" => 1099511627776.0,
+        _ => return Err("give a size like 8GB or 512MiB".into()),
+    };
+    match number.parse::<f64>() {
+        Ok(n) if n > 0.0 => Ok((n * unit) as u64),
+        _ => Err("give a size like 8GB or 512MiB".into()),
+    }
+}
+
+/// What the command line lets scripts touch.
+fn allowed(args: &Args) -> access::Policy {
+    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
+    let script = match words.as_slice() {
+        ["check", script] | [script] if *script != "-" => Path::new(*script),
+        _ => Path::new(""),
+    };
+    let folder = script.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut scripts = vec![folder.to_path_buf()];
+    if let Some(path) = std::env::var_os("LD3SH_PATH") {
+        scripts.extend(std::env::split_paths(&path).filter(|p| !p.as_os_str().is_empty()));
+    }
+    // a setting may be a path, or a list of them
+    let settings = args.set.iter().filter_map(|s| s.split_once('=')).flat_map(|(_, value)| {
+        let list = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
+        list.split(',').map(|v| v.trim().trim_matches('"')).filter(|v| !v.is_empty() && v.parse::<f64>().is_err())
+    });
+    let cache = crate::files::cache::folder().ok();
+    access::Policy {
+        untrusted: args.untrusted,
+        offline: args.offline,
+        out: args.out.clone(),
+        out_typed: args.out != Path::new(OUT),
+        scripts,
+        read: args.allow_read.clone(),
+        write: args.allow_write.iter().cloned().chain(settings.map(PathBuf::from)).collect(),
+        own_read: commands::startup_file().into_iter().collect(),
+        own_write: cache.iter().cloned().chain(repl::state_folder()).collect(),
+        cache,
+    }
+}
+
 /// What was asked for.
 enum Task {
     Repl,
@@ -196,6 +275,7 @@ fn settings(args: &Args) -> Result<()> {
     }
     crate::nets::kernels::set_exact(args.exact_conv);
     candle_core::cuda::set_gemm_reduced_precision_f32(args.tf32);
+    args.memory.into_iter().for_each(crate::tensor::memory::set_limit);
     host::set_quiet(args.quiet);
     Ok(())
 }
@@ -252,7 +332,7 @@ fn readable(path: &str) -> bool {
 fn near_script(path: &str) -> Option<String> {
     let path = Path::new(path);
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let entries = std::fs::read_dir(parent.unwrap_or(Path::new("."))).ok()?;
+    let entries = crate::access::read(parent.unwrap_or(Path::new("."))).ok()?.list().ok()?;
     let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     names.retain(|n| n.ends_with(".rhai"));
     names.sort();
@@ -266,6 +346,8 @@ fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 
         let read = std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io("-", "read", e));
         read.and_then(|_| modules::decode(bytes, "standard input"))
     } else {
+        // the user typed the name
+        let _own = policy::own();
         modules::read_text(Path::new(path))
     };
     match text {
@@ -302,7 +384,7 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
         Err(f) => return failed(f, session),
     };
     if args.help {
-        print_line(params::help(name, text, &declared).trim_end());
+        print_line(&access::clean(params::help(name, text, &declared).trim_end()));
         return 0;
     }
     if let Err(e) = session.set_params(declared, &args.set) {
@@ -312,10 +394,12 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
         print_line(&format!("{name}: ok"));
         return 0;
     }
+    // what was typed after `-e` is the user's own
+    let _file = args.code.is_none().then(policy::enter_file);
     match session.evaluate(&ast) {
         Ok(Outcome::Value(v)) => {
             if args.code.is_some() && !v.is_unit() {
-                print_line(&session.print_form(&v));
+                print_line(&access::for_terminal(&std::io::stdout(), &session.print_form(&v)));
             }
             0
         }

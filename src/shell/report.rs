@@ -4,6 +4,7 @@ use super::hints::{self, Place};
 use super::names::Names;
 use super::screen;
 use super::session::{Failure, Session};
+use crate::access::clean;
 use crate::error::nearest;
 use crate::script::closures::Stopped;
 use crate::script::error::{Caught, offset};
@@ -93,7 +94,7 @@ pub fn render_plain(error: &crate::Error, color: bool) -> String {
     draw(&told, &nowhere, &[], &BTreeMap::new(), color)
 }
 
-/// Message, the note at the underlined token, and help lines.
+/// Message, the note at the underlined token, and help lines: of text that may come from files and scripts.
 struct Told {
     message: String,
     label: String,
@@ -424,19 +425,27 @@ fn has_room(label: &str, text: &str, at: Position) -> bool {
     MARGIN + before + text[marked].width() + label.width() <= width
 }
 
+/// Without control characters, which a terminal would obey.
+fn cleaned(told: &Told) -> Told {
+    let one = |s: &String| clean(s).into_owned();
+    let all = |texts: &[String]| texts.iter().map(one).collect();
+    Told { message: one(&told.message), label: one(&told.label), notes: all(&told.notes), helps: all(&told.helps) }
+}
+
 fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String, String>, color: bool) -> String {
+    let told = &cleaned(told);
     let snippet = |f: &Frame, kind: AnnotationKind| -> Option<Snippet<annotate_snippets::Annotation>> {
         let text = sources.get(&f.source)?;
         let mark = kind.span(token(text, f.at)?);
-        let mark = if f.text.is_empty() { mark } else { mark.label(f.text.clone()) };
-        Some(Snippet::source(text.clone()).path(f.source.clone()).annotation(mark))
+        let mark = if f.text.is_empty() { mark } else { mark.label(clean(&f.text).into_owned()) };
+        Some(Snippet::source(text.clone()).path(clean(&f.source).into_owned()).annotation(mark))
     };
     let room = sources.get(&place.source).is_none_or(|text| has_room(&place.text, text, place.at));
     let bare = Frame { source: place.source.clone(), at: place.at, text: String::new() };
     let snip = snippet(if room { place } else { &bare }, AnnotationKind::Primary);
     let mut main = Level::ERROR.primary_title(titled(&told.message)).elements(snip);
     if !room {
-        main = main.element(Level::NOTE.message(fitted(&place.text)));
+        main = main.element(Level::NOTE.message(fitted(&clean(&place.text))));
     }
     for n in &told.notes {
         main = main.element(Level::NOTE.message(n.clone()));
@@ -454,7 +463,7 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         } else if let Some(s) =
             snippet(&Frame { source: f.source.clone(), at: f.at, text: String::new() }, AnnotationKind::Primary)
         {
-            groups.push(Level::NOTE.secondary_title(titled(&f.text)).element(s));
+            groups.push(Level::NOTE.secondary_title(titled(&clean(&f.text))).element(s));
         }
     }
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };

@@ -3,6 +3,7 @@ use super::catalogue::Catalogue;
 use super::names::Names;
 use super::repl::last;
 use super::{screen, show};
+use crate::access::policy;
 use crate::host;
 use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
@@ -35,6 +36,15 @@ pub struct Failure {
     pub error: Box<EvalAltResult>,
     /// The source that was running.
     pub source: String,
+}
+
+/// Allows a script what the user typed for its parameters: a text may be a path.
+fn grant(value: &Dynamic) {
+    if let Ok(text) = value.as_immutable_string_ref() {
+        policy::grant(text.as_str());
+    } else if let Some(list) = value.read_lock::<rhai::Array>() {
+        list.iter().for_each(grant);
+    }
 }
 
 impl Failure {
@@ -194,7 +204,9 @@ impl Session {
             if value.is_some() {
                 return Err(Error::value(format!("--set {name} is given twice")));
             }
-            *value = Some(params::parse(param, text)?);
+            let given = params::parse(param, text)?;
+            grant(&given);
+            *value = Some(given);
         }
         Ok(())
     }
@@ -282,6 +294,7 @@ impl Session {
             (run.main.clone(), run.script.clone(), run.params.clone())
         };
         self.set_script(name, &text);
+        let _granted = policy::grants();
         let result = match self.set_params(params, settings) {
             Ok(()) => {
                 let values: BTreeMap<String, Dynamic> = {

@@ -1,8 +1,23 @@
 //! How much memory is left, so that a slip in a shape is an error to catch and not the end of the process.
-use std::fs::read_to_string;
+use crate::access::system as read_to_string;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Tensors smaller than this (64 MiB) are made without asking.
 pub const SMALL: usize = 64 << 20;
+
+/// `--memory`; `u64::MAX` where it was not given.
+static LIMIT: AtomicU64 = AtomicU64::new(u64::MAX);
+
+/// Sets the most bytes that this process may take.
+pub fn set_limit(bytes: u64) {
+    LIMIT.store(bytes, Ordering::Relaxed);
+}
+
+/// What the limit leaves, where there is one.
+fn limit() -> Option<u64> {
+    let most = Some(LIMIT.load(Ordering::Relaxed)).filter(|m| *m < u64::MAX)?;
+    Some(most.saturating_sub(field(&read_to_string("/proc/self/status").ok()?, "VmRSS:")?))
+}
 
 /// The bytes that can still be taken, where the system tells: what is available to the machine, and to this process's
 /// control group.
@@ -15,10 +30,7 @@ pub fn left() -> Option<u64> {
         let files = read_to_string("/sys/fs/cgroup/memory.stat").ok().and_then(|s| plain(&s, "inactive_file"));
         max.saturating_sub(used.saturating_sub(files.unwrap_or(0)))
     });
-    match (machine, group) {
-        (Some(a), Some(b)) => Some(a.min(b)),
-        (a, b) => a.or(b),
-    }
+    [machine, group, limit()].into_iter().flatten().min()
 }
 
 /// A line `Name:   123 kB`, in bytes.

@@ -6,9 +6,10 @@ use super::http::{self, Event, Failure, Head, Request};
 use super::record::{Origin, Record};
 use super::table::Entry;
 use super::{Settings, by_hand};
+use crate::access;
 use crate::host::{Host, Progress, check_cancelled};
 use crate::{Error, Kind, Result};
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
@@ -16,6 +17,8 @@ use std::time::{Duration, Instant};
 
 /// How often Ctrl-C is looked for.
 const POLL: Duration = Duration::from_millis(25);
+/// The most bytes of a file whose size was not published: no network here has a tenth of that.
+const LARGEST: u64 = 16 << 30;
 /// Bytes in the unit of the progress report.
 const MB: u64 = 1_000_000;
 
@@ -48,7 +51,7 @@ impl From<Failure> for Stop {
 /// Downloads the file; false if another process put it there meanwhile.
 pub fn fetch(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<bool> {
     let path = settings.path(entry);
-    let made = std::fs::create_dir_all(&settings.folder).map_err(|e| Error::io(&settings.folder, "create", e));
+    let made = access::write(&settings.folder)?.make_folder().map_err(|e| Error::io(&settings.folder, "create", e));
     made.map_err(|e| e.hint("set LD3SH_CACHE to a folder that you may write to"))?;
     let _lock = lock(entry, host, settings)?;
     if path.exists() {
@@ -82,7 +85,7 @@ pub fn fetch(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<bool
 /// Waits for the right to write this file. The lock's file stays: removing it would let two processes lock two files.
 fn lock(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<File> {
     let path = settings.folder.join(format!(".{}.lock", entry.file));
-    let file = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = access::write(&path)?.open_or_make();
     let file = file.map_err(|e| Error::io(&path, "open", e))?;
     let mut told = None;
     loop {
@@ -127,7 +130,7 @@ struct Job<'a> {
 
 impl Job<'_> {
     fn length(&self) -> u64 {
-        std::fs::metadata(&self.part).map_or(0, |m| m.len())
+        access::read(&self.part).ok().and_then(|p| p.meta().ok()).map_or(0, |m| m.len())
     }
 
     fn note(&mut self, text: &str) {
@@ -183,7 +186,7 @@ impl Job<'_> {
     /// Drops what was downloaded so far.
     fn restart(&self) -> Result<()> {
         Origin::forget(&self.part);
-        match std::fs::remove_file(&self.part) {
+        match access::delete(&self.part)?.remove() {
             Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(self.unwritten(e)),
             _ => Ok(()),
         }
@@ -193,7 +196,7 @@ impl Job<'_> {
     fn attempt(&mut self) -> std::result::Result<(), Stop> {
         check_cancelled()?;
         let address = self.settings.address(self.entry);
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(&self.part);
+        let mut file = access::write(&self.part)?.open_or_make();
         let file = file.as_mut().map_err(|e| self.unwritten(std::io::Error::new(e.kind(), e.to_string())))?;
         let before = Origin::read(&self.part).filter(|o| o.address == address).unwrap_or_default();
         let have = self.length();
@@ -237,6 +240,7 @@ impl Job<'_> {
                     if total.is_some_and(|t| at > t) {
                         return Err(self.refused("the server sends more than it announced".into()).into());
                     }
+                    self.bounded(at)?;
                     file.write_all(&bytes).map_err(|e| self.unwritten(e))?;
                     self.show(at);
                 }
@@ -281,7 +285,17 @@ impl Job<'_> {
         {
             return Err(self.refused(format!("the server offers {t} bytes, the published file has {size}")).into());
         }
+        self.bounded(total.unwrap_or(0))?;
         Ok((at, total))
+    }
+
+    /// Refuses what would fill the disk.
+    fn bounded(&self, bytes: u64) -> Result<()> {
+        let most = self.entry.size.unwrap_or(LARGEST);
+        match bytes > most {
+            true => Err(self.refused(format!("the server offers {bytes} bytes, more than the {most} that are taken"))),
+            false => Ok(()),
+        }
     }
 
     /// Checks the complete part and gives it its name.
@@ -304,7 +318,7 @@ impl Job<'_> {
                 false => self.refused(what).into(),
             });
         }
-        std::fs::rename(&self.part, &self.path).map_err(failed)?;
+        access::write(&self.part)?.rename(&self.path).map_err(failed)?;
         Origin::forget(&self.part);
         let meta = crate::files::atomic::existing(&self.path)?;
         Record::new(self.entry.file, Some(self.settings.address(self.entry)), sha256, &meta).write(&self.path)?;

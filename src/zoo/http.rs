@@ -1,4 +1,5 @@
 //! One HTTP request on a thread of its own, so that whoever waits for it can stop waiting at any moment.
+use crate::access::{self, policy};
 use std::io::Read;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::Duration;
@@ -91,7 +92,9 @@ pub fn start(request: Request) -> std::io::Result<Receiver<Event>> {
 }
 
 fn transfer(r: &Request, send: &SyncSender<Event>) -> Result<(), Failure> {
+    let tls = ureq::tls::TlsConfig::builder().root_certs(roots()?).build();
     let agent: ureq::Agent = ureq::Agent::config_builder()
+        .tls_config(tls)
         .user_agent(concat!("ld3sh/", env!("CARGO_PKG_VERSION")))
         .https_only(r.address.starts_with("https:"))
         .http_status_as_error(false)
@@ -128,6 +131,27 @@ fn transfer(r: &Request, send: &SyncSender<Event>) -> Result<(), Failure> {
     }
 }
 
+/// Who vouches for servers: the certificates of `SSL_CERT_FILE`, as in other programs, or Mozilla's.
+fn roots() -> Result<ureq::tls::RootCerts, Failure> {
+    use ureq::tls::{PemItem, RootCerts, parse_pem};
+    let Some(path) = std::env::var_os("SSL_CERT_FILE").filter(|p| !p.is_empty()) else { return Ok(RootCerts::WebPki) };
+    let fix = "let SSL_CERT_FILE name a file of certificates in PEM form";
+    let wrong = |what: String| {
+        Failure::lasting(format!("SSL_CERT_FILE, `{}`: {what}", std::path::Path::new(&path).display())).fix(fix)
+    };
+    // this user's environment names it, no script
+    let _own = policy::own();
+    let file = access::read(&path).map_err(|e| wrong(e.to_string()))?;
+    let pem = file.bytes().map_err(|e| wrong(e.to_string()))?;
+    let mut found = vec![];
+    for item in parse_pem(&pem) {
+        if let PemItem::Certificate(c) = item.map_err(|e| wrong(e.to_string()))? {
+            found.push(c);
+        }
+    }
+    if found.is_empty() { Err(wrong("there is no certificate in it".into())) } else { Ok(found.into()) }
+}
+
 fn head(answer: &ureq::http::Response<ureq::Body>) -> Head {
     let text = |name: &str| answer.headers().get(name).and_then(|v| v.to_str().ok()).map(str::trim);
     Head {
@@ -150,7 +174,7 @@ fn content_range(text: &str) -> Option<(u64, Option<u64>)> {
 fn explain(e: &ureq::Error) -> Failure {
     use std::io::ErrorKind as K;
     use ureq::Error as U;
-    const TLS: &str = "look at this machine's clock, and for a proxy that opens secure connections";
+    const TLS: &str = "look at this machine's clock, and for a proxy that opens secure connections: SSL_CERT_FILE can name its certificates";
     let unknown =
         || Failure::lasting("the server's name cannot be resolved").fix("connect this machine to the internet");
     match e {

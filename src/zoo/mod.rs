@@ -10,7 +10,7 @@ mod table;
 pub use table::{ENTRIES, Entry, Role};
 
 use crate::host::Host;
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, access};
 use record::Record;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,7 +41,7 @@ impl Settings {
         Ok(Settings {
             folder: crate::files::cache::folder()?.join("models"),
             mirror: var("LD3SH_MIRROR"),
-            offline: var("LD3SH_OFFLINE").is_some_and(|v| v != "0"),
+            offline: access::policy::offline() || var("LD3SH_OFFLINE").is_some_and(|v| v != "0"),
             attempts: 5,
             backoff: Duration::from_millis(500),
             patience: Duration::from_secs(30),
@@ -95,9 +95,11 @@ pub fn locate(name: &str, host: &dyn Host) -> Result<PathBuf> {
 /// As [`locate`], with settings of one's own.
 pub fn locate_with(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<PathBuf> {
     let path = settings.path(entry);
+    let _own = access::policy::own();
     if !path.exists() {
         if settings.offline {
-            let e = Error::new(Kind::Io, format!("`{}` is not on this machine, and LD3SH_OFFLINE is set", entry.file));
+            let why = if access::policy::offline() { "`--offline` was given" } else { "LD3SH_OFFLINE is set" };
+            let e = Error::new(Kind::Io, format!("`{}` is not on this machine, and {why}", entry.file));
             return Err(e.hint(by_hand(entry, settings)));
         }
         if fetch::fetch(entry, host, settings)? {
@@ -111,7 +113,7 @@ pub fn locate_with(entry: &Entry, host: &dyn Host, settings: &Settings) -> Resul
 /// What is there of a file, without looking into it.
 pub fn state(entry: &Entry, settings: &Settings) -> State {
     let path = settings.path(entry);
-    let len = |p: &Path| std::fs::metadata(p).ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
+    let len = |p: &Path| crate::access::read(p).ok()?.meta().ok().filter(std::fs::Metadata::is_file).map(|m| m.len());
     match (len(&path), len(&fetch::part(&path)).filter(|n| *n > 0)) {
         (Some(n), _) => State::Here(n),
         (None, Some(n)) => State::Part(n),
@@ -123,6 +125,7 @@ pub fn state(entry: &Entry, settings: &Settings) -> State {
 /// the file came. Returns the SHA-256.
 pub fn check(entry: &Entry, settings: &Settings) -> Result<String> {
     let path = settings.path(entry);
+    let _own = access::policy::own();
     crate::files::atomic::existing(&path).map_err(|e| e.hint(by_hand(entry, settings)))?;
     verify(entry, &path, true)
 }

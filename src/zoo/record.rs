@@ -85,7 +85,7 @@ impl Origin {
     /// Forgets the origin of the part at `path`.
     pub fn forget(path: &Path) {
         // nothing there is what is wanted
-        let _ = std::fs::remove_file(beside(path));
+        let _ = crate::access::delete(beside(path)).map(|f| f.remove());
     }
     /// What a server compares to tell whether its file is still the same.
     pub fn validator(&self) -> Option<&String> {

@@ -310,19 +310,27 @@ fn files_put_there_by_hand_are_taken_and_watched() {
 }
 
 #[test]
-fn a_full_disk_and_a_folder_that_cannot_be_written() {
+fn a_folder_that_cannot_be_written_and_a_link_in_the_way() {
     let server = Server::start(|seen, _| file(seen, &content(200_000), "\"a\""));
     let bench = Bench::new(&server);
     std::fs::write(&bench.settings.folder, b"a file").unwrap();
     let e = bench.get(&PLAIN).unwrap_err().to_string();
     assert!(e.contains("cannot create") && e.contains("LD3SH_CACHE"), "{e}");
-    #[cfg(target_os = "linux")]
+    #[cfg(unix)]
     {
         let bench = Bench::new(&server);
         std::fs::create_dir_all(&bench.settings.folder).unwrap();
-        std::os::unix::fs::symlink("/dev/full", bench.file("thing.pkl.part")).unwrap();
-        let e = bench.get(&PLAIN).unwrap_err().to_string();
-        assert!(e.contains("thing.pkl`") && e.contains("disk is full") && e.contains("LD3SH_CACHE"), "{e}");
+        // somebody else's file must not get the bytes
+        let other = bench.dir.path().join("other");
+        std::fs::write(&other, b"kept").unwrap();
+        for target in [&other, &bench.dir.path().join("new")] {
+            std::os::unix::fs::symlink(target, bench.file("thing.pkl.part")).unwrap();
+            let e = bench.get(&PLAIN).unwrap_err().to_string();
+            assert!(e.contains("thing.pkl`") && e.contains("a link stands there"), "{e}");
+            std::fs::remove_file(bench.file("thing.pkl.part")).unwrap();
+        }
+        assert_eq!(std::fs::read(&other).unwrap(), b"kept");
+        assert!(!bench.dir.path().join("new").exists());
     }
 }
 

@@ -1,10 +1,10 @@
 //! A folder of PNG files, named by the samples' numbers.
 use super::{Job, Manifest, Sink, refused, wait_for};
+use crate::access;
 use crate::files::atomic;
 use crate::files::image::Image;
 use crate::{Error, Kind, Result};
 use rayon::prelude::*;
-use std::fs;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -16,7 +16,7 @@ impl<'a> Folder<'a> {
     /// Makes the folder ready, or refuses one of another run.
     pub fn open(job: &'a Job, manifest: &Manifest) -> Result<Self> {
         let dir = &job.out;
-        fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
+        access::write(dir)?.make_folder().map_err(|e| Error::io(dir, "create folder", e))?;
         // shards may start together: one of them writes the manifest
         let _turn = wait_for(dir);
         let path = dir.join(MANIFEST);
@@ -31,7 +31,7 @@ impl<'a> Folder<'a> {
             }
             // the manifest goes last: an interrupted removal is gone on with
             for picture in pictures(dir)? {
-                fs::remove_file(&picture).map_err(|e| Error::io(&picture, "remove", e))?;
+                access::delete(&picture)?.remove().map_err(|e| Error::io(&picture, "remove", e))?;
             }
         }
         atomic::write(&path, manifest.text().as_bytes())?;
@@ -54,7 +54,7 @@ fn is_number(name: &str) -> bool {
 fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = |dir: &Path| -> Result<Vec<PathBuf>> {
         let failed = |e| Error::io(dir, "list", e);
-        fs::read_dir(dir).map_err(failed)?.map(|e| Ok(e.map_err(failed)?.path())).collect()
+        access::read(dir)?.list().map_err(failed)?.map(|e| Ok(e.map_err(failed)?.path())).collect()
     };
     let named = |p: &Path, extension: Option<&str>| {
         p.extension().and_then(|e| e.to_str()) == extension
@@ -88,7 +88,7 @@ impl Sink for Folder<'_> {
             let count = (pixels.len() / (channels * height * width)) as u64;
             for thousand in start / 1000..(start + count).div_ceil(1000) {
                 let dir = self.0.out.join(format!("{:06}", thousand * 1000));
-                fs::create_dir_all(&dir).map_err(|e| Error::io(&dir, "create folder", e))?;
+                access::write(&dir)?.make_folder().map_err(|e| Error::io(&dir, "create folder", e))?;
             }
         }
         let one = |(i, data): (usize, &[u8])| -> std::result::Result<(), (Kind, String)> {

@@ -252,7 +252,7 @@ fn refused(path: &Path, why: &str) -> Error {
 
 /// Keeps other processes out while it lives, where the file system can; waits for its turn.
 fn wait_for(dir: &Path) -> Option<File> {
-    let file = File::open(dir).ok()?;
+    let file = crate::access::read(dir).ok()?.open().ok()?;
     file.lock().ok()?;
     Some(file)
 }

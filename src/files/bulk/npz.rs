@@ -4,6 +4,7 @@
 //! `NAME.shard-2-of-4.npz`; whoever finds all shards there, or runs without a shard, joins those into `NAME.npz`. The
 //! archive's comment is the manifest.
 use super::{Job, Manifest, Shard, Sink, refused, wait_for};
+use crate::access;
 use crate::files::{atomic, npy};
 use crate::{Error, Kind, Result};
 use std::fs::{self, File};
@@ -50,7 +51,7 @@ fn broken(path: &Path, e: impl std::fmt::Display) -> Error {
 }
 
 fn archive(path: &Path) -> Result<ZipArchive<io::BufReader<File>>> {
-    let file = File::open(path).map_err(|e| Error::io(path, "read", e))?;
+    let file = access::read(path)?.open().map_err(|e| Error::io(path, "read", e))?;
     ZipArchive::new(io::BufReader::new(file)).map_err(|e| broken(path, e))
 }
 
@@ -85,8 +86,8 @@ impl<'a> Npz<'a> {
     }
     fn prepare(&mut self) -> Result<()> {
         let dir = &self.parts;
-        fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
-        let lock = File::open(dir).map_err(|e| Error::io(dir, "open", e))?;
+        access::write(dir)?.make_folder().map_err(|e| Error::io(dir, "create folder", e))?;
+        let lock = access::read(dir)?.open().map_err(|e| Error::io(dir, "open", e))?;
         // where the file system knows no locks, it goes without
         if let Err(fs::TryLockError::WouldBlock) = lock.try_lock() {
             let e = Error::new(Kind::Io, format!("generate: another process is writing `{}`", self.mine.display()));
@@ -105,7 +106,7 @@ impl<'a> Npz<'a> {
     }
     fn remove_parts(&self) -> Result<()> {
         for piece in self.own_pieces()? {
-            fs::remove_file(&piece.path).map_err(|e| Error::io(&piece.path, "remove", e))?;
+            access::delete(&piece.path)?.remove().map_err(|e| Error::io(&piece.path, "remove", e))?;
         }
         Ok(())
     }
@@ -119,12 +120,12 @@ impl<'a> Npz<'a> {
         }
         let failed = |e| Error::io(&self.parts, "list", e);
         let mut out = vec![];
-        for entry in fs::read_dir(&self.parts).map_err(failed)? {
+        for entry in access::read(&self.parts)?.list().map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_suffix(".u8"));
             let ends = name.and_then(|n| n.split_once('-')).map(|(a, b)| (a.parse::<u64>(), b.parse::<u64>()));
             if let Some((Ok(start), Ok(end))) = ends {
-                let size = fs::metadata(&path).map_err(failed)?.len();
+                let size = access::read(&path)?.meta().map_err(failed)?.len();
                 if start < end && size == (end - start) * self.size() {
                     out.push(Piece { path, range: start..end, archive: false });
                 }
@@ -138,7 +139,7 @@ impl<'a> Npz<'a> {
         let dir = home(&self.job.out);
         let failed = |e| Error::io(dir, "list", e);
         let mut out = vec![];
-        for entry in fs::read_dir(dir).map_err(failed)? {
+        for entry in access::read(dir)?.list().map_err(failed)? {
             let path = entry.map_err(failed)?.path();
             let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(&prefix));
             let Some(text) = name.and_then(|n| n.strip_suffix(".npz")) else { continue };
@@ -227,11 +228,15 @@ fn gaps(range: &Range<u64>, pieces: &[Piece]) -> Vec<Range<u64>> {
     out
 }
 
+fn opened(piece: &Piece) -> io::Result<File> {
+    access::read(&piece.path).map_err(|e| io::Error::other(e.to_string()))?.open()
+}
+
 /// Copies samples `from..to` of a piece.
 fn copy(piece: &Piece, from: u64, to: u64, size: u64, out: &mut impl Write) -> io::Result<()> {
     let (skip, need) = ((from - piece.range.start) * size, (to - from) * size);
     if piece.archive {
-        let mut archive = ZipArchive::new(io::BufReader::new(File::open(&piece.path)?))?;
+        let mut archive = ZipArchive::new(io::BufReader::new(opened(piece)?))?;
         let mut entry = archive.by_name("arr_0.npy")?;
         let mut head = [0; 10];
         entry.read_exact(&mut head)?;
@@ -239,7 +244,7 @@ fn copy(piece: &Piece, from: u64, to: u64, size: u64, out: &mut impl Write) -> i
         exactly(&mut entry, header + skip, &mut io::sink())?;
         exactly(&mut entry, need, out)
     } else {
-        let mut file = File::open(&piece.path)?;
+        let mut file = opened(piece)?;
         file.seek(SeekFrom::Start(skip))?;
         exactly(&mut file, need, out)
     }
@@ -276,7 +281,7 @@ impl Sink for Npz<'_> {
         if !self.done {
             self.join(&self.mine, &self.range, &self.pieces()?)?;
             // the samples are in their file: what is left over costs only space
-            let _ = fs::remove_dir_all(&self.parts);
+            let _ = access::delete(&self.parts).map(|f| f.remove_folder());
         }
         if self.job.shard.count > 1 {
             // one shard at a time joins them, and the others find it done
@@ -290,7 +295,7 @@ impl Sink for Npz<'_> {
             }
         }
         for shard in self.shards()? {
-            let _ = fs::remove_file(shard.path);
+            let _ = access::delete(shard.path).map(|f| f.remove());
         }
         Ok((self.job.out.clone(), true))
     }

@@ -1,6 +1,7 @@
 //! What stands around the body of a script's function and around a `try` block: where Ctrl-C found the script, the profile,
 //! and panics of native code that `catch` receives.
 use super::BODY;
+use crate::access::policy;
 use crate::script::panics;
 use crate::script::profile;
 use rhai::{Dynamic, EvalAltResult, EvalContext, Expr, ImmutableString, Position};
@@ -27,6 +28,8 @@ struct Inner {
     name: ImmutableString,
     /// The source name of its text.
     source: ImmutableString,
+    /// Whether it comes from a file: then it may not touch what a stranger's script may not.
+    file: bool,
     block: Expr,
     /// The block with its calls timed, made when a profile first needs it.
     timed: OnceCell<Expr>,
@@ -34,7 +37,7 @@ struct Inner {
 
 impl Body {
     pub(super) fn new(name: ImmutableString, source: ImmutableString, block: Expr) -> Self {
-        Body(Rc::new(Inner { name, source, block, timed: OnceCell::new() }))
+        Body(Rc::new(Inner { name, source, file: policy::in_file(), block, timed: OnceCell::new() }))
     }
 }
 
@@ -85,6 +88,7 @@ pub(super) fn register(engine: &mut rhai::Engine) {
 }
 
 fn run(context: &mut EvalContext, body: &Body) -> Evaluated {
+    let _file = body.0.file.then(policy::enter_file);
     // deprecated only to say that the interface may change; the version of rhai is pinned by Cargo.lock
     #[allow(deprecated)]
     let result = if profile::is_on() {

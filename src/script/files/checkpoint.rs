@@ -226,6 +226,7 @@ mod methods {
         if tensors.len() > LISTED {
             out += &format!("\n  and {} more: `.names` lists them", tensors.len() - LISTED);
         }
-        out
+        // names come from the file
+        crate::access::clean(&out).into_owned()
     }
 }

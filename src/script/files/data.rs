@@ -259,8 +259,9 @@ mod globals {
     /// Whether there is a file (or directory) of that name.
     ///
     /// Example: `file_exists("no such file")` is false
-    pub fn file_exists(path: &str) -> bool {
-        std::path::Path::new(path).exists()
+    #[rhai_fn(return_raw)]
+    pub fn file_exists(path: &str) -> RhaiResult<bool> {
+        Ok(crate::access::read(path)?.exists())
     }
     /// The SHA-256 of a file's content, 64 hexadecimal digits.
     ///

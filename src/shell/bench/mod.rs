@@ -18,13 +18,13 @@ use std::time::Instant;
 
 /// The largest resident size of this process so far in MiB, where the system tells.
 fn peak_mib() -> Option<f64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let status = crate::access::system("/proc/self/status").ok()?;
     let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
     Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
 }
 
 fn serve(path: &Path) -> Result<()> {
-    let bytes = std::fs::read(path).map_err(|e| Error::io(path, "read", e))?;
+    let bytes = crate::access::read(path)?.bytes().map_err(|e| Error::io(path, "read", e))?;
     let bad = |e: String| Error::new(Kind::Format, e).context(format!("`{}`", path.display()));
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
     let case = header.metadata().as_ref().and_then(|m| m.get("case")).ok_or_else(|| bad("no `case`".into()))?;

@@ -94,5 +94,7 @@ fn write(file: &std::path::Path, history: &History) -> Result<()> {
     if history.0.is_empty() {
         return Err(Error::value("there is no input to save yet"));
     }
+    // the user typed the name
+    let _own = crate::access::policy::own();
     atomic::write(file, history.script().as_bytes())
 }

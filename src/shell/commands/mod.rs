@@ -237,7 +237,7 @@ pub fn find(name: &str) -> Result<&'static Command> {
 
 /// Shows a command's answer.
 fn told(state: &State, text: String) -> Done {
-    (state.say)(&text);
+    (state.say)(&crate::access::clean(&text));
     Ok(Answer::Done)
 }
 

@@ -1,6 +1,7 @@
 //! `:load`, `:run`, `:reload`, and the startup file.
 use super::files::path;
 use super::{Answer, COMMANDS, Command, Done, Session, State, needed, nothing};
+use crate::access::policy;
 use crate::script::modules;
 use crate::shell::report;
 use crate::{Error, Kind, Result};
@@ -62,8 +63,15 @@ fn script_and_settings(text: &str) -> Result<(String, Vec<String>)> {
 }
 
 fn go(session: &mut Session, state: &mut State, file: &str, settings: &[String]) -> Done {
-    let text = modules::read_text(&path(file))?;
-    let (outcome, plain) = session.run_script(file, &text, settings)?;
+    let text = {
+        // the user typed the name
+        let _own = policy::own();
+        modules::read_text(&path(file))?
+    };
+    let (outcome, plain) = {
+        let _file = policy::enter_file();
+        session.run_script(file, &text, settings)?
+    };
     // a script that failed can be mended and loaded again
     state.loaded = Some((file.to_string(), settings.to_vec()));
     // one that ended by `exit` ended itself, not the session
@@ -111,7 +119,11 @@ pub fn startup_file() -> Option<PathBuf> {
 /// Runs the startup file if there is one; its errors are reported, and the session goes on.
 pub fn startup(session: &mut Session, state: &State) {
     let Some(file) = startup_file().filter(|f| f.is_file()) else { return };
-    let text = match modules::read_text(&file) {
+    let text = {
+        let _own = policy::own();
+        modules::read_text(&file)
+    };
+    let text = match text {
         Ok(text) => text,
         Err(e) => return (state.report)(&report::render_plain(&e, state.color)),
     };

@@ -1,5 +1,6 @@
 //! `:time` and `:profile`.
 use super::{Answer, COMMANDS, Done, Session, State, needed, seconds};
+use crate::access::for_terminal;
 use crate::host::{cpu_time, evaluations};
 use crate::script::profile::Row;
 use crate::shell::session::Outcome;
@@ -48,7 +49,7 @@ fn echo(session: &Session, state: &State, code: &str, outcome: Outcome) -> Answe
         Outcome::Exit(v) => Answer::Leave(crate::shell::cli::exit_code(&v)),
         Outcome::Value(v) => {
             if !v.is_unit() && !code.trim_end().ends_with(';') {
-                (state.say)(&session.show(&v));
+                (state.say)(&for_terminal(&std::io::stdout(), &session.show(&v)));
             }
             Answer::Done
         }

@@ -1,6 +1,7 @@
 //! Questions about a session: the source of its functions, its variables, the type of an expression.
 use super::page::{Page, Style};
 use super::script_entry;
+use crate::access::clean;
 use crate::script::modules::{self, STDLIB};
 use crate::shell::catalogue::type_name;
 use crate::shell::screen;
@@ -104,7 +105,7 @@ pub(super) fn about_script_function(session: &Session, name: &str, style: Style)
     }
     let (found, bare) = places(session, name);
     found.iter().find_map(|(_, text)| {
-        let ast: AST = session.engine().compile(text).ok()?;
+        let ast: AST = session.engine().compile(&*clean(text)).ok()?;
         let mut page = Page::new(style);
         let mut any = false;
         for f in ast.iter_functions().filter(|f| f.name == bare) {

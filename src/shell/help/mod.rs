@@ -9,6 +9,7 @@ use super::catalogue::{Catalogue, Entry, Kind, Origin, doc, type_name};
 use super::repl::Next;
 use super::screen;
 use super::session::Session;
+use crate::access::clean;
 use crate::script::engine::print_line;
 use page::{Page, Style};
 use rhai::plugin::*;
@@ -100,7 +101,7 @@ fn about_value(session: &Session, topic: &str, style: Style) -> Option<String> {
     let Some(member) = member else {
         let mut page = Page::new(style);
         page.title(name, &format!("variable, {ty}"));
-        page.prose(&session.show(value).lines().take(8).collect::<Vec<_>>().join("\n\n"), 2);
+        page.prose(&clean(&session.show(value)).lines().take(8).collect::<Vec<_>>().join("\n\n"), 2);
         page.prose(&format!("`help {ty}` tells what can be done with it."), 0);
         return Some(page.finish());
     };

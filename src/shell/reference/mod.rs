@@ -19,7 +19,7 @@ fn session() -> Session {
 
 /// Writes files into a folder, which is made if need be, and tells how many.
 fn write(dir: &Path, files: &[(String, String)]) -> Result<()> {
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
+    crate::access::write(dir)?.make_folder().map_err(|e| Error::io(dir, "create folder", e))?;
     for (name, text) in files {
         atomic::write(dir.join(name), text.as_bytes())?;
     }

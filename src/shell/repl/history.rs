@@ -1,4 +1,5 @@
 //! The inputs of this and earlier sessions: each once, in the order of their last use.
+use crate::access;
 use rustyline::history::{History, SearchDirection, SearchResult};
 use rustyline::{Result, error::ReadlineError};
 use std::borrow::Cow;
@@ -16,6 +17,10 @@ pub struct Inputs {
     entries: Vec<String>,
     /// How many entries at the end the file does not have yet.
     unsaved: usize,
+}
+
+fn opened<T>(judged: crate::Result<T>) -> std::io::Result<T> {
+    judged.map_err(|e| std::io::Error::other(e.to_string()))
 }
 
 fn escape(entry: &str) -> String {
@@ -52,6 +57,7 @@ impl Inputs {
     }
     fn write(&mut self, path: &Path) -> Result<()> {
         let text: String = self.entries.iter().map(|e| escape(e) + "\n").collect();
+        let _own = access::policy::own();
         crate::files::atomic::write(path, text.as_bytes())
             .map_err(|e| ReadlineError::Io(std::io::Error::other(e.to_string())))?;
         self.unsaved = 0;
@@ -130,14 +136,16 @@ impl History for Inputs {
             return Ok(());
         }
         let text: String = new.iter().map(|e| escape(e) + "\n").collect();
-        let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path)?;
+        let _own = access::policy::own();
+        let mut file = opened(access::write(path))?.open_to_append()?;
         file.write_all(text.as_bytes())?;
         self.unsaved = 0;
         Ok(())
     }
     /// Reads the file; one that has grown to twice what is kept is written anew.
     fn load(&mut self, path: &Path) -> Result<()> {
-        let bytes = std::fs::read(path)?;
+        let _own = access::policy::own();
+        let bytes = opened(access::read(path))?.bytes()?;
         let text = String::from_utf8_lossy(&bytes);
         // rustyline's own files begin with `#V2` and escape in the same way
         let lines: Vec<String> = text.lines().filter(|l| !l.is_empty() && *l != "#V2").map(unescape).collect();

@@ -15,6 +15,7 @@ use super::help;
 use super::report;
 use super::session::{Outcome, Session};
 use super::show::terminal;
+use crate::access;
 use crate::script::engine::{print_line, report_line};
 use etcetera::BaseStrategy;
 use history::Inputs;
@@ -53,12 +54,21 @@ fn leave(_: &mut Session, _: &mut State, input: &str) -> Option<Next> {
     matches!(input.trim(), "exit" | "quit" | "exit;" | "quit;").then_some(Next::Leave(0))
 }
 
-/// Where the history is kept: the user's state folder.
-fn history_file() -> Option<PathBuf> {
+/// The user's state folder.
+pub fn state_folder() -> Option<PathBuf> {
     let dirs = etcetera::choose_base_strategy().ok()?;
-    let dir = dirs.state_dir().unwrap_or_else(|| dirs.data_dir()).join("ld3sh");
-    std::fs::create_dir_all(&dir).ok()?;
-    Some(dir.join("history.txt"))
+    Some(dirs.state_dir().unwrap_or_else(|| dirs.data_dir()).join("ld3sh"))
+}
+
+/// Where the history is kept.
+fn history_file() -> Option<PathBuf> {
+    let dir = state_folder()?;
+    let _own = access::policy::own();
+    let file = access::write(dir.join("history.txt")).ok()?;
+    file.make_parent().ok()?;
+    // one of an earlier version may be there for all to read
+    let _ = file.make_private();
+    Some(file.to_path_buf())
 }
 
 /// Reads and evaluates until Ctrl-D or `exit`; returns the exit code.
@@ -125,7 +135,7 @@ pub fn evaluate(session: &mut Session, state: &mut State, input: &str) -> Next {
         Ok(Outcome::Exit(v)) => return Next::Leave(exit_code(&v)),
         Ok(Outcome::Value(v)) => {
             if !v.is_unit() && !input.trim_end().ends_with(';') {
-                print_line(&session.show(&v));
+                print_line(&access::for_terminal(&std::io::stdout(), &session.show(&v)));
             }
         }
         Err(f) => {

@@ -78,9 +78,7 @@ fn show(run: &SharedRun, count: &Cell<usize>, x: &Dynamic, options: Map) -> Rhai
             let name = format!("show-{}.png", count.get() + 1);
             count.set(count.get() + 1);
             let path = run.borrow().out.join(name);
-            if let Some(dir) = path.parent() {
-                std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
-            }
+            crate::access::write(&path)?.make_parent().map_err(|e| Error::io(&path, "create the folder of", e))?;
             picture(&shown, 2)?.save(&path)?;
             report_line(&format!("saved `{}`: this output draws no pictures", path.display()));
         }
@@ -150,7 +148,10 @@ fn draw(shown: &Shown, graphics: Graphics, columns: usize, rows: usize) -> Resul
 fn log_sigmas(all: &[Schedule]) -> Result<Vec<(String, Vec<f64>)>> {
     let one = |s: &Schedule| {
         let t = s.times()?;
-        Ok((s.name.clone(), t.iter().map(|t| s.noise.ve_sigma(&Real::from(*t)).v().ln()).collect()))
+        Ok((
+            crate::access::clean(&s.name).into_owned(),
+            t.iter().map(|t| s.noise.ve_sigma(&Real::from(*t)).v().ln()).collect(),
+        ))
     };
     all.iter().map(one).collect()
 }

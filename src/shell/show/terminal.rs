@@ -1,6 +1,5 @@
 //! What the terminal can draw, and how large it is: told by its environment, or asked of it where that is safe.
-use crate::{Error, Result};
-use std::fs::File;
+use crate::{Error, Result, access};
 use std::io::{IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
@@ -66,7 +65,7 @@ pub fn size() -> (usize, usize) {
 
 /// Runs `stty` on the controlling terminal: its settings without a line of unsafe code.
 fn stty(args: &[&str]) -> Option<String> {
-    let tty = File::open("/dev/tty").ok()?;
+    let tty = access::terminal().ok()?;
     let done = Command::new("stty").args(args).stdin(tty).stderr(Stdio::null()).output().ok()?;
     done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())
 }
@@ -146,7 +145,7 @@ fn has_sixel(answer: &str) -> bool {
 /// Sends [`QUESTION`] and reads the answer, byte by byte, until the attributes' end or until nothing comes any more.
 fn ask() -> Option<String> {
     let saved = stty(&["-g"])?;
-    let mut tty = File::options().read(true).write(true).open("/dev/tty").ok()?;
+    let mut tty = access::terminal().ok()?;
     // reads return nothing after the time given
     stty(&["-icanon", "-echo", "min", "0", "time", &PATIENCE.to_string()])?;
     let mut answer = Vec::new();

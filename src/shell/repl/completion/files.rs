@@ -1,5 +1,6 @@
 //! Completion of paths, and of the modules that `import` finds.
 use super::Candidate;
+use crate::access::clean;
 use crate::script::modules::STDLIB;
 use std::path::{Path, PathBuf};
 
@@ -26,10 +27,11 @@ pub fn paths(current: &Path, text: &str, start: usize) -> (usize, Vec<Candidate>
 
 /// The files of a folder that begin with `prefix`, folders with a `/`; hidden ones only where a dot was typed.
 fn entries(folder: &Path, prefix: &str) -> Vec<(String, String)> {
-    let Ok(all) = std::fs::read_dir(folder) else { return vec![] };
+    let Ok(Ok(all)) = crate::access::read(folder).map(|f| f.list()) else { return vec![] };
     let one = |e: std::io::Result<std::fs::DirEntry>| {
         let e = e.ok()?;
-        let name = e.file_name().into_string().ok()?;
+        // a name with control characters is not offered: the list would show it as it is
+        let name = e.file_name().into_string().ok().filter(|n| clean(n) == n.as_str())?;
         let shown = name.starts_with(prefix) && (prefix.starts_with('.') || !name.starts_with('.'));
         // follows links
         let is_folder = shown && e.path().is_dir();
