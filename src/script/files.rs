@@ -1,6 +1,6 @@
 //! Rhai functions for files: checkpoints, images, plots, tables, JSON, CSV, schedules, and state to resume from.
 mod checkpoint;
-mod convert;
+pub(super) mod convert;
 mod data;
 mod picture;
 mod schedule;
