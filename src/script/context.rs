@@ -1,4 +1,5 @@
 //! What a script can ask about its own run: seed, device, output folder, parameters, provenance, version.
+use super::closures::Environment;
 use super::error::RhaiResult;
 use super::params::{self, Param};
 use crate::files::bulk::Shard;
@@ -64,6 +65,8 @@ pub struct Run {
     pub params: BTreeMap<String, (Param, Option<Dynamic>)>,
     /// Modules by origin: each is loaded once.
     pub loaded: BTreeMap<String, Shared<Module>>,
+    /// What the functions of those modules see at their top level.
+    pub homes: BTreeMap<String, Environment>,
     /// The text of everything that was parsed, by source name: for error messages.
     pub sources: BTreeMap<String, String>,
 }
@@ -81,6 +84,7 @@ impl Default for Run {
             main: String::new(),
             params: BTreeMap::new(),
             loaded: BTreeMap::new(),
+            homes: BTreeMap::new(),
             sources: BTreeMap::new(),
         }
     }

@@ -9,8 +9,9 @@ use crate::discretize::{
 };
 use crate::host::{Host, Value};
 use crate::noise::Noise;
+use crate::real::Real;
 use crate::{Error, Kind};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, FnPtr, INT, ImmutableString, Map, NativeCallContext};
 
@@ -29,6 +30,48 @@ fn count(what: &str, n: INT) -> crate::Result<usize> {
 
 fn interval(o: &mut Options) -> RhaiResult<Interval> {
     Ok(Interval { from: o.float("from")?, to: o.float("to")? })
+}
+
+/// Times of a list, as they are; an end that is outside the schedule's range by no more than the rounding of published lists
+/// (three digits, f32) is moved to it, with a note.
+fn within(noise: &Noise, times: Tensor) -> crate::Result<Tensor> {
+    // a tensor on the tape keeps its gradients: what it holds is not rounded
+    let flat = times.detach().to_dtype(DType::F64)?.flatten_all()?.to_vec1::<f64>()?;
+    let level = |t: f64| (-noise.lambda(&Real::from(t)).v()).exp();
+    let (mut moved, mut notes) = (flat.clone(), Vec::new());
+    for (at, t) in flat.iter().enumerate() {
+        let end = t.clamp(noise.t_min(), noise.t_max());
+        if end == *t || !t.is_finite() {
+            continue;
+        }
+        let (given, nearest) = (level(*t), level(end));
+        let off = (given - nearest).abs();
+        let rounded = (t - end).abs() <= 1e-6 * end.abs() || (off <= 5e-4 * nearest.max(1.0) && off <= 0.02 * nearest);
+        if !rounded {
+            let e = Error::value(format!(
+                "step t[{at}]: t = {t} is outside [{}, {}], the times of noise schedule `{}` (as σ/α: {given:.6}, where its end is {nearest:.6})",
+                noise.t_min(),
+                noise.t_max(),
+                noise.name()
+            ));
+            return Err(e.hint(format!(
+                "give a time between {} (least noise) and {} (most noise)",
+                noise.t_min(),
+                noise.t_max()
+            )));
+        }
+        moved[at] = end;
+        notes.push(format!("σ/α {given:.6} to {nearest:.6}"));
+    }
+    if notes.is_empty() {
+        return Ok(times);
+    }
+    super::engine::report_line(&format!(
+        "note: schedule::list: moved into the range of `{}`: {}",
+        noise.name(),
+        notes.join(", ")
+    ));
+    Ok(Tensor::from_vec(moved, times.shape(), times.device())?)
 }
 
 /// Makes the heuristic schedule of that name from its options.
@@ -225,7 +268,8 @@ mod schedule_api {
     /// Example: `schedule::list(noise::edm(), [80, 10, 2.5, 0.5, 0.002])`
     #[rhai_fn(return_raw)]
     pub fn list(noise: Noise, times: Dynamic) -> RhaiResult<Schedule> {
-        Ok(Schedule::new(noise, &numbers("schedule::list: the times", times)?, "list")?)
+        let times = within(&noise, numbers("schedule::list: the times", times)?)?;
+        Ok(Schedule::new(noise, &times, "list")?)
     }
     /// A schedule from a function of one's own: t_i = f(i/n).
     ///

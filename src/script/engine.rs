@@ -4,8 +4,8 @@ use super::error::Caught;
 use super::host::above_bars;
 use super::modules::Resolver;
 use super::{
-    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, sizes,
-    tensor, zoo,
+    bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, noise, numbers, optim, plan,
+    profile, schema, sizes, tensor, zoo,
 };
 use crate::access::for_terminal;
 use rhai::packages::Package;
@@ -39,6 +39,7 @@ pub fn new(run: &SharedRun) -> Engine {
     });
     numbers::register(&mut engine);
     sizes::register(&mut engine);
+    maps::register(&mut engine);
     caught(&mut engine);
     closures::register(&mut engine);
     profile::register(&mut engine);
@@ -54,6 +55,8 @@ pub fn new(run: &SharedRun) -> Engine {
         files::register,
         bulk::register,
         method::register,
+        schema::register,
+        identity::register,
         zoo::register,
     ] {
         area(&mut engine);

@@ -1,10 +1,10 @@
-//! Rhai functions that methods written as scripts are built from: defaults for options, progress, the cache folder.
+//! Rhai functions that methods written as scripts are built from: progress, the cache folder.
 use super::error::RhaiResult;
 use super::host::ScriptHost;
 use crate::Error;
 use crate::host::{Host, Progress};
 use rhai::plugin::*;
-use rhai::{Engine, INT, ImmutableString, Map};
+use rhai::{Engine, INT, ImmutableString};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -20,26 +20,6 @@ pub fn register(engine: &mut Engine) {
 
 #[export_module]
 mod api {
-    /// Options over their defaults: `given` may change the entries of `defaults` and have no others.
-    ///
-    /// `of`: the function whose options they are, for errors. Fails on an unknown option with the nearest name.
-    ///
-    /// Example: `let o = with_defaults(#{ train: 50, seed: 0 }, #{ seed: 1 }, "my method: pairs"); o.train + o.seed` is 51
-    #[rhai_fn(return_raw)]
-    pub fn with_defaults(defaults: Map, given: Map, of: &str) -> RhaiResult<Map> {
-        crate::script::options::note_keys(of, defaults.keys().map(|k| k.as_str()));
-        let mut all = defaults;
-        for (key, value) in given {
-            match all.get_mut(&key) {
-                Some(slot) => *slot = value,
-                None => {
-                    let known = all.keys().map(|k| k.as_str());
-                    return Err(Error::unknown(&format!("option of {of}"), &key, known).into());
-                }
-            }
-        }
-        Ok(all)
-    }
     /// Starts a progress bar of `total` steps on the terminal; it ends when its variable goes.
     ///
     /// Methods: `advance()`, `advance(n)`, `note(text)`.
@@ -83,6 +63,13 @@ mod api {
         let _own = crate::access::policy::own();
         crate::access::write(&dir)?.make_folder().map_err(|e| Error::io(&dir, "create", e))?;
         Ok(dir.join(name).display().to_string().into())
+    }
+    /// Tells the user something, on standard error: results stay apart.
+    ///
+    /// Example: `note("nothing is cached");`
+    #[rhai_fn(name = "note")]
+    pub fn tell(text: &str) {
+        super::super::engine::report_line(&format!("note: {text}"));
     }
     /// Deletes a file; nothing happens if there is none.
     ///

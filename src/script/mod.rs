@@ -1,5 +1,6 @@
 //! The Rhai engine: one binding file per area, errors, options, closures, parameters, modules.
 pub mod bulk;
+pub mod caught;
 pub mod closures;
 pub mod context;
 pub mod denoise;
@@ -8,7 +9,9 @@ pub mod engine;
 pub mod error;
 pub mod files;
 pub mod host;
+pub mod identity;
 pub mod loss;
+pub mod maps;
 pub mod method;
 pub mod modules;
 pub mod noise;
@@ -19,6 +22,7 @@ pub mod panics;
 pub mod params;
 pub mod plan;
 pub mod profile;
+pub mod schema;
 pub mod sizes;
 pub mod tensor;
 pub mod zoo;

@@ -50,13 +50,13 @@ pub fn decode(bytes: Vec<u8>, name: &str) -> Result<String> {
     })
 }
 
-/// Rhai does not know `#!` lines: makes the first line a comment of the same length.
+/// Rhai does not know `#!` lines: makes the first line blank, of the same length.
 pub fn without_shebang(text: &str) -> String {
-    match text.strip_prefix("#!") {
-        // `///` would be a doc comment
-        Some(rest) => format!("//{}", rest.replacen('/', " ", 1)),
-        None => text.to_string(),
+    if !text.starts_with("#!") {
+        return text.to_string();
     }
+    let end = text.find('\n').unwrap_or(text.len());
+    format!("{}{}", " ".repeat(text[..end].chars().count()), &text[end..])
 }
 
 /// Where `name`, imported by `importer` in a run of `script`, is looked for, in this order.
@@ -142,10 +142,12 @@ impl Resolver {
         let env = Environment::with_variables();
         let ast = compile(engine, origin, &found.text)
             .map_err(|e| EvalAltResult::ErrorInModule(origin.clone(), e.into(), Position::NONE))?;
-        let ast = bind(engine, &ast, &env);
+        let ast = bind(engine, &ast, &found.text, &env);
         let module = Module::eval_ast_as_new(Scope::new(), &ast, engine)
             .map_err(|e| EvalAltResult::ErrorInModule(origin.clone(), e, Position::NONE))?;
-        self.run.borrow_mut().modules.push(Origin::new(name, origin, &found.text));
+        let mut run = self.run.borrow_mut();
+        run.modules.push(Origin::new(name, origin, &found.text));
+        run.homes.insert(origin.clone(), env);
         Ok(module.into())
     }
 }

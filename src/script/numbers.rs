@@ -21,6 +21,11 @@ pub fn register(engine: &mut Engine) {
     engine.register_fn("**=", |x: &mut Dynamic, y: INT| assign(x, y, "**=", power, |a, b| a.powf(b)));
 }
 
+/// The constants that every script knows by name. (π and e are functions, as in Rhai: `PI()`.)
+pub fn constant(name: &str) -> Option<Dynamic> {
+    (name == "INF").then(|| Dynamic::from_float(FLOAT::INFINITY))
+}
+
 type OfFloat = fn(FLOAT) -> FLOAT;
 
 /// Rhai's functions of a float, for integers too: `sqrt(256)`.
@@ -49,9 +54,7 @@ const COMPARISONS: [Comparison; 6] =
 /// x / y: an integer if it divides, else a float.
 fn divide(x: INT, y: INT) -> RhaiResult<Dynamic> {
     if y == 0 {
-        return Err(Error::value(format!("division of {x} by zero"))
-            .hint("for ±inf, divide floats: `1.0 / 0.0`")
-            .into());
+        return Err(Error::value(format!("division of {x} by zero")).hint("infinity is `INF`").into());
     }
     match (x.checked_rem(y), x.checked_div(y)) {
         (Some(0), Some(q)) => Ok(q.into()),

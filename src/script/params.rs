@@ -255,7 +255,7 @@ pub fn show(v: &Dynamic) -> String {
 /// What `--help` after a script prints: the script's leading comment, and its parameters.
 pub fn help(path: &str, text: &str, params: &[Param]) -> String {
     let mut out = String::new();
-    for line in text.lines().skip_while(|l| l.starts_with("#!")) {
+    for line in text.lines().skip_while(|l| l.starts_with("#!") || l.trim().is_empty()) {
         match line.trim_start().strip_prefix("//") {
             Some(c) => {
                 let c = c.trim_start_matches(['/', '!']);

@@ -2,6 +2,8 @@
 
 /// A place in a script's text.
 pub struct Place<'a> {
+    /// The line above it that is not empty.
+    pub above: &'a str,
     /// Its line, up to the token.
     pub before: &'a str,
     /// The token.
@@ -34,7 +36,7 @@ const VALUES: &[(&[&str], &str)] = &[
     (&["True", "TRUE"], "write `true`"),
     (&["False", "FALSE"], "write `false`"),
     (&["self"], "inside a method the object is `this`"),
-    (&["inf", "Inf", "infinity"], "infinity is `1.0 / 0.0`"),
+    (&["inf", "Inf", "infinity"], "infinity is `INF`"),
     (&["nan", "NaN"], "not-a-number is `0.0 / 0.0`"),
     (&["pi", "math"], "π is `PI()`; functions like `sqrt(x)`, `exp(x)` need no module"),
     (&["np", "numpy", "torch", "plt", "F", "nn"], "tensor functions need no module: `zeros([2, 3])`, `x.sum()`"),
@@ -60,7 +62,6 @@ const STATEMENTS: &[(&[&str], &str)] = &[
     (&["del"], "a variable ends with its block; a name can be declared again with `let`"),
     (&["raise"], "errors are thrown: `throw \"message\"`"),
     (&["except"], "write `try { … } catch (e) { … }`"),
-    (&["try"], "write `try { … } catch (e) { … }`"),
     (&["with", "async", "await", "yield", "global", "nonlocal", "assert"], "there is no such statement here"),
     (&["var", "int", "float", "auto", "val"], "variables are declared with `let x = …;`"),
 ];
@@ -74,7 +75,6 @@ const METHODS: &[(&str, &[&str], &str)] = &[
     ("Tensor", &["dim", "ndimension", "rank"], "`x.ndim`"),
     ("Tensor", &["numel", "nelement"], "`x.size`"),
     ("Tensor", &["mm", "bmm", "dot", "mv"], "`a.matmul(b)`"),
-    ("Tensor", &["T"], "`x.t()`, or `x.transpose(a, b)`"),
     ("Tensor", &["backward"], "gradients are a function: `grad(loss, [x])`"),
     ("Tensor", &["requires_grad_", "requires_grad"], "`variable(x)` makes a tensor to differentiate for"),
     ("Tensor", &["add", "add_", "sub", "mul", "mul_", "div"], "the operators `+ - * /`"),
@@ -89,7 +89,6 @@ const METHODS: &[(&str, &[&str], &str)] = &[
     ("array", &["append", "add"], "`a.push(x)`"),
     ("array", &["length", "size", "count"], "`a.len()`"),
     ("map", &["items", "iteritems"], "`for k in m.keys() { m[k] }`"),
-    ("map", &["get"], "`m.key`, or `m[\"key\"]`; `()` where there is none"),
 ];
 
 /// Functions known elsewhere by another name, or called in another way.
@@ -109,8 +108,7 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("input", "parameters are set from outside: `param(\"n\", 3)`, `--set n=5`"),
     ("dict", "maps are `#{ a: 1 }`"),
     ("list", "arrays are `[1, 2]`"),
-    ("randn", "`noise([2, 3])`: normal numbers that follow from the seed"),
-    ("rand", "`uniform([2, 3])`"),
+    ("uniform", "`rand([2, 3])`: numbers from 0 to 1"),
     ("normal", "`noise([2, 3])`"),
     ("vstack", "`cat([a, b], 0)`"),
     ("concatenate", "`cat([a, b], 0)`"),
@@ -118,6 +116,31 @@ const FUNCTIONS: &[(&str, &str)] = &[
     ("assert", "`if !ok { throw \"message\" }`"),
     ("sample_noise", "`noise([2, 3])`"),
 ];
+
+/// For `7 // 2`.
+const DIVISION: &str = "`//` begins a comment; the whole part of a quotient is `(7 / 2).to_int()`";
+
+/// Whether a `//` in a line looks like the division that it is elsewhere: an operand before it, and nothing but one behind it.
+fn divides(line: &str) -> bool {
+    let Some((before, after)) = line.split_once("//") else { return false };
+    let operand = |c: char| c.is_alphanumeric() || "_)]".contains(c);
+    let rest = after.trim().trim_end_matches([';', ')', ']', '}', ' ']);
+    before.trim_end().ends_with(operand)
+        && !rest.is_empty()
+        && rest.chars().all(|c| c.is_alphanumeric() || "_.".contains(c))
+        && rest.split('.').all(|part| part.parse::<u64>().is_ok() || !part.is_empty())
+}
+
+/// A line of a text in which `//` silently cuts off what is likely a divisor: a number, one blank before and behind the `//`.
+pub fn silent_division(text: &str) -> Option<(usize, String)> {
+    text.lines().enumerate().find_map(|(i, line)| {
+        let (before, after) = line.split_once(" // ")?;
+        let number = after.trim_end_matches([';', ')', ' ']);
+        let operand = before.ends_with(|c: char| c.is_alphanumeric() || "_)]".contains(c));
+        let quoted = before.matches(['"', '\u{60}']).count() % 2 == 1 || before.contains("//");
+        (operand && !quoted && number.parse::<f64>().is_ok()).then(|| (i + 1, DIVISION.to_string()))
+    })
+}
 
 fn look<'t>(table: &[(&[&str], &'t str)], word: &str) -> Option<&'t str> {
     table.iter().find(|(words, _)| words.contains(&word)).map(|(_, hint)| *hint)
@@ -151,6 +174,9 @@ pub fn function(name: &str, types: &[&str]) -> Option<String> {
             false => write.to_string(),
         });
     }
+    if matches!(name, ".." | "..=") && types.contains(&"float") {
+        return Some("a range counts integers, and `5 / 2` is 2.5: `0..(n / 2).to_int()`".into());
+    }
     if name == "**" && types.contains(&"array") {
         return Some("arrays are lists; `tensor(a) ** 2` computes".into());
     }
@@ -167,8 +193,20 @@ pub fn syntax(message: &str, place: &Place) -> Option<String> {
     if let Some(hint) = look(WORDS, token).or_else(|| look(WORDS, last)).or_else(|| look(VALUES, token)) {
         return Some(hint.into());
     }
+    if message.contains("scape sequence") {
+        return Some("a backslash is written `\\\\`; in backquotes text stands as it is".into());
+    }
+    if token == "@" || message.contains("'@'") {
+        return Some("the matrix product is `a.matmul(b)`".into());
+    }
+    if first == "let" && token == "," {
+        return Some("each name has its own `let`: `let a = pair[0]; let b = pair[1];`".into());
+    }
     if let Some(hint) = look(STATEMENTS, first) {
         return Some(hint.into());
+    }
+    if first == "try" && (token == ":" || message.contains("catch")) {
+        return Some("write `try { … } catch (e) { … }`".into());
     }
     if token == "lambda" || last == "lambda" {
         return look(STATEMENTS, "lambda").map(String::from);
@@ -186,6 +224,9 @@ pub fn syntax(message: &str, place: &Place) -> Option<String> {
     {
         return Some(format!("options go into a map at the end: `f(x, #{{ {last}: … }})`"));
     }
+    if token == ":" && (place.before.trim_end().ends_with(['[', ',']) || place.after.trim_start().starts_with(',')) {
+        return Some("`()` takes a whole dimension: `x[[(), 0]]` is every row's first".into());
+    }
     if token == ":" && place.before.contains('[') {
         return Some("a part of a tensor or array is `x[0..2]`".into());
     }
@@ -200,6 +241,9 @@ pub fn syntax(message: &str, place: &Place) -> Option<String> {
     }
     if matches!(last, "f" | "r") && token.starts_with(['"', '\'']) {
         return Some("text with values in it stands in backquotes: `` `loss ${x}` ``".into());
+    }
+    if divides(&line) || divides(place.above) {
+        return Some(DIVISION.into());
     }
     if message.contains("Invalid character") {
         return Some("strings stand in double quotes; single quotes hold one character".into());
@@ -217,12 +261,6 @@ pub fn syntax(message: &str, place: &Place) -> Option<String> {
         return Some("statements end with `;`".into());
     }
     None
-}
-
-/// All hints of the tables, for the test that what they call exists.
-pub fn all() -> impl Iterator<Item = &'static str> {
-    let words = [VALUES, WORDS, STATEMENTS].into_iter().flatten().map(|(_, hint)| *hint);
-    words.chain(METHODS.iter().map(|(_, _, hint)| *hint)).chain(FUNCTIONS.iter().map(|(_, hint)| *hint))
 }
 
 #[cfg(test)]

@@ -4,12 +4,15 @@ use super::hints::{self, Place};
 use super::names::Names;
 use super::screen;
 use super::session::{Failure, Session};
+use super::show::terminal;
 use crate::access::clean;
 use crate::error::nearest;
+use crate::script::caught::{self, Cause};
 use crate::script::closures::Stopped;
-use crate::script::error::{Caught, offset};
+use crate::script::error::offset;
+use crate::{Error, Kind};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
-use rhai::{EvalAltResult, ParseErrorType, Position};
+use rhai::{Engine, EvalAltResult, EvalContext, ParseErrorType, Position};
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
 use std::ops::Range;
@@ -68,11 +71,23 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
             at = p.at;
         }
     }
+    if caught::cause(&error) == Some(Cause::Caller) {
+        // out of the function that was called wrongly; out of its whole module, if it is one, and of those built in that called it
+        let (module, main) = (source.clone(), session.run().borrow().main.clone());
+        while let Some(call) = frames.pop() {
+            (source, at) = (call.source, call.at);
+            if module == main || (source != module && !source.starts_with("stdlib/")) {
+                break;
+            }
+        }
+    }
     let text = session.run().borrow().sources.get(&source).cloned();
     let place = text.as_deref().and_then(|t| place(t, at));
-    let told = describe(&error, session, !frames.is_empty(), place.as_ref());
+    let told = describe(&error, &Known::of(session), !frames.is_empty(), place.as_ref());
     frames.retain(|f| !f.at.is_none() && (f.at != at || f.source != source));
     frames.reverse();
+    // recursion, and a closure called in a loop of native code, come through one place again and again
+    frames.dedup_by(|a, b| a.at == b.at && a.source == b.source);
     let run = session.run().borrow();
     draw(&told, &Frame { source, at, text: told.label.clone() }, &frames, &run.sources, color)
 }
@@ -80,6 +95,28 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
 /// How a report names a function.
 fn function(name: &str) -> String {
     if name.contains('$') { "this closure".into() } else { format!("`{name}`") }
+}
+
+/// What an error of the language is to `catch`: message, kind and fix, as its report has them.
+pub fn caught(error: &EvalAltResult, context: &EvalContext) -> Error {
+    let scope = context.scope();
+    let known = Known {
+        engine: context.engine(),
+        variables: scope.iter_raw().map(|(name, ..)| name.to_string()).collect(),
+        declared: vec![],
+        functions: vec![],
+    };
+    let told = describe(error, &known, false, None);
+    let kind = match error {
+        // the name is right, the arguments are not
+        EvalAltResult::ErrorFunctionNotFound(signature, _) => match known.signatures(name_of(signature)).is_empty() {
+            true => Kind::Name,
+            false => Kind::Type,
+        },
+        other => caught::kind(other),
+    };
+    let e = Error::new(kind, told.message);
+    if told.helps.is_empty() { e } else { e.hint(told.helps.join("\n")) }
 }
 
 /// Renders an error that has no place in a script (a bad `--set`).
@@ -121,17 +158,59 @@ impl Told {
     }
 }
 
-fn describe(error: &EvalAltResult, session: &Session, in_function: bool, place: Option<&Place>) -> Told {
+/// The names among which a slip is looked for.
+struct Known<'a> {
+    engine: &'a Engine,
+    /// Variables that are there.
+    variables: Vec<String>,
+    /// Variables that the session's sources declare, as far as their text shows.
+    declared: Vec<String>,
+    /// Functions that they define.
+    functions: Vec<String>,
+}
+
+impl<'a> Known<'a> {
+    fn of(session: &'a Session) -> Self {
+        let (mut declared, mut functions) = (Vec::new(), Vec::new());
+        for text in session.run().borrow().sources.values() {
+            let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
+            while let Some(w) = words.next() {
+                match w {
+                    "let" | "const" | "for" => declared.extend(words.next().map(String::from)),
+                    "fn" => functions.extend(words.next().map(String::from)),
+                    _ => {}
+                }
+            }
+        }
+        let variables = session.scope().iter_raw().map(|(n, ..)| n.to_string()).collect();
+        Known { engine: session.engine(), variables, declared, functions }
+    }
+    /// The signatures of native functions of that name.
+    fn signatures(&self, name: &str) -> Vec<String> {
+        Names::of(self.engine).signatures(name).iter().filter(|s| for_scripts(s)).cloned().collect()
+    }
+    fn variable(&self, name: &str) -> bool {
+        self.variables.iter().chain(&self.declared).any(|w| w == name)
+    }
+    fn function(&self, name: &str) -> bool {
+        self.functions.iter().any(|w| w == name)
+    }
+    fn words(&self) -> impl Iterator<Item = &str> {
+        self.declared.iter().chain(&self.functions).map(String::as_str)
+    }
+}
+
+fn describe(error: &EvalAltResult, session: &Known, in_function: bool, place: Option<&Place>) -> Told {
     use EvalAltResult as E;
     match error {
-        E::ErrorRuntime(v, _) => match v.read_lock::<Caught>() {
-            Some(c) => {
-                let t = c.0.compared_shapes().into_iter().fold(told(c.0.message()), Told::note);
-                c.0.fix().into_iter().fold(t, Told::help)
+        E::ErrorRuntime(v, _) => match caught::error_of(v) {
+            Some(e) => {
+                let t = e.compared_shapes().into_iter().fold(told(e.message()), Told::note);
+                e.fix().into_iter().fold(t, Told::help)
             }
             None => told(match v.is_unit() {
                 true => "the script threw an error without a message".into(),
-                false => session.print_form(v),
+                false => print_form(session.engine, v),
             }),
         },
         E::ErrorParsing(p, _) => describe_parse(p, session, place),
@@ -149,8 +228,7 @@ fn describe(error: &EvalAltResult, session: &Session, in_function: bool, place: 
             told(format!("`{name}` is a constant")).help("declare it with `let` to change it")
         }
         E::ErrorMismatchOutputType(want, got, _) | E::ErrorMismatchDataType(want, got, _) => {
-            let plain = |t: &str| t.rsplit("::").next().unwrap_or(t).trim_end_matches('>').to_string();
-            told(format!("expected {}, found {}", plain(want), plain(got)))
+            told(format!("expected {}, found {}", spoken_type(want), spoken_type(got)))
         }
         E::ErrorDotExpr(what, _) => unknown_property(what, session).unwrap_or_else(|| told(what.as_str())),
         E::ErrorSystem(what, e) if what.is_empty() => told(e.to_string()),
@@ -159,7 +237,7 @@ fn describe(error: &EvalAltResult, session: &Session, in_function: bool, place: 
     }
 }
 
-fn describe_parse(p: &ParseErrorType, session: &Session, place: Option<&Place>) -> Told {
+fn describe_parse(p: &ParseErrorType, session: &Known, place: Option<&Place>) -> Told {
     match p {
         ParseErrorType::VariableUndefined(name) => unknown_variable(name, session, false, place),
         ParseErrorType::ModuleUndefined(name) => unknown_module(name, session),
@@ -177,8 +255,8 @@ fn describe_parse(p: &ParseErrorType, session: &Session, place: Option<&Place>) 
     }
 }
 
-fn unknown_variable(name: &str, session: &Session, in_function: bool, place: Option<&Place>) -> Told {
-    let names = Names::of(session.engine());
+fn unknown_variable(name: &str, session: &Known, in_function: bool, place: Option<&Place>) -> Told {
+    let names = Names::of(session.engine);
     if !names.signatures(name).is_empty() && name.contains("::") {
         return told(format!("`{name}` is a function")).help(format!("call it: `{name}()`"));
     }
@@ -192,14 +270,12 @@ fn unknown_variable(name: &str, session: &Session, in_function: bool, place: Opt
         let open = if rest.starts_with('(') { "(…)" } else { "" };
         return t.label("a module of functions").help(format!("write `{name}::{method}{open}`"));
     }
-    if !names.signatures(name).is_empty() && !words(session).iter().any(|w| w == name) {
+    if !names.signatures(name).is_empty() && !session.words().any(|w| w == name) {
         return told(format!("`{name}` is a function")).help(format!("call it: `{name}(…)`; `{name}?` explains it"));
     }
-    let variables: Vec<&str> = session.scope().iter_raw().map(|(n, ..)| n).collect();
-    let words = words(session);
-    if words.iter().any(|w| w == name) {
+    if session.words().any(|w| w == name) {
         // it is declared somewhere, but not for here
-        return match in_function && variables.contains(&name) {
+        return match in_function && session.variables.iter().any(|v| v == name) {
             true => t
                 .label("not declared yet when this function was called")
                 .help(format!("declare `{name}` before the call, or pass it as an argument")),
@@ -208,8 +284,8 @@ fn unknown_variable(name: &str, session: &Session, in_function: bool, place: Opt
                 .help(format!("a variable ends with its block `{{ }}` or function: declare `{name}` at the top level, or pass it as an argument")),
         };
     }
-    let near = nearest(name, variables.iter().copied())
-        .or_else(|| nearest(name, words.iter().map(String::as_str)))
+    let near = nearest(name, session.variables.iter().map(String::as_str))
+        .or_else(|| nearest(name, session.words()))
         .or_else(|| nearest(name, names.all().filter(|n| n.starts_with(char::is_alphabetic))));
     match near {
         Some(n) => t.help(format!("did you mean `{n}`?")),
@@ -228,40 +304,50 @@ fn for_scripts(signature: &str) -> bool {
     !signature.split(|c: char| !c.is_alphanumeric()).any(|word| OTHERS.contains(&word))
 }
 
-/// The variables and functions that the session's sources define, as far as their text shows.
-fn words(session: &Session) -> Vec<String> {
-    let run = session.run().borrow();
-    let mut found = Vec::new();
-    for text in run.sources.values() {
-        let mut words = text.split(|c: char| !c.is_alphanumeric() && c != '_').filter(|w| !w.is_empty());
-        while let Some(w) = words.next() {
-            if matches!(w, "let" | "const" | "fn" | "for")
-                && let Some(name) = words.next()
-            {
-                found.push(name.to_string());
-            }
-        }
+/// The users' name of a type that Rhai names.
+fn spoken_type(name: &str) -> &str {
+    match name {
+        "i64" => "int",
+        "f64" => "float",
+        "Fn" => "function",
+        other => other.rsplit("::").next().unwrap_or(other).trim_end_matches('>'),
     }
-    found
 }
 
-fn unknown_function(signature: &str, session: &Session) -> Told {
+/// The name in Rhai's `f (i64, f64)`.
+fn name_of(signature: &str) -> &str {
+    signature.split_once('(').map_or(signature, |(name, _)| name).trim()
+}
+
+/// A value as `print` shows it.
+pub(super) fn print_form(engine: &Engine, v: &rhai::Dynamic) -> String {
+    match v.as_immutable_string_ref() {
+        Ok(s) => s.to_string(),
+        Err(_) => engine.eval_fn_call::<String>("to_string", None, (v.clone(),)).unwrap_or_else(|_| v.to_string()),
+    }
+}
+
+fn unknown_function(signature: &str, session: &Known) -> Told {
     let (name, types) = match signature.split_once('(') {
         Some((n, t)) => (n.trim(), t.trim_end().trim_end_matches(')')),
         None => (signature.trim(), ""),
     };
     let types = types.replace("&str | ImmutableString | String", "string").replace("ImmutableString", "string");
-    let spoken = |t: &str| match t {
-        "i64" => "int".to_string(),
-        "f64" => "float".to_string(),
-        t => t.to_string(),
-    };
-    let types = types.split(", ").map(spoken).collect::<Vec<_>>().join(", ");
+    let types = types.split(", ").map(spoken_type).collect::<Vec<_>>().join(", ");
     let list: Vec<&str> = types.split(", ").filter(|t| !t.is_empty()).collect();
-    let names = Names::of(session.engine());
+    let names = Names::of(session.engine);
     let known: Vec<&String> = names.signatures(name).iter().filter(|s| for_scripts(s)).collect();
-    let words = words(session);
-    let own = words.iter().any(|w| w == name);
+    let own = session.function(name);
+    if name == "closure" {
+        let s = if list.len() == 1 { "" } else { "s" };
+        return told(format!("this closure does not take {} argument{s}", list.len()))
+            .label(format!("called with ({types})"));
+    }
+    if known.is_empty() && !own && session.variable(name) {
+        return told(format!("`{name}` is a variable, not a function"))
+            .label(format!("called with ({types})"))
+            .help(format!("what it holds is called by `{name}.call(…)`"));
+    }
     let t = match (known.is_empty(), own) {
         (false, _) => told(format!("`{name}` does not take ({types})")).label("no version of it fits these arguments"),
         (true, true) => {
@@ -300,7 +386,7 @@ fn unknown_function(signature: &str, session: &Session) -> Told {
         return t.help(format!("it is a function of a module: `{full}(…)`"));
     }
     let all = names.all().filter(|n| n.starts_with(char::is_alphabetic));
-    match nearest(name, all.chain(words.iter().map(String::as_str))) {
+    match nearest(name, all.chain(session.words())) {
         Some(n) => t.help(format!("did you mean `{n}`?")),
         None => t,
     }
@@ -323,14 +409,23 @@ fn short(signature: &str) -> String {
 }
 
 /// Rhai's `Unknown property 'c' - a getter is not registered for type '()'`.
-fn unknown_property(what: &str, session: &Session) -> Option<Told> {
+fn unknown_property(what: &str, session: &Known) -> Option<Told> {
+    if let Some(rest) = what.strip_prefix("No writable property ") {
+        let mut quoted = rest.split('\'').skip(1).step_by(2);
+        let (name, of) = (quoted.next()?, spoken_type(quoted.next()?));
+        let names = Names::of(session.engine);
+        return Some(match names.has_property(name) {
+            true => told(format!("`{name}` of a {of} is read only")),
+            false => told(format!("a {of} has no property `{name}`")),
+        });
+    }
     let mut quoted = what.strip_prefix("Unknown property ")?.split('\'').skip(1).step_by(2);
     let (name, of) = (quoted.next()?, quoted.next()?);
     Some(match of {
         "()" => told(format!("`()` has no property `{name}`")).label("what stands before the dot is `()`, nothing"),
         _ => {
-            let t = told(format!("a value of type {of} has no property `{name}`"));
-            let names = Names::of(session.engine());
+            let t = told(format!("a value of type {} has no property `{name}`", spoken_type(of)));
+            let names = Names::of(session.engine);
             match nearest(name, names.properties()) {
                 _ if !names.signatures(name).is_empty() => t.help(format!("call the method: `.{name}(…)`")),
                 Some(n) => t.help(format!("did you mean `{n}`?")),
@@ -340,12 +435,12 @@ fn unknown_property(what: &str, session: &Session) -> Option<Told> {
     })
 }
 
-fn unknown_module(name: &str, session: &Session) -> Told {
-    let names = Names::of(session.engine());
+fn unknown_module(name: &str, session: &Known) -> Told {
+    let names = Names::of(session.engine);
     let root = name.split("::").next().unwrap_or(name);
     let built_in = crate::script::modules::STDLIB.iter().map(|(n, _)| *n);
     let t = told(format!("unknown module `{root}`"));
-    if session.scope().contains(root) || words(session).iter().any(|w| w == root) {
+    if session.variable(root) || session.function(root) {
         return t.label("a variable").help(format!("methods of a value are called with a dot: `{root}.f(…)`"));
     }
     if built_in.clone().any(|n| n == root) {
@@ -362,7 +457,8 @@ fn place(text: &str, at: Position) -> Option<Place<'_>> {
     let range = token(text, at)?;
     let start = text[..range.start].rfind('\n').map_or(0, |i| i + 1);
     let end = text[range.end..].find('\n').map_or(text.len(), |i| range.end + i);
-    Some(Place { before: &text[start..range.start], token: &text[range.clone()], after: &text[range.end..end] })
+    let above = text[..start].lines().rev().find(|l| !l.trim().is_empty()).unwrap_or_default();
+    Some(Place { above, before: &text[start..range.start], token: &text[range.clone()], after: &text[range.end..end] })
 }
 
 /// The bytes of the token at a position.
@@ -469,5 +565,17 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
     let renderer = if color { Renderer::styled() } else { Renderer::plain() };
     // longer lines of code are cut around what is marked
     let renderer = screen::terminal().map_or(renderer.clone(), |width| renderer.term_width(width));
-    renderer.render(&groups)
+    let drawn = renderer.render(&groups);
+    let screen = screen::terminal().is_some() || std::io::stderr().is_terminal();
+    match screen && drawn.lines().count() >= terminal::size().1 {
+        true => again(drawn, &told.message, color),
+        false => drawn,
+    }
+}
+
+/// A report that is longer than the screen, with what it says once more at its end.
+fn again(drawn: String, message: &str, color: bool) -> String {
+    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let title = Group::with_title(Level::ERROR.primary_title(titled(message)));
+    format!("{drawn}\n{}", renderer.render(&[title]))
 }

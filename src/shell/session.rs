@@ -5,12 +5,13 @@ use super::repl::last;
 use super::{screen, show};
 use crate::access::policy;
 use crate::host;
+use crate::script::caught::set_teller;
 use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::error::offset;
 use crate::script::params::{self, Param};
 use crate::script::profile;
-use crate::script::{engine, modules, panics};
+use crate::script::{engine, modules, numbers, panics};
 use crate::{Error, Result};
 use rhai::{
     AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Module, Position, Scope,
@@ -87,6 +88,7 @@ impl Session {
         last::register(&mut engine);
         show::register(&mut engine, &run);
         super::help::register(&mut engine);
+        set_teller(super::report::caught);
         let global = engine.new_global_runtime_state();
         Session {
             engine,
@@ -160,14 +162,15 @@ impl Session {
     /// Whatever the parser reports, with its place.
     pub fn parse_only(&mut self, name: &str, text: &str) -> std::result::Result<AST, Failure> {
         self.run.borrow_mut().sources.insert(name.to_string(), text.to_string());
-        modules::compile(&self.engine, name, text).map_err(|e| Failure { error: e.into(), source: name.to_string() })
+        let parsed = modules::compile(&self.engine, name, text);
+        parsed.map_err(|e| Failure { error: e.into(), source: name.to_string() })
     }
 
     /// An error for each variable that a script reads and nothing declares, and for each module that it uses and does not
     /// import, in the order of the text.
     pub fn unknown_names(&self, ast: &AST) -> Vec<Failure> {
         let source = ast.source().unwrap_or_default();
-        let variables = unknown_variables(ast, |name| self.scope.contains(name));
+        let variables = unknown_variables(ast, |name| self.scope.contains(name) || numbers::constant(name).is_some());
         let variables = variables.into_iter().map(|(name, at)| EvalAltResult::ErrorVariableNotFound(name, at));
         let names = Names::of(&self.engine);
         let namespaces = names.namespaces();
@@ -225,7 +228,11 @@ impl Session {
     pub fn evaluate(&mut self, ast: &AST) -> std::result::Result<Outcome, Failure> {
         host::clear_cancel();
         let source = ast.source().unwrap_or_default().to_string();
-        let bound = bind(&self.engine, ast, &self.env);
+        let text = self.run.borrow().sources.get(&source).cloned().unwrap_or_default();
+        if let Some((line, note)) = super::hints::silent_division(&text) {
+            engine::report_line(&format!("note: {source}:{line}: {note}"));
+        }
+        let bound = bind(&self.engine, ast, &text, &self.env);
         let mut statements = bound.statements().to_vec();
         if profile::is_on() {
             profile::timed_statements(&mut statements);
@@ -410,11 +417,6 @@ impl Session {
     }
     /// A value as `print` shows it.
     pub fn print_form(&self, v: &Dynamic) -> String {
-        match v.as_immutable_string_ref() {
-            Ok(s) => s.to_string(),
-            Err(_) => {
-                self.engine.eval_fn_call::<String>("to_string", None, (v.clone(),)).unwrap_or_else(|_| v.to_string())
-            }
-        }
+        super::report::print_form(&self.engine, v)
     }
 }

@@ -181,7 +181,12 @@ fn checkpoints_that_do_not_belong_are_not_taken_up() {
     stop("other");
     let method = concat!(include_str!("../../stdlib/ld3.rhai"), "\n// changed\n");
     std::fs::write(bench.dir.path().join("ld3.rhai"), method).unwrap();
+    let text = std::fs::read(bench.checkpoint("other")).unwrap();
     let o = bench.start("other").wait_with_output().unwrap();
-    assert_eq!(o.status.code(), Some(0), "{}", err(&o));
-    assert!(out(&o).contains("belongs to another run") && out(&o).contains(&format!("{all} of {all}")), "{}", out(&o));
+    assert_eq!(faults(&o, 1, &["run.state", "checkpoint of another run"]), Vec::<String>::new(), "{}", err(&o));
+    assert!(std::fs::read(bench.checkpoint("other")).unwrap() == text, "it is left as it is");
+    // once it is gone the run starts
+    std::fs::remove_file(bench.checkpoint("other")).unwrap();
+    let o = bench.start("other").wait_with_output().unwrap();
+    assert!(out(&o).contains(&format!("{all} of {all}")), "{}{}", out(&o), err(&o));
 }

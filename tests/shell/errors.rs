@@ -1,7 +1,6 @@
 //! Uncaught errors as users see them, word for word: `fixtures/errors.txt` holds code and the report that it must give.
 //! `BLESS=1 cargo test --test errors` writes the reports anew; read them before they are committed.
 use ld3sh::script::engine::STACK;
-use ld3sh::shell::names::Names;
 use ld3sh::shell::report;
 use ld3sh::shell::session::{Outcome, Session, Settings};
 use std::path::{Path, PathBuf};
@@ -77,37 +76,6 @@ fn every_report_has_a_place_and_none_a_bug() {
             assert!(!report.contains(never), "{never} in the report of {code}");
         }
     }
-}
-
-/// What hints call exists.
-#[test]
-fn hints_name_functions_that_exist() {
-    let missing = on_a_large_stack(|| {
-        let s = session();
-        let names = Names::of(s.engine());
-        let known = |f: &str| names.all().any(|n| n == f || n.rsplit("::").next() == Some(f));
-        let mut missing = Vec::new();
-        for hint in ld3sh::shell::hints::all() {
-            for code in hint.split('`').skip(1).step_by(2) {
-                let calls = code.match_indices('(').filter_map(|(i, _)| {
-                    let start =
-                        code[..i].rfind(|c: char| !c.is_alphanumeric() && c != '_').map_or(0, |j| j + c_len(code, j));
-                    (start < i).then(|| &code[start..i])
-                });
-                missing.extend(
-                    calls
-                        .filter(|f| !["f", "fn", "param", "catch", "type_of"].contains(f) && !known(f))
-                        .map(String::from),
-                );
-            }
-        }
-        missing
-    });
-    assert!(missing.is_empty(), "{missing:?}");
-}
-
-fn c_len(text: &str, at: usize) -> usize {
-    text[at..].chars().next().map_or(0, char::len_utf8)
 }
 
 #[test]

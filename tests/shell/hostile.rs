@@ -202,7 +202,7 @@ fn names_that_are_not_known() {
             ),
             case(
                 &format!("{PAIRS}ld3::train(net, solver::euler(), p, #{{ loss: \"huberr\" }});"),
-                &["unknown loss", "`huber`"],
+                &["unknown value for option `loss`", "`huber`"],
             ),
             case(
                 &format!("{PAIRS}ld3::pairs(net, #{{ trian: 2 }});"),
@@ -269,9 +269,9 @@ fn losses_and_denoisers_that_are_not_finite() {
                 &["ld3: the loss is inf", "iteration 0"],
             ),
             case(&train("loss: |x, y| throw \"no loss today\""), &["no loss today"]),
-            case(&train("batch: 0"), &["option batch must be an integer ≥ 1, not 0"]),
-            case(&train("valid_batch: -1"), &["option valid_batch must be an integer ≥ 1, not -1"]),
-            case(&train("checkpoint_every: 0"), &["option checkpoint_every must be an integer ≥ 1, not 0"]),
+            case(&train("batch: 0"), &["option `batch` must be an integer ≥ 1, not 0"]),
+            case(&train("valid_batch: -1"), &["option `valid_batch` must be an integer ≥ 1, not -1"]),
+            case(&train("checkpoint_every: 0"), &["option `checkpoint_every` must be an integer ≥ 1, not 0"]),
             case(
                 &format!(
                     "{PAIRS}ld3::train(net, solver::euler(), ld3::pairs(net, #{{ train: 4, valid: 0 }}), #{{ nfe: 3 }});"

@@ -1,17 +1,28 @@
 //! The rewriting of a parsed script: closures, function bodies, `try` blocks and the recording of variables.
 use super::body::{self, Body, NEXT_BODY};
+use super::sugar::{self, custom};
 use super::{BODY, CAPTURE, Environment, PLACED, RECORD, record};
+use crate::script::maps;
 use rhai::{
-    AST, ASTNode, CustomExpr, Dynamic, Engine, Expr, FnCallExpr, FnPtr, Module, Position, ScriptFuncDef, Shared, Stmt,
-    StmtBlock,
+    AST, ASTNode, Dynamic, Engine, Expr, FnCallExpr, FnPtr, Module, Position, ScriptFuncDef, Shared, Stmt, StmtBlock,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Rewrites a parsed script so that its closures keep `env`, which becomes this script's own.
-pub fn bind(engine: &Engine, ast: &AST, env: &Environment) -> AST {
+/// Rewrites a script parsed from `text` so that its closures keep `env`, which becomes this script's own.
+pub fn bind(engine: &Engine, ast: &AST, text: &str, env: &Environment) -> AST {
+    env.0.borrow_mut().texts.extend(super::text::of(ast, text));
     let assigned = assigned(ast);
     let source = ast.source().unwrap_or_default().into();
-    let mut b = Binder { env, params: BTreeMap::new(), named: BTreeSet::new(), assigned, source };
+    let mut b = Binder {
+        engine,
+        env,
+        params: BTreeMap::new(),
+        named: BTreeSet::new(),
+        assigned,
+        source,
+        mistaken: BTreeMap::new(),
+        around: BTreeSet::new(),
+    };
     for f in ast.iter_fn_def() {
         match f.name.contains('$') {
             // a closure that uses `this` stays as it is: Rhai alone knows where `this` goes
@@ -25,13 +36,11 @@ pub fn bind(engine: &Engine, ast: &AST, env: &Environment) -> AST {
         }
     }
     for f in ast.iter_fn_def() {
-        walk_function(f, &mut |path| {
-            if let Some(name) = free_variable(path.last())
-                && !f.params.contains(name)
-            {
-                env.0.borrow_mut().free.insert(name.clone());
-            }
-        });
+        env.0.borrow_mut().free.extend(free(f));
+    }
+    for f in ast.iter_fn_def().filter(|f| f.name.contains('$')) {
+        let reads = free(f).into_iter().filter(|name| b.named.contains(name.as_str())).collect::<Vec<_>>();
+        b.mistaken.insert(f.name.to_string(), reads);
     }
     let record = engine.compile(format!("{RECORD}(0)")).ok().and_then(|a| a.statements().first().cloned());
     let mut statements = Vec::with_capacity(ast.statements().len());
@@ -58,7 +67,8 @@ pub fn bind(engine: &Engine, ast: &AST, env: &Environment) -> AST {
     }
     let mut lib = Module::new();
     for f in ast.iter_fn_def() {
-        match b.function(engine, f) {
+        b.around = declared(f);
+        match b.function(f) {
             Some(rewritten) => lib.set_script_fn(rewritten),
             None => lib.set_script_fn(f.clone()),
         };
@@ -184,6 +194,28 @@ fn walk_function(f: &Shared<ScriptFuncDef>, on_node: &mut dyn FnMut(&[ASTNode]))
     });
 }
 
+/// The names that a function reads and does not declare.
+fn free(f: &Shared<ScriptFuncDef>) -> BTreeSet<rhai::ImmutableString> {
+    let mut found = BTreeSet::new();
+    walk_function(f, &mut |path| {
+        found.extend(free_variable(path.last()).filter(|name| !f.params.contains(name)).cloned());
+    });
+    found
+}
+
+/// The names that a function declares, its parameters among them.
+fn declared(f: &Shared<ScriptFuncDef>) -> BTreeSet<String> {
+    let mut found: BTreeSet<String> = f.params.iter().map(|p| p.to_string()).collect();
+    walk_function(f, &mut |path| match path.last() {
+        Some(ASTNode::Stmt(Stmt::Var(x, ..))) => drop(found.insert(x.0.name.to_string())),
+        Some(ASTNode::Stmt(Stmt::For(x, _))) => {
+            found.extend(std::iter::once(&x.0).chain(&x.1).map(|ident| ident.name.to_string()));
+        }
+        _ => {}
+    });
+    found
+}
+
 fn uses_this(f: &Shared<ScriptFuncDef>) -> bool {
     let mut found = false;
     walk_function(f, &mut |path| found |= matches!(path.last(), Some(ASTNode::Expr(Expr::ThisPtr(_)))));
@@ -192,6 +224,7 @@ fn uses_this(f: &Shared<ScriptFuncDef>) -> bool {
 
 /// The rewriting walk.
 struct Binder<'a> {
+    engine: &'a Engine,
     env: &'a Environment,
     /// Closures to be bound, with their number of parameters.
     params: BTreeMap<String, usize>,
@@ -201,11 +234,15 @@ struct Binder<'a> {
     assigned: BTreeSet<String>,
     /// The script's source name.
     source: rhai::ImmutableString,
+    /// The functions that closures name as if they were variables.
+    mistaken: BTreeMap<String, Vec<rhai::ImmutableString>>,
+    /// The names that the function declares whose body is being rewritten.
+    around: BTreeSet<String>,
 }
 
 impl Binder<'_> {
     /// The function with its body rewritten; `None` where it has none.
-    fn function(&self, engine: &Engine, f: &Shared<ScriptFuncDef>) -> Option<ScriptFuncDef> {
+    fn function(&self, f: &Shared<ScriptFuncDef>) -> Option<ScriptFuncDef> {
         let mut statements = Vec::new();
         walk_function(f, &mut |path| {
             if let [ASTNode::Stmt(s)] = path {
@@ -219,7 +256,7 @@ impl Binder<'_> {
         let at = f.body.start_position();
         let block = Expr::Stmt(Box::new(StmtBlock::new(statements, at, f.body.end_position())));
         NEXT_BODY.set(Dynamic::from(Body::new(f.name.clone(), self.source.clone(), block)));
-        let template = engine.compile(format!("fn f() {{ {BODY} }}")).ok()?;
+        let template = self.engine.compile(format!("fn f() {{ {BODY} }}")).ok()?;
         let body = template.iter_fn_def().next()?.body.clone();
         Some(ScriptFuncDef { body, ..ScriptFuncDef::clone(f) })
     }
@@ -244,10 +281,20 @@ impl Binder<'_> {
                 self.flow(x);
                 let at = x.body.position();
                 let block = std::mem::replace(&mut x.body, StmtBlock::new([], at, at));
-                let guarded = custom(body::TRY, Expr::Stmt(Box::new(block)), at);
+                let guarded = custom(body::TRY, Expr::Stmt(Box::new(block)), Dynamic::UNIT, at);
                 x.body = StmtBlock::new([Stmt::Expr(Box::new(guarded))], at, at);
             }
-            Stmt::For(x, _) => self.flow(&mut x.2),
+            Stmt::For(x, _) => {
+                let names = std::iter::once(&x.0).chain(&x.1).map(|ident| ident.name.clone());
+                let names: rhai::Array = names.filter(|n| sugar::captures(&x.2.body, n)).map(Dynamic::from).collect();
+                self.flow(&mut x.2);
+                if !names.is_empty() {
+                    let at = x.2.body.position();
+                    let body = std::mem::replace(&mut x.2.body, StmtBlock::new([], at, at));
+                    let pass = custom(sugar::PASS, Expr::Stmt(Box::new(body)), names.into(), at);
+                    x.2.body = StmtBlock::new([Stmt::Expr(Box::new(pass))], at, at);
+                }
+            }
             Stmt::Switch(x, _) => {
                 self.expr(&mut x.0);
                 for e in &mut x.1.expressions {
@@ -257,13 +304,14 @@ impl Binder<'_> {
             }
             Stmt::Var(x, ..) => self.expr(&mut x.1),
             Stmt::Assignment(x) => {
-                self.expr(&mut x.1.lhs);
+                let adds = !x.0.is_op_assignment();
+                self.target(&mut x.1.lhs, adds);
                 self.expr(&mut x.1.rhs);
             }
             Stmt::FnCall(f, at) => {
                 f.args.iter_mut().for_each(|a| self.expr(a));
                 if !f.namespace.is_empty() {
-                    *s = Stmt::Expr(Box::new(custom(PLACED, Expr::FnCall(f.clone(), *at), *at)));
+                    *s = Stmt::Expr(Box::new(custom(PLACED, Expr::FnCall(f.clone(), *at), Dynamic::UNIT, *at)));
                 }
             }
             Stmt::Block(b) => self.block(b),
@@ -280,12 +328,51 @@ impl Binder<'_> {
             _ => {}
         }
     }
+    /// Rewrites what is assigned to. Its last key may be a new one of a map (`adds`).
+    fn target(&self, e: &mut Expr, adds: bool) {
+        let (b, is_index, ends) = match e {
+            Expr::Dot(b, flags, _) => (b, false, flags.contains(rhai::ASTFlags::BREAK)),
+            Expr::Index(b, flags, _) => (b, true, flags.contains(rhai::ASTFlags::BREAK)),
+            other => return self.expr(other),
+        };
+        self.expr(&mut b.lhs);
+        match &mut b.rhs {
+            chain @ (Expr::Dot(..) | Expr::Index(..)) if !(is_index && ends) => self.target(chain, adds),
+            Expr::Property(p, _) if adds => p.2 = maps::added(&p.2),
+            Expr::StringConstant(key, _) if adds && is_index => *key = maps::added(key),
+            Expr::IntegerConstant(..) => {}
+            index if is_index => {
+                self.expr(index);
+                if adds {
+                    let at = index.start_position();
+                    let inner = std::mem::replace(index, Expr::Unit(at));
+                    *index = custom(sugar::KEY, inner, Dynamic::UNIT, at);
+                }
+            }
+            other => self.expr(other),
+        }
+    }
     fn flow(&self, x: &mut rhai::FlowControl) {
         self.expr(&mut x.expr);
         self.block(&mut x.body);
         self.block(&mut x.branch);
     }
+    /// The variable of the function around it that a closure means where Rhai, which captures no variable that has a function's
+    /// name, gives it the function.
+    fn mistaken(&self, e: &Expr) -> Option<&rhai::ImmutableString> {
+        let Expr::DynamicConstant(value, _) = e else { return None };
+        let closure = value.read_lock::<FnPtr>()?.fn_name().to_string();
+        self.mistaken.get(&closure)?.iter().find(|name| self.around.contains(name.as_str()))
+    }
     fn expr(&self, e: &mut Expr) {
+        let pointer = match &*e {
+            Expr::FnCall(f, _) if f.name == "curry" => f.args.first(),
+            other => Some(other),
+        };
+        if let Some(name) = pointer.and_then(|p| self.mistaken(p)) {
+            *e = custom(sugar::MISTAKEN, Expr::Unit(e.position()), name.clone().into(), e.position());
+            return;
+        }
         match e {
             Expr::DynamicConstant(value, _) => self.closure(value, 0),
             Expr::FnCall(f, at) => {
@@ -306,7 +393,7 @@ impl Binder<'_> {
                 f.args.iter_mut().for_each(|a| self.expr(a));
                 if !f.namespace.is_empty() {
                     let at = *at;
-                    *e = custom(PLACED, Expr::FnCall(f.clone(), at), at);
+                    *e = custom(PLACED, Expr::FnCall(f.clone(), at), Dynamic::UNIT, at);
                 }
             }
             Expr::MethodCall(f, _) => f.args.iter_mut().for_each(|a| self.expr(a)),
@@ -314,24 +401,55 @@ impl Binder<'_> {
             Expr::Map(x, _) => x.0.iter_mut().for_each(|(_, a)| self.expr(a)),
             Expr::Stmt(b) => self.block(b),
             Expr::Dot(b, ..) | Expr::Index(b, ..) => {
+                let reader = runs_its_reader(b).map(|(method, at)| (sugar::READERS.contains(&method), at));
                 self.expr(&mut b.lhs);
                 self.expr(&mut b.rhs);
+                if let Some((true, at)) = reader {
+                    // both only read: one of them reads a copy
+                    let variable = std::mem::replace(&mut b.lhs, Expr::Unit(at));
+                    b.lhs = custom(sugar::COPY, variable, Dynamic::UNIT, at);
+                }
+                sugar::range_to_part(self.engine, e);
+                if let Some((false, at)) = reader {
+                    // Rhai gives the error of that no place
+                    let inner = std::mem::replace(e, Expr::Unit(at));
+                    *e = custom(PLACED, inner, Dynamic::UNIT, at);
+                }
             }
-            Expr::And(x, _) | Expr::Or(x, _) | Expr::Coalesce(x, _) => x.iter_mut().for_each(|a| self.expr(a)),
+            Expr::Coalesce(x, _) => {
+                x.iter_mut().for_each(|a| self.expr(a));
+                let last = x.len().saturating_sub(1);
+                for a in x.iter_mut().take(last) {
+                    if let Some(place) = sugar::last_segment(a) {
+                        let at = a.position();
+                        let inner = std::mem::replace(a, Expr::Unit(at));
+                        *a = custom(sugar::OPTIONAL, inner, Dynamic::from(place), at);
+                    }
+                }
+            }
+            Expr::And(x, _) | Expr::Or(x, _) => x.iter_mut().for_each(|a| self.expr(a)),
             Expr::Custom(x, _) => x.inputs.iter_mut().for_each(|a| self.expr(a)),
             _ => {}
         }
     }
 }
 
-/// An expression in a custom syntax that takes it.
-fn custom(syntax: &str, inner: Expr, at: Position) -> Expr {
-    let custom = CustomExpr {
-        inputs: std::iter::once(inner).collect(),
-        tokens: std::iter::once(syntax.into()).collect(),
-        state: Dynamic::UNIT,
-        scope_may_be_changed: false,
-        self_terminated: false,
+/// Where a method of variable `a` runs a closure that captures `a` itself: the method, and its place.
+fn runs_its_reader(b: &rhai::BinaryExpr) -> Option<(&str, Position)> {
+    let Expr::Variable(v, ..) = &b.lhs else { return None };
+    let (Expr::MethodCall(f, at) | Expr::FnCall(f, at)) = first_segment(&b.rhs) else { return None };
+    let itself = |e: &Expr| match e {
+        Expr::FnCall(curry, _) => curry.name == "curry" && curry.args.iter().any(|a| root_variable(a) == Some(&v.1)),
+        Expr::Stmt(block) => sugar::captures(block, &v.1),
+        _ => false,
     };
-    Expr::Custom(Box::new(custom), at)
+    f.args.iter().any(itself).then_some((f.name.as_str(), *at))
+}
+
+/// The first thing that a chain does with what stands before it.
+fn first_segment(rhs: &Expr) -> &Expr {
+    match rhs {
+        Expr::Dot(b, ..) | Expr::Index(b, ..) => &b.lhs,
+        only => only,
+    }
 }

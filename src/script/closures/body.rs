@@ -2,6 +2,7 @@
 //! and panics of native code that `catch` receives.
 use super::BODY;
 use crate::access::policy;
+use crate::script::caught::to_catch;
 use crate::script::panics;
 use crate::script::profile;
 use rhai::{Dynamic, EvalAltResult, EvalContext, Expr, ImmutableString, Position};
@@ -117,7 +118,7 @@ fn run(context: &mut EvalContext, body: &Body) -> Evaluated {
     })
 }
 
-/// Evaluates the block of a `try`: a panic of native code in it is an error like any other.
+/// Evaluates the block of a `try`: a panic of native code in it is an error like any other, and each has a kind.
 fn guarded(context: &mut EvalContext, block: &rhai::Expression) -> Evaluated {
     let scope = context.scope().len();
     let global = context.global_runtime_state_mut();
@@ -125,7 +126,7 @@ fn guarded(context: &mut EvalContext, block: &rhai::Expression) -> Evaluated {
     let (source, constants) = (global.source.clone(), global.constants.clone());
     #[allow(deprecated)]
     let result = catch_unwind(AssertUnwindSafe(|| context.eval_expression_tree_raw(block, true)));
-    result.unwrap_or_else(|panic| {
+    let result = result.unwrap_or_else(|panic| {
         // what the panic left half done goes
         context.scope_mut().rewind(scope);
         let global = context.global_runtime_state_mut();
@@ -134,5 +135,6 @@ fn guarded(context: &mut EvalContext, block: &rhai::Expression) -> Evaluated {
         global.truncate_imports(imports);
         (global.source, global.constants) = (source, constants);
         Err(panics::error(&*panic).into())
-    })
+    });
+    result.map_err(|e| to_catch(e, context))
 }

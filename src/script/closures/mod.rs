@@ -9,6 +9,7 @@
 //! It also lets functions read the variables and constants of the top level of their script (or of the REPL), as they are
 //! at the time of the call: each such variable that some function reads is recorded ([`record`]) when it is declared.
 use super::error::RhaiResult;
+use super::numbers;
 use rhai::{
     Dynamic, EncapsulatedEnviron, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, Map, Module,
     NativeCallContext, Position, Shared,
@@ -20,9 +21,12 @@ use std::rc::{Rc, Weak};
 mod bind;
 mod body;
 mod record;
+mod sugar;
+mod text;
 
 pub use bind::{assigned, bind, unknown_modules, unknown_variables};
 pub use body::{Place, Stopped};
+pub use text::{Parts, parts};
 
 /// Marks a captured variable in a `Share` statement that [`on_variable`] decides about. No script can write this name.
 const CAPTURE: &str = "capture$";
@@ -51,12 +55,19 @@ struct Home {
     free: BTreeSet<ImmutableString>,
     /// The variables and constants among them that the top level has declared so far.
     variables: BTreeMap<ImmutableString, Dynamic>,
+    /// What the functions are made of.
+    texts: BTreeMap<ImmutableString, text::Text>,
 }
 
 impl Default for Environment {
     fn default() -> Self {
         let environ = EncapsulatedEnviron { lib: Default::default(), imports: Default::default(), constants: None };
-        Environment(Rc::new(RefCell::new(Home { environ, free: Default::default(), variables: Default::default() })))
+        Environment(Rc::new(RefCell::new(Home {
+            environ,
+            free: Default::default(),
+            variables: Default::default(),
+            texts: Default::default(),
+        })))
     }
 }
 
@@ -122,6 +133,9 @@ impl Environment {
         // deprecated only to say that the interface may change; the version of rhai is pinned by Cargo.lock
         #[allow(deprecated)]
         FnPtr::from_fn(visible, move |context: NativeCallContext, args: &mut [&mut Dynamic]| {
+            if args.last().is_some_and(|a| a.is::<text::WhatAreYou>()) {
+                return Ok(env.parts(&f).map_or(Dynamic::UNIT, Dynamic::from));
+            }
             let this = params.filter(|n| n + 1 == args.len()).and_then(|n| unused_this(n, captured, args));
             match params {
                 // this very error makes `map`, `filter`, … try again with another number of arguments
@@ -169,6 +183,7 @@ pub fn register(engine: &mut Engine) {
     });
     body::register(engine);
     record::register(engine);
+    sugar::register(engine);
     #[allow(deprecated)]
     engine.on_var(on_variable);
     // Rhai's own pass a native function pointer (value, key) where the closure takes (key, value)
@@ -231,7 +246,10 @@ fn on_variable(name: &str, index: usize, mut context: EvalContext) -> Result<Opt
             {
                 *value = std::mem::take(value).into_shared();
             }
-        } else if function_pointer(captured, &context).is_none() && record::find(captured, &context).is_none() {
+        } else if function_pointer(captured, &context).is_none()
+            && record::find(captured, &context).is_none()
+            && numbers::constant(captured).is_none()
+        {
             return Err(EvalAltResult::ErrorVariableNotFound(captured.into(), Position::NONE).into());
         }
         return Ok(Some(Dynamic::UNIT));
@@ -239,7 +257,8 @@ fn on_variable(name: &str, index: usize, mut context: EvalContext) -> Result<Opt
     if index > 0 || context.scope().contains(name) {
         return Ok(None);
     }
-    Ok(record::find(name, &context).or_else(|| function_pointer(name, &context)))
+    let own = record::find(name, &context).or_else(|| function_pointer(name, &context));
+    Ok(own.or_else(|| numbers::constant(name)))
 }
 
 /// Whether a value is a native object: a cheap handle, which a closure may as well copy. Tensors are values.

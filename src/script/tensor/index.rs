@@ -6,7 +6,7 @@ use crate::tensor::device::default_device;
 use crate::tensor::index::{self, Index};
 use crate::{Error, Kind, Result};
 use candle_core::{Device, Tensor};
-use rhai::{Array, Dynamic, FuncRegistration, INT, Module};
+use rhai::{Array, Dynamic, EvalAltResult, FuncRegistration, INT, Module, Position};
 use std::any::TypeId;
 use std::ops::{Range, RangeInclusive};
 
@@ -88,7 +88,17 @@ fn get(x: &mut Tensor, at: Dynamic) -> RhaiResult<Tensor> {
     part(x, at)
 }
 
+/// `x[range]`, for the syntax that stands in its place.
+pub(in crate::script) fn part_of(x: &Tensor, range: &Dynamic) -> RhaiResult<Tensor> {
+    part(x, entries(range)?)
+}
+
 fn set(x: &mut Tensor, at: Dynamic, value: Dynamic) -> RhaiResult<()> {
+    if at.is_string() {
+        // Rhai tries this for a property without a setter; this very error says that it is read only. So may the value of a
+        // property have methods: `x.shape.len()` would write it back
+        return Err(EvalAltResult::ErrorIndexingType("Tensor".into(), Position::NONE).into());
+    }
     let (at, value) = (entries(&at)?, args::operand("assignment to a part of a tensor", &value)?);
     *x = on([x], move |[x]| index::set(x, &at, &value))?;
     Ok(())

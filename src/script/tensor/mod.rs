@@ -13,6 +13,8 @@ mod operators;
 mod reduce;
 mod shape;
 
+pub(in crate::script) use index::part_of;
+
 use crate::script::error::RhaiResult;
 use crate::tensor::aside;
 use candle_core::{Device, Tensor};

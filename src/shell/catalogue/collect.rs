@@ -1,7 +1,8 @@
 //! Reads the engine's metadata into entries.
 use super::words::{BUILT_IN, KEYWORDS, TYPES};
-use super::{Entry, Kind, Origin, doc};
+use super::{Entry, Kind, OptionKey, Origin, doc};
 use crate::script::modules::STDLIB;
+use crate::script::schema;
 use rhai::Engine;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -239,6 +240,7 @@ fn stdlib(engine: &Engine, name: &str, text: &str, out: &mut Vec<Entry>, groups:
     module.options = d.options;
     out.push(module);
     let Ok(ast) = engine.compile(text) else { return };
+    let mut declared = schema::written(&ast, text);
     for f in ast.iter_functions().filter(|f| f.access == rhai::FnAccess::Public && writable(f.name)) {
         let group = groups.entry((format!("{name}::{}", f.name), None, false)).or_default();
         group.origin = Some(Origin::Stdlib);
@@ -249,6 +251,14 @@ fn stdlib(engine: &Engine, name: &str, text: &str, out: &mut Vec<Entry>, groups:
             by_reference: false,
             doc: doc::parse(&f.comments),
         });
+    }
+    for (of, options) in &mut declared {
+        let group = groups.get_mut(&(of.clone(), None, false));
+        // the version with the most arguments takes them
+        if let Some(o) = group.and_then(|g| g.overloads.iter_mut().max_by_key(|o| o.params.len())) {
+            let key = |w: schema::Written| OptionKey { name: w.name, default: Some(w.default), doc: w.doc };
+            o.doc.options.extend(options.drain(..).map(key));
+        }
     }
 }
 
@@ -294,6 +304,9 @@ pub(super) fn all(engine: &Engine) -> Vec<Entry> {
     for (name, signature, summary, example) in BUILT_IN {
         let mut e = plain(name, Kind::Function, Origin::Rhai, summary, "", Some(example));
         e.signatures = vec![signature.to_string()];
+        if crate::script::numbers::constant(name).is_some() {
+            e.kind = Kind::Constant;
+        }
         out.push(e);
     }
     out.extend(groups.into_iter().filter_map(|((name, receiver, _), g)| g.entry(name, receiver)));

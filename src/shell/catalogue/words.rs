@@ -35,6 +35,7 @@ pub const TYPES: &[TypeInfo] = &[
     named("Image", &[], "A picture of 8-bit pixels, made in module `image`."),
     named("Plot", &["ScriptPlot"], "A plot, made in module `plot`."),
     named("Table", &[], "Rows aligned in columns for print and Markdown, made by `table`."),
+    named("Option", &["Declared"], "An option of a method, declared by `option` for `with_defaults`."),
     named("Progress", &["Bar"], "A progress bar, made by `progress`."),
     named("Error", &["Caught"], "What `catch (e)` receives: `e.kind`, `e.message`, `e.hint`, `e.shapes`."),
     named("int", &["i64", "INT", "usize"], "A whole number of 64 bits."),
@@ -77,7 +78,7 @@ pub const KEYWORDS: &[Word] = &[
     ),
     (
         "for",
-        "Goes through a range, an array, the characters of a string (`s.chars()`) or the first dimension of a tensor.",
+        "Goes through a range, an array, the characters of a string (`s.chars()`) or the first dimension of a tensor. Each pass has variables of its own.",
         "let sum = 0;\nfor i in 0..4 { sum += i; }\nfor (x, i) in [10, 20] { sum += x * i; }\nsum",
     ),
     ("in", "Goes with `for`; between values: whether a thing is in another.", "2 in [1, 2, 3]"),
@@ -127,7 +128,11 @@ pub const KEYWORDS: &[Word] = &[
         "Goes on after an error in `try`; `e` is an Error or what `throw` threw.",
         "try { throw \"too many steps\"; } catch (e) { print(e); }",
     ),
-    ("throw", "Raises an error: any value.", "try { throw #{ code: 3 }; } catch (e) { print(e.code); }"),
+    (
+        "throw",
+        "Raises an error: a text, of which `catch` receives an Error, or any value, which it receives as it is.",
+        "try { throw #{ code: 3 }; } catch (e) { print(e.code); }",
+    ),
     ("true", "The bool that is true.", "true || false"),
     ("false", "The bool that is false.", "true && false"),
     (
@@ -146,6 +151,7 @@ pub const KEYWORDS: &[Word] = &[
 pub const BUILT_IN: &[(&str, &str, &str, &str)] = &[
     ("print", "print(value)", "Writes a line to standard output.", "print(`1 + 1 = ${1 + 1}`);"),
     ("debug", "debug(value)", "Writes a value and the place of the call to standard error.", "debug([1, \"a\"]);"),
+    ("INF", "INF", "Infinity, a float: larger than all numbers.", "min(INF, 3.0)  // 3.0"),
     ("type_of", "type_of(value) -> string", "The name of a value's type.", "type_of(1.5)  // \"f64\""),
     (
         "is_def_var",
