@@ -21,4 +21,5 @@ pub mod plan;
 pub mod profile;
 pub mod sizes;
 pub mod tensor;
+mod waiting;
 pub mod zoo;

@@ -54,14 +54,14 @@ impl<'a> File<'a> {
         self.tensors.keys().any(|k| k.as_str() == name)
     }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
-    pub fn hash(&self, also: &str) -> String {
+    pub fn hash(&self, also: &str) -> Result<String> {
         let mut h = Sha256::new();
         for (name, t) in &self.tensors {
             h.update(format!("{name} {:?} {:?}\n", t.dtype(), t.shape()));
-            h.update(t.bytes());
+            h.update(t.bytes()?);
         }
         h.update(also);
-        h.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        Ok(h.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
 }
 
@@ -90,7 +90,7 @@ impl Weights for File<'_> {
                 return Err(e.hint("save the weights in floating point"));
             }
         };
-        let tensor = Tensor::from_raw_buffer(&t.bytes(), dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
+        let tensor = Tensor::from_raw_buffer(&t.bytes()?, dtype, shape, &Device::Cpu)?.to_dtype(wide(self.dtype))?;
         if !crate::nets::is_finite(&tensor)? {
             let e = Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values"));
             return Err(e.hint("the checkpoint is damaged, or its values do not fit the dtype asked for"));
