@@ -58,21 +58,20 @@ pub struct Error {
     message: String,
     hint: Option<String>,
     shapes: Vec<Vec<usize>>,
-    source: Option<Box<dyn std::error::Error + 'static>>,
+    compared: Compared,
+    source: Option<Box<dyn std::error::Error + Send + Sync + 'static>>,
 }
 
-/// What of an error can cross threads: all but the error underneath.
-pub(crate) struct Portable(Kind, String, Option<String>, Vec<Vec<usize>>);
-
-impl From<Error> for Portable {
-    fn from(e: Error) -> Self {
-        Portable(e.kind, e.message, e.hint, e.shapes)
-    }
-}
-impl From<Portable> for Error {
-    fn from(Portable(kind, message, hint, shapes): Portable) -> Self {
-        Error { kind, message, hint, shapes, source: None }
-    }
+/// How two shapes of an error were to agree.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Compared {
+    /// Every dimension.
+    #[default]
+    Equal,
+    /// Every dimension, but for those that are 1.
+    Broadcast,
+    /// The last dimension of one with the last but one of the other.
+    Product,
 }
 
 /// The result of every fallible native function.
@@ -81,7 +80,7 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// An error of the given kind.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Error { kind, message: message.into(), hint: None, shapes: vec![], source: None }
+        Error { kind, message: message.into(), hint: None, shapes: vec![], compared: Compared::Equal, source: None }
     }
     /// Adds the fix.
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
@@ -93,8 +92,13 @@ impl Error {
         self.shapes = shapes.iter().map(|s| s.to_vec()).collect();
         self
     }
+    /// Says how the shapes were to agree.
+    pub fn compared(mut self, how: Compared) -> Self {
+        self.compared = how;
+        self
+    }
     /// Adds the error that caused this one.
-    pub fn source(mut self, source: impl std::error::Error + 'static) -> Self {
+    pub fn source(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
         self.source = Some(Box::new(source));
         self
     }
@@ -125,12 +129,9 @@ impl Error {
         let [a, b] = self.shapes.as_slice() else { return None };
         let n = a.len().max(b.len());
         let at = |s: &[usize], i: usize| (i + s.len()).checked_sub(n).and_then(|i| s.get(i).copied());
-        let broadcast = self.message.contains("broadcast");
-        // in a product the last dimension of one meets the last but one of the other
-        let product = self.message.starts_with("matmul");
         let differ = |i: usize| match (at(a, i), at(b, i)) {
-            _ if product => i + 1 == n || i + 2 == n,
-            (Some(x), Some(y)) if broadcast => x != y && x != 1 && y != 1,
+            _ if self.compared == Compared::Product => i + 1 == n || i + 2 == n,
+            (Some(x), Some(y)) if self.compared == Compared::Broadcast => x != y && x != 1 && y != 1,
             (Some(x), Some(y)) => x != y,
             _ => false,
         };
@@ -153,7 +154,7 @@ impl Error {
         (!marks.is_empty()).then(|| format!("{}\n{}\n{marks}", row(a), row(b)))
     }
     /// The error underneath, taken out (the script layer finds its own errors again this way).
-    pub fn take_source(&mut self) -> Option<Box<dyn std::error::Error + 'static>> {
+    pub fn take_source(&mut self) -> Option<Box<dyn std::error::Error + Send + Sync + 'static>> {
         self.source.take()
     }
 
@@ -213,43 +214,54 @@ impl fmt::Display for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|s| s as _)
+    }
+}
+
+/// The kind of an error of candle's, and the shapes that it names.
+fn of_candle(e: &candle_core::Error) -> (Kind, Vec<Vec<usize>>) {
+    use candle_core::Error as C;
+    match e {
+        C::WithBacktrace { inner, .. } | C::WithPath { inner, .. } => of_candle(inner),
+        C::Context { inner, .. } => of_candle(inner),
+        C::ShapeMismatchBinaryOp { lhs, rhs, .. } => (Kind::Shape, vec![lhs.dims().to_vec(), rhs.dims().to_vec()]),
+        C::UnexpectedShape { expected, got, .. } => (Kind::Shape, vec![expected.dims().to_vec(), got.dims().to_vec()]),
+        C::DimOutOfRange { .. }
+        | C::ShapeMismatchCat { .. }
+        | C::ShapeMismatchSplit { .. }
+        | C::OnlySingleDimension { .. }
+        | C::DuplicateDimIndex { .. }
+        | C::UnexpectedNumberOfDims { .. }
+        | C::ShapeMismatch { .. }
+        | C::NarrowInvalidArgs { .. }
+        | C::InvalidIndex { .. }
+        | C::MatMulUnexpectedStriding(_) => (Kind::Shape, vec![]),
+        C::DTypeMismatchBinaryOp { .. } | C::UnexpectedDType { .. } | C::UnsupportedDTypeForOp(..) => {
+            (Kind::Type, vec![])
+        }
+        C::DeviceMismatchBinaryOp { .. } | C::Cuda(_) | C::NotCompiledWithCudaSupport => (Kind::Device, vec![]),
+        C::SafeTensor(_) | C::Npy(_) | C::Zip(_) => (Kind::Format, vec![]),
+        C::Io(_) => (Kind::Io, vec![]),
+        _ => (Kind::Internal, vec![]),
+    }
+}
 
 impl From<candle_core::Error> for Error {
     fn from(e: candle_core::Error) -> Self {
-        use candle_core::Error as C;
-        let kind = match &e {
-            C::UnexpectedShape { .. }
-            | C::ShapeMismatchBinaryOp { .. }
-            | C::DimOutOfRange { .. }
-            | C::DuplicateDimIndex { .. }
-            | C::UnexpectedNumberOfDims { .. }
-            | C::ShapeMismatch { .. }
-            | C::NarrowInvalidArgs { .. }
-            | C::InvalidIndex { .. }
-            | C::MatMulUnexpectedStriding(_) => Kind::Shape,
-            C::DTypeMismatchBinaryOp { .. } | C::UnexpectedDType { .. } | C::UnsupportedDTypeForOp(..) => Kind::Type,
-            C::DeviceMismatchBinaryOp { .. } | C::Cuda(_) | C::NotCompiledWithCudaSupport => Kind::Device,
-            C::SafeTensor(_) | C::Npy(_) | C::Zip(_) => Kind::Format,
-            C::Io(_) => Kind::Io,
-            C::WithBacktrace { inner, .. } => return Error::from_display(inner),
-            _ => Kind::Internal,
-        };
+        let (kind, shapes) = of_candle(&e);
         // candle appends a backtrace after the first line when RUST_BACKTRACE is set; users never see one
-        let shapes: Vec<Vec<usize>> = match &e {
-            C::ShapeMismatchBinaryOp { lhs, rhs, .. } => vec![lhs.dims().to_vec(), rhs.dims().to_vec()],
-            C::UnexpectedShape { expected, got, .. } => vec![expected.dims().to_vec(), got.dims().to_vec()],
-            _ => vec![],
-        };
         let text = e.to_string();
         Error { shapes, ..Error::new(kind, text.lines().next().unwrap_or_default()) }
     }
 }
 
-impl Error {
-    fn from_display(e: &dyn fmt::Display) -> Self {
-        let text = e.to_string();
-        let kind = if text.contains("shape") { Kind::Shape } else { Kind::Internal };
-        Error::new(kind, text.lines().next().unwrap_or_default())
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn an_error_crosses_threads() {
+        fn crosses<T: Send + Sync + std::error::Error>() {}
+        crosses::<super::Error>();
     }
 }

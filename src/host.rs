@@ -4,14 +4,44 @@ use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use std::any::Any;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
 /// Set by Ctrl-C; every native loop polls it between evaluations with [`check_cancelled`].
 static CANCEL: AtomicBool = AtomicBool::new(false);
+
+/// Where notes go; to standard error where nobody said.
+static NOTES: OnceLock<fn(&str)> = OnceLock::new();
+/// What was told since the computation started: a loop tells nothing twice.
+static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+/// Told texts that are remembered.
+const REMEMBERED: usize = 1000;
+
+/// Sets where notes go.
+pub fn on_note(to: fn(&str)) {
+    // whoever came first keeps them
+    let _ = NOTES.set(to);
+}
+/// Tells the user, without stopping, that something is not as it may have been meant.
+pub fn note(text: &str) {
+    let new = TOLD.lock().is_ok_and(|mut told| told.len() < REMEMBERED && told.insert(text.to_string()));
+    match NOTES.get() {
+        _ if !new => {}
+        Some(to) => to(text),
+        None => eprintln!("note: {}", crate::access::clean(text)),
+    }
+}
+/// Lets a write beyond the limit on the size of files fail as any other, where the system would end the process.
+pub fn fail_large_writes() {
+    #[cfg(unix)]
+    // SAFETY: sets how one signal is treated, to a treatment that the system provides; no other thread sets that of this signal
+    unsafe {
+        libc::signal(libc::SIGXFSZ, libc::SIG_IGN);
+    }
+}
 
 /// Asks the running computation to stop (called from the signal handler's thread).
 pub fn cancel() {
@@ -19,6 +49,9 @@ pub fn cancel() {
 }
 /// Forgets an earlier request to stop (called when a new computation starts).
 pub fn clear_cancel() {
+    if let Ok(mut told) = TOLD.lock() {
+        told.clear();
+    }
     CANCEL.store(false, Ordering::SeqCst);
 }
 /// Whether a stop was requested and not yet cleared; on a thread that works for another, whether that one went away.

@@ -9,12 +9,13 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let shared = Shared::new(data.to_vec());
-    let Ok(document) = Document::open(&shared) else { return };
+    let Ok(document) = Document::open(&shared.into()) else { return };
     for id in document.tree().ids() {
         if let Ok(Item::Tensor(view)) = document.item(id)
             && view.len() < 1 << 20
         {
-            assert_eq!(view.bytes().len(), view.len());
+            // an error where a checksum does not fit
+            assert_eq!(view.bytes().map_or(view.len(), |b| b.len()), view.len());
         }
     }
     let tensors = document.tensors(document.tree().root());

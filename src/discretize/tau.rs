@@ -147,11 +147,11 @@ pub fn tau(noise: &Noise, xi: &Tensor, xi_c: Option<&Tensor>, opts: &TauOptions)
         Ok(out)
     })?;
     let t_eval = if xi_c.is_some() { out.pop() } else { None };
-    let schedule = Schedule::new(noise.clone(), &out[0], "tau").map_err(|e| match e.message() {
-        // possible where the interval itself is a few roundings wide
-        m if m.starts_with("steps must descend") => extreme(),
-        _ => e,
-    })?;
+    // possible where the interval itself is a few roundings wide
+    if host_values(&out[0].detach())?.windows(2).any(|w| w[1] >= w[0]) {
+        return Err(extreme());
+    }
+    let schedule = Schedule::new(noise.clone(), &out[0], "tau")?;
     schedule.with_eval(t_eval.as_ref()).map_err(|e| match opts.compat {
         Compat::Reference => e.hint("only compat: \"reference\" lets evaluation times leave the interval"),
         Compat::Exact => e,

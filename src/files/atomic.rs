@@ -1,16 +1,30 @@
 //! Writing a file as a whole: to a temporary name beside it, flushed to disk, then renamed.
+use super::utf8;
 use crate::access;
 use crate::host::check_cancelled;
-use crate::tensor::aside;
+use crate::tensor::{aside, memory};
 use crate::{Error, Kind, Result};
+use std::collections::HashSet;
 use std::fs;
 use std::io::{Read, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::{LazyLock, Mutex};
+use std::time::Duration;
 
 /// The most bytes that [`read`] takes: more is a slip, not a checkpoint.
 const LARGEST: u64 = 64 << 30;
-/// The most bytes that [`read_text`] takes.
+/// The most bytes that [`read_text`] takes: of a file, and of a pipe or device, which may never end.
 const LARGEST_TEXT: u64 = 1 << 30;
+const LARGEST_STREAM: u64 = 64 << 20;
+
+/// How the names of temporary files begin and end; between them stand the process and a random part.
+const BEFORE: &str = ".ld3sh-";
+const BEHIND: &str = ".part";
+/// A temporary file whose process cannot be told is left over after so long.
+const STALE: Duration = Duration::from_secs(24 * 3600);
+
+/// The files that this process wrote, by their absolute paths.
+static WRITTEN: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
 
 /// Replaces the file at `path` by `bytes`: whoever reads it finds the old content or the new, never a part. Devices
 /// and pipes (`/dev/stdout`) are written to directly.
@@ -45,8 +59,10 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
         _ => {}
     }
     let dir = target.home();
+    sweep(&dir);
+    let prefix = format!("{BEFORE}{}-", std::process::id());
     let mut builder = tempfile::Builder::new();
-    builder.prefix(".ld3sh-").suffix(".part");
+    builder.prefix(&prefix).suffix(BEHIND);
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -54,6 +70,8 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
         builder.permissions(fs::Permissions::from_mode(mode));
     }
     let mut temporary = dir.temporary(&builder).map_err(fail)?;
+    // whoever finds the file knows by the lock that it is being written; a file system without locks has the name alone
+    let _ = temporary.as_file().try_lock();
     {
         let mut buffered = std::io::BufWriter::new(Pieces(temporary.as_file_mut()));
         f(&mut buffered).and_then(|()| buffered.flush()).map_err(fail)?;
@@ -65,7 +83,48 @@ pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std:
     // the rename itself reaches the disk with the directory; where a directory cannot be synced, nothing is lost
     // that the operating system would not write by itself
     let _ = dir.sync_folder();
+    if let (Ok(mut all), Ok(whole)) = (WRITTEN.lock(), access::whole(&target)) {
+        all.insert(whole);
+    }
     Ok(())
+}
+
+/// Whether this process wrote the file.
+pub fn is_own(path: &Path) -> bool {
+    access::whole(path).is_ok_and(|whole| WRITTEN.lock().is_ok_and(|all| all.contains(&whole)))
+}
+
+/// Removes what killed runs left in a folder, the first time that this process writes there.
+fn sweep(dir: &Path) {
+    static SWEPT: LazyLock<Mutex<HashSet<PathBuf>>> = LazyLock::new(Mutex::default);
+    let Ok(whole) = access::whole(dir) else { return };
+    if !SWEPT.lock().is_ok_and(|mut all| all.insert(whole)) {
+        return;
+    }
+    // the names are the product's own, and hidden from scripts
+    let _own = access::policy::own();
+    let entries = access::read(dir).ok().and_then(|d| d.list().ok());
+    for entry in entries.into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let middle = name.to_str().and_then(|n| n.strip_prefix(BEFORE)?.strip_suffix(BEHIND));
+        if middle.is_some_and(|m| is_left_over(&entry, m)) {
+            // what cannot be removed costs only space
+            let _ = access::delete(entry.path()).map(|f| f.remove());
+        }
+    }
+}
+
+/// Whether nobody writes a temporary file any more: its process is gone, or it is old; and nobody holds its lock.
+fn is_left_over(entry: &fs::DirEntry, middle: &str) -> bool {
+    let Ok(meta) = entry.metadata() else { return false };
+    let old = meta.modified().ok().and_then(|t| t.elapsed().ok()).is_some_and(|age| age > STALE);
+    let process = middle.split_once('-').and_then(|(id, _)| id.parse::<u32>().ok());
+    // where the system does not list processes, only age tells
+    let gone =
+        process.is_some_and(|id| Path::new("/proc/self").exists() && !Path::new(&format!("/proc/{id}")).exists());
+    meta.is_file()
+        && (old || gone)
+        && access::read(entry.path()).is_ok_and(|f| f.open().is_ok_and(|f| f.try_lock().is_ok()))
 }
 
 /// Bytes between two looks at Ctrl-C.
@@ -99,7 +158,8 @@ fn explain(path: &Path, e: std::io::Error) -> Error {
     let hint = match e.kind() {
         K::NotFound => Some("its directory does not exist: make it first, or choose another"),
         K::NotADirectory => Some("a part of the path is a file, not a directory"),
-        K::StorageFull | K::QuotaExceeded | K::FileTooLarge => {
+        K::FileTooLarge => Some("a limit on the size of files (`ulimit -f`) is reached: nothing was changed"),
+        K::StorageFull | K::QuotaExceeded => {
             Some("the disk is full: nothing was changed; free some space, or choose another place")
         }
         K::PermissionDenied | K::ReadOnlyFilesystem => Some("choose a directory that you may write to"),
@@ -127,8 +187,26 @@ pub fn existing(path: impl AsRef<Path>) -> Result<fs::Metadata> {
     }
 }
 
-fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
+/// Opens a file to be read. Errors: none of that name, a directory, and whatever has no end and no size, as devices and pipes.
+pub fn open(path: impl AsRef<Path>) -> Result<(fs::File, fs::Metadata)> {
+    let path = path.as_ref();
     let meta = existing(path)?;
+    if !meta.is_file() {
+        let e = Error::new(Kind::Io, format!("cannot read `{}`: it is a device or a pipe, not a file", path.display()));
+        return Err(e.hint("write what it gives to a file first"));
+    }
+    Ok((access::read(path)?.open().map_err(|e| not_read(path, e))?, meta))
+}
+
+/// The first bytes of a file, for telling what it is.
+pub fn head(path: &Path) -> Result<Vec<u8>> {
+    let mut bytes = vec![];
+    open(path)?.0.take(512).read_to_end(&mut bytes).map_err(|e| not_read(path, e))?;
+    Ok(bytes)
+}
+
+fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
+    let (file, meta) = open(path)?;
     if meta.len() > most {
         let m = format!(
             "cannot read `{}`: {} bytes are more than the {most} that are read at once",
@@ -137,14 +215,31 @@ fn read_at_most(path: &Path, most: u64) -> Result<Vec<u8>> {
         );
         return Err(Error::new(Kind::Memory, m));
     }
-    let file = access::read(path)?.open().map_err(|e| not_read(path, e))?;
-    let mut bytes = Vec::with_capacity(meta.len() as usize);
+    memory::room("reading a file", meta.len() as usize)?;
+    all_of(file, path, meta.len() as usize, most)
+}
+
+/// All that `from` gives, which is no more than `most` bytes, or an error.
+fn all_of(from: impl Read, path: &Path, expected: usize, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(expected);
+    let mut from = from.take(most + 1);
     loop {
         check_cancelled()?;
-        if (&file).take(PIECE as u64).read_to_end(&mut bytes).map_err(|e| not_read(path, e))? == 0 {
+        let n = from.by_ref().take(PIECE as u64).read_to_end(&mut bytes).map_err(|e| not_read(path, e))?;
+        if bytes.len() as u64 > most {
+            let m = format!("cannot read `{}`: it gives more than {most} bytes", path.display());
+            return Err(Error::new(Kind::Memory, m).hint("does it end?"));
+        }
+        if n == 0 {
             return Ok(bytes);
         }
     }
+}
+
+/// All bytes of a pipe or device that ends soon. Ctrl-C ends the wait for them.
+pub fn read_stream(from: impl Read + Send + 'static, name: &str) -> Result<Vec<u8>> {
+    let name = PathBuf::from(name);
+    aside::run(usize::MAX, move || all_of(from, &name, 0, LARGEST_STREAM))
 }
 
 fn not_read(path: &Path, e: std::io::Error) -> Error {
@@ -166,11 +261,51 @@ fn not_read(path: &Path, e: std::io::Error) -> Error {
     }
 }
 
-/// Reads a whole file as UTF-8 text.
+/// Reads a whole file, or what comes from a pipe, as UTF-8 text; a byte order mark is skipped.
 pub fn read_text(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    String::from_utf8(read_at_most(path, LARGEST_TEXT)?).map_err(|e| {
-        let at = e.utf8_error().valid_up_to();
-        Error::new(Kind::Format, format!("`{}` is not UTF-8 text (byte {at})", path.display()))
-    })
+    let bytes = match existing(path)?.is_file() {
+        true => read_at_most(path, LARGEST_TEXT)?,
+        false => {
+            // a pipe is opened only when somebody writes to it
+            let (name, source) = (path.to_path_buf(), access::read(path)?);
+            let open = move || source.open().map_err(|e| not_read(&name, e));
+            read_stream(aside::run(usize::MAX, open)?, &path.display().to_string())?
+        }
+    };
+    utf8::decode(bytes, &path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_killed_runs_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        let alive = format!(".ld3sh-{}-abc.part", std::process::id());
+        // no system has processes with so large numbers
+        for name in [
+            ".ld3sh-4294967295-abc.part",
+            &alive,
+            ".ld3sh-locked.part",
+            ".ld3sh-young.part",
+            ".ld3sh-old.part",
+            "x.part",
+        ] {
+            fs::write(at(name), "x").unwrap();
+        }
+        let old = std::time::SystemTime::now() - Duration::from_secs(48 * 3600);
+        let locked = fs::File::options().write(true).open(at(".ld3sh-locked.part")).unwrap();
+        locked.set_modified(old).unwrap();
+        locked.lock().unwrap();
+        fs::File::options().write(true).open(at(".ld3sh-old.part")).unwrap().set_modified(old).unwrap();
+        write(at("result.txt"), b"x").unwrap();
+        let mut left: Vec<String> =
+            fs::read_dir(dir.path()).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        left.sort();
+        assert_eq!(left, [alive.as_str(), ".ld3sh-locked.part", ".ld3sh-young.part", "result.txt", "x.part"]);
+        assert!(is_own(&at("result.txt")) && !is_own(&at("x.part")));
+    }
 }

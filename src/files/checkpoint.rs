@@ -1,12 +1,13 @@
 //! Checkpoints of any format that is read here: tensors by dotted name, whatever the file is.
 //!
-//! `.safetensors`, and what Python's pickle and PyTorch write (`.pkl`, `.pt`, `.pth`, `.ckpt`), told apart by content. A file
-//! is mapped, not read: a tensor's data are looked at when it is asked for. Pickles are never executed ([`super::pickle`]).
+//! `.safetensors`, and what Python's pickle and PyTorch write (`.pkl`, `.pt`, `.pth`, `.ckpt`), told apart by content. Data stay in
+//! the file until a tensor is asked for; a file that was changed by then is an error. Pickles are never executed ([`super::pickle`]).
 use super::pickle::{Fault, Shared};
-use super::torch::{Document, View};
-use super::{atomic, safetensors as st};
+use super::torch::{Contents, Data, Document, View, is_zip};
+use super::{atomic, safetensors as st, sniff};
+use crate::host::note;
+use crate::tensor::memory;
 use crate::{Error, Kind, Result};
-use ::safetensors::tensor::SafeTensors;
 use candle_core::Tensor;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -14,13 +15,23 @@ use std::path::Path;
 /// An opened checkpoint.
 pub struct Checkpoint {
     tensors: BTreeMap<String, View>,
+    unreadable: BTreeMap<String, String>,
     metadata: BTreeMap<String, String>,
     document: Option<Document>,
 }
 
+/// What a file may be that is read as a checkpoint.
+const FINE: [&str; 3] = ["a zip archive", "a pickle", "a safetensors file"];
+
 /// A fault of a pickle as an error.
 pub fn damaged(f: Fault) -> Error {
     Error::new(Kind::Format, f.to_string())
+}
+
+impl From<Fault> for Error {
+    fn from(f: Fault) -> Error {
+        damaged(f)
+    }
 }
 
 /// Opens a checkpoint: a safetensors file, a pickle, or what `torch.save` writes.
@@ -30,85 +41,100 @@ pub fn damaged(f: Fault) -> Error {
 /// it is damaged, where its content is not that of a checkpoint.
 pub fn open(path: impl AsRef<Path>) -> Result<Checkpoint> {
     let path = path.as_ref();
-    atomic::existing(path)?;
-    let file = crate::access::read(path)?.open().map_err(|e| Error::io(path, "open", e))?;
-    // SAFETY: the mapping is read-only and private; a file that another process truncates meanwhile is outside what a
-    // reader can guard against.
-    let map = unsafe { memmap2::Mmap::map(&file) }.map_err(|e| Error::io(path, "read", e))?;
     let named_so = path.extension().is_some_and(|e| e == "safetensors");
-    from_bytes(&Shared::new(map), named_so).map_err(|e| e.context(format!("`{}`", path.display())))
+    from_data(&data(path)?, named_so).map_err(|e| e.context(format!("`{}`", path.display())))
+}
+
+/// Opens a file that can be nothing else but a safetensors file, whatever its name.
+pub fn open_safetensors(path: impl AsRef<Path>) -> Result<Checkpoint> {
+    let path = path.as_ref();
+    from_data(&data(path)?, true).map_err(|e| e.context(format!("`{}`", path.display())))
+}
+
+fn data(path: &Path) -> Result<Data> {
+    Data::file(atomic::open(path)?.0).map_err(|e| Error::io(path, "read", e))
 }
 
 /// Opens a checkpoint in memory; `safetensors` if it can be nothing else, whatever its content looks like.
 pub fn from_bytes(data: &Shared, safetensors: bool) -> Result<Checkpoint> {
-    if safetensors || looks_like_safetensors(data) {
+    from_data(&data.clone().into(), safetensors)
+}
+
+fn from_data(data: &Data, safetensors: bool) -> Result<Checkpoint> {
+    let head = data.head(512)?;
+    if safetensors || looks_like_safetensors(&head, data.len()) {
         return from_safetensors(data);
     }
-    if let Some((what, hint)) = something_else(data) {
-        return Err(Error::new(Kind::Format, format!("no checkpoint but {what}")).hint(hint));
+    if let Some(e) = sniff::instead(&head, "checkpoint", &FINE) {
+        return Err(e);
     }
     let fail = |f: Fault| {
         damaged(f).hint("the file may be cut off, damaged or of another format: known are safetensors, pickles and what torch.save writes")
     };
+    // a bare pickle is read as a whole
+    if !is_zip(&head) {
+        memory::room("reading the checkpoint", data.len())?;
+    }
     let document = Document::open(data).map_err(fail)?;
-    let tensors = document.tensors(document.tree().root()).map_err(fail)?;
-    Ok(Checkpoint { tensors, metadata: BTreeMap::new(), document: Some(document) })
+    let Contents { tensors, unreadable } = document.contents(document.tree().root()).map_err(fail)?;
+    Ok(Checkpoint { tensors, unreadable, metadata: BTreeMap::new(), document: Some(document) })
 }
 
 /// Whether it begins with the length of a header that fits, and with a JSON object.
-fn looks_like_safetensors(data: &[u8]) -> bool {
-    let length = data.get(..8).and_then(|b| b.try_into().ok()).map(u64::from_le_bytes);
-    length.is_some_and(|n| n < data.len() as u64) && data.get(8) == Some(&b'{')
+fn looks_like_safetensors(head: &[u8], len: usize) -> bool {
+    let length = head.first_chunk::<8>().map(|b| u64::from_le_bytes(*b));
+    length.is_some_and(|n| n < len as u64) && head.get(8) == Some(&b'{')
 }
 
-/// Files that end up under a checkpoint's name by mistake: what they are, and what to do.
-fn something_else(data: &[u8]) -> Option<(&'static str, &'static str)> {
-    let head = data[..data.len().min(512)].trim_ascii_start();
-    let page = [&b"<!doctype"[..], b"<html", b"<?xml"]
-        .iter()
-        .any(|p| head.get(..p.len()).is_some_and(|h| h.eq_ignore_ascii_case(p)));
-    let again = "download it again, and see that the address is that of the file itself";
-    match () {
-        _ if data.is_empty() => Some(("an empty file", again)),
-        _ if page => Some(("a web page", again)),
-        _ if head.starts_with(b"version https://git-lfs") => {
-            Some(("a pointer of Git LFS", "fetch the file that it stands for: `git lfs pull`"))
-        }
-        _ if data.starts_with(&[0x1f, 0x8b]) => Some(("a gzip file", "unpack it first")),
-        _ if data.starts_with(b"\x93NUMPY") => Some(("a numpy array", "read it with `load_npy`")),
-        _ if data.get(257..262) == Some(b"ustar") => {
-            Some(("a tar archive, as PyTorch wrote before 0.2", "save it again with a newer PyTorch"))
-        }
-        _ => None,
-    }
-}
-
-fn from_safetensors(data: &Shared) -> Result<Checkpoint> {
-    let broken = |e: ::safetensors::SafeTensorError| {
-        Error::new(Kind::Format, format!("not a readable safetensors file: {e}"))
-            .hint("the file may be truncated or of another format: download or convert it again")
-    };
-    let (header, meta) = SafeTensors::read_metadata(data).map_err(broken)?;
-    // this checks that every tensor lies inside the file
-    SafeTensors::deserialize(data).map_err(broken)?;
-    let mut tensors = BTreeMap::new();
-    for (name, info) in meta.tensors() {
+fn from_safetensors(data: &Data) -> Result<Checkpoint> {
+    let header = st::header(data)?;
+    let (mut tensors, mut unreadable) = (BTreeMap::new(), BTreeMap::new());
+    for (name, info) in header.tensors {
         let (start, end) = info.data_offsets;
-        let part = data.part(8 + header + start, end - start);
         let strides = View::row_major(&info.shape);
-        let view = part.ok_or_else(|| "its data lie outside of the file".to_string());
-        let view = view.and_then(|p| View::new(p, info.dtype, false, 0, info.shape.clone(), strides));
-        let view = view.map_err(|m| Error::new(Kind::Format, format!("tensor `{name}`: {m}")))?;
-        tensors.insert(name, view);
+        let part =
+            data.part(header.start + start, end - start).ok_or_else(|| "its data lie outside of the file".to_string());
+        match part.and_then(|p| View::new(p, info.dtype, false, 0, info.shape, strides)) {
+            Ok(view) => drop(tensors.insert(name, view)),
+            // values smaller than a byte
+            Err(why) => drop(unreadable.insert(name, why)),
+        }
     }
-    let metadata = meta.metadata().clone().unwrap_or_default().into_iter().collect();
-    Ok(Checkpoint { tensors, metadata, document: None })
+    Ok(Checkpoint { tensors, unreadable, metadata: header.metadata, document: None })
 }
 
 impl Checkpoint {
     /// Its tensors by name.
     pub fn tensors(&self) -> &BTreeMap<String, View> {
         &self.tensors
+    }
+    /// The names of what stands where a tensor would and is not read, each with what it is.
+    pub fn unreadable(&self) -> &BTreeMap<String, String> {
+        &self.unreadable
+    }
+    /// Tells by a note what is not read among the names that begin with `prefix`.
+    pub fn tell_unreadable(&self, prefix: &str) {
+        for (name, what) in self.unreadable.iter().filter(|(name, _)| name.starts_with(prefix)) {
+            note(&format!("`{name}` is left out: {what}"));
+        }
+    }
+    /// The tensors whose names begin with `prefix`, which is taken off. What is of a dtype that is not read is left out with a note.
+    pub fn readable(&self, prefix: &str) -> Result<Vec<(String, Tensor)>> {
+        self.tell_unreadable(prefix);
+        let mut views = vec![];
+        for (name, view) in &self.tensors {
+            let Some(rest) = name.strip_prefix(prefix) else { continue };
+            match st::element(view.dtype()) {
+                Ok(_) => views.push((name, rest, view)),
+                Err(e) => note(&format!("`{name}` is left out: {}", e.message())),
+            }
+        }
+        memory::room("these tensors", views.iter().map(|(_, _, v)| v.len()).fold(0, usize::saturating_add))?;
+        let one = |(name, rest, view): (&String, &str, &View)| match tensor(view) {
+            Ok(t) => Ok((rest.to_string(), t)),
+            Err(e) => Err(e.context(format!("tensor `{name}`"))),
+        };
+        views.into_iter().map(one).collect()
     }
     /// The metadata of a safetensors file; empty for other formats.
     pub fn metadata(&self) -> &BTreeMap<String, String> {
@@ -122,6 +148,11 @@ impl Checkpoint {
     pub fn tensor(&self, name: &str) -> Result<Tensor> {
         match self.tensors.get(name) {
             Some(view) => tensor(view).map_err(|e| e.context(format!("tensor `{name}`"))),
+            None if self.unreadable.contains_key(name) => {
+                let what = &self.unreadable[name];
+                Err(Error::new(Kind::Format, format!("`{name}` is {what}, which is not read here"))
+                    .hint("save it as an ordinary (dense) tensor of floating-point numbers or integers"))
+            }
             None => {
                 let e = Error::new(Kind::Name, format!("the checkpoint has no tensor `{name}`"));
                 let near = crate::error::nearest(name, self.tensors.keys().map(String::as_str));
@@ -134,9 +165,11 @@ impl Checkpoint {
     }
 }
 
-/// The tensor of a view, on the CPU. bool and u8 become u8, i8 i16, u16 u32, u64 i64, all others keep their type.
+/// The tensor of a view, on the CPU. bool and u8 become u8, i8 i16, u16 u32, u64 i64, FP8 f32, all others keep their type.
 pub fn tensor(view: &View) -> Result<Tensor> {
-    st::element(view.dtype())?.decode(&view.bytes(), view.shape())
+    let element = st::element(view.dtype())?;
+    memory::room("a tensor of the checkpoint", view.count().saturating_mul(element.dtype().size_in_bytes()))?;
+    element.decode(&view.bytes()?, view.shape())
 }
 
 /// Writes tensors as they are and metadata to a safetensors file, tensor by tensor, as a whole or not at all.
@@ -179,7 +212,7 @@ pub fn write(
         for (_, v) in &order {
             match narrow(v) {
                 true => f.write_all(&to_half(v).map_err(|e| std::io::Error::other(e.to_string()))?)?,
-                false => f.write_all(&v.bytes())?,
+                false => f.write_all(&v.bytes().map_err(|f| std::io::Error::other(f.to_string()))?)?,
             }
         }
         Ok(())

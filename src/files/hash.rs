@@ -12,7 +12,7 @@ pub fn sha256(bytes: &[u8]) -> String {
 /// The SHA-256 of a file in lower-case hexadecimal, read in pieces; stops on Ctrl-C.
 pub fn sha256_file(path: impl AsRef<Path>) -> Result<String> {
     let path = path.as_ref();
-    let mut file = crate::access::read(path)?.open().map_err(|e| Error::io(path, "read", e))?;
+    let (mut file, _) = super::atomic::open(path)?;
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {

@@ -1,8 +1,10 @@
 //! 8-bit images: from tensors in [−1, 1] and back, grids, and PNG files.
-use super::atomic;
+use super::{atomic, sniff};
+use crate::host::note;
 use crate::tensor::aside;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
+use std::panic::catch_unwind;
 use std::path::Path;
 
 /// The most pixels that an image may have (a PNG header can claim 2⁶²).
@@ -146,10 +148,19 @@ impl Image {
     /// From a PNG file's bytes. Palettes and 16 bits are brought to 8 bits per channel; transparency is laid over
     /// white.
     pub fn from_png(bytes: &[u8]) -> Result<Self> {
-        let bad = |e: png::DecodingError| {
-            Error::new(Kind::Format, format!("not a complete PNG file: {e}")).hint("make or download it again")
-        };
-        let mut decoder = png::Decoder::new(std::io::Cursor::new(bytes));
+        if let Some(e) = sniff::instead(&bytes[..bytes.len().min(512)], "PNG file", &["a PNG picture"]) {
+            return Err(e);
+        }
+        // the decoder panics at some damaged files
+        catch_unwind(|| Self::decode(bytes)).unwrap_or_else(|_| Err(incomplete("the decoder failed at it")))
+    }
+
+    fn decode(bytes: &[u8]) -> Result<Self> {
+        let bad = |e: png::DecodingError| incomplete(&e.to_string());
+        let mut options = png::DecodeOptions::default();
+        // a damaged chunk of transparency or gamma decides what is seen, too
+        options.set_skip_ancillary_crc_failures(false);
+        let mut decoder = png::Decoder::new_with_options(std::io::Cursor::new(bytes), options);
         decoder.set_transformations(png::Transformations::normalize_to_color8());
         decoder.set_limits(png::Limits { bytes: 8 * MOST_PIXELS });
         let (w, h) = {
@@ -165,7 +176,17 @@ impl Image {
         let info = reader.next_frame(&mut data).map_err(bad)?;
         // reads to the end: a truncated tail is an error, not a picture
         reader.finish().map_err(bad)?;
+        if reader.info().bit_depth == png::BitDepth::Sixteen {
+            note("the picture has 16 bits per channel: it is read with 8");
+        }
+        if reader.info().is_animated() {
+            note("the picture is animated: the first frame is read");
+        }
         data.truncate(info.buffer_size());
+        let alpha = info.color_type.samples().checked_sub(1).filter(|n| n % 2 == 1);
+        if alpha.is_some_and(|n| data.chunks_exact(n + 1).any(|p| p[n] < 255)) {
+            note("the picture is transparent in places: it is laid over white");
+        }
         let over_white = |v: u8, a: u8| ((u32::from(v) * u32::from(a) + 255 * (255 - u32::from(a)) + 127) / 255) as u8;
         let (channels, data) = match info.color_type {
             png::ColorType::Grayscale => (1, data),
@@ -228,9 +249,17 @@ pub(super) fn from_batch(what: &str, t: &Tensor) -> Result<Vec<Image>> {
     }
     let t = t.detach().to_device(&Device::Cpu)?.to_dtype(DType::F32)?.reshape((b, c, h, w))?;
     let values = t.permute((0, 2, 3, 1))?.flatten_all()?.to_vec1::<f32>()?;
+    let nan = values.iter().filter(|v| v.is_nan()).count();
+    if nan > 0 {
+        note(&format!("{what}: {nan} of {} values are NaN, and are drawn black", values.len()));
+    }
     // a cast from float to integer is 0 for NaN
     let bytes: Vec<u8> = values.iter().map(|v| ((v.clamp(-1.0, 1.0) + 1.0) * 127.5).round() as u8).collect();
     Ok(bytes.chunks_exact(h * w * c).map(|d| Image { width: w, height: h, channels: c, data: d.to_vec() }).collect())
+}
+
+fn incomplete(why: &str) -> Error {
+    Error::new(Kind::Format, format!("not a complete PNG file: {why}")).hint("make or download it again")
 }
 
 /// Fails unless the file name ends in one of `known`.

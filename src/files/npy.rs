@@ -1,18 +1,20 @@
 //! numpy's `.npy` and `.npz`, in and out. Nothing is executed (object arrays are refused), sizes are checked before
-//! memory is taken, and files are replaced as a whole.
-use super::atomic;
-use crate::tensor::aside;
+//! memory is taken, checksums when all is read, and files are replaced as a whole.
+use super::torch::{Archive, Data, RATIO, SUSPICIOUS, is_zip};
+use super::{atomic, literal, sniff};
+use crate::host::{check_cancelled, note};
 use crate::tensor::dtype::check_size;
+use crate::tensor::{aside, memory};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
+use literal::Literal;
 use std::io::{Cursor, Read, Write};
 use std::path::Path;
 
 /// A header longer than this is no header (numpy's own limit is 10,000).
 const LONGEST_HEADER: usize = 1 << 16;
-/// An archive that unpacks to more than this and to more than [`RATIO`] times its size is taken for a trap.
-const SUSPICIOUS: u64 = 2 << 30;
-const RATIO: u64 = 100;
+/// Bytes that are read at a time.
+const PIECE: usize = 1 << 20;
 
 /// What one value is on disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,13 +29,17 @@ pub(super) enum Element {
     U16,
     /// Read as i64; larger values are an error.
     U64,
+    /// Four bits of exponent, three of mantissa, no infinities: read as f32.
+    F8E4M3,
+    /// Five bits of exponent, two of mantissa: read as f32.
+    F8E5M2,
 }
 
 impl Element {
     pub(super) fn size(self) -> usize {
         match self {
             Element::Same(d) => d.size_in_bytes(),
-            Element::Bool | Element::I8 => 1,
+            Element::Bool | Element::I8 | Element::F8E4M3 | Element::F8E5M2 => 1,
             Element::U16 => 2,
             Element::U64 => 8,
         }
@@ -46,39 +52,99 @@ impl Element {
             Element::I8 => DType::I16,
             Element::U16 => DType::U32,
             Element::U64 => DType::I64,
+            Element::F8E4M3 | Element::F8E5M2 => DType::F32,
         }
     }
     /// A tensor from little-endian bytes, exactly as many as `shape` needs.
     pub(super) fn decode(self, bytes: &[u8], shape: &[usize]) -> Result<Tensor> {
-        let cpu = &Device::Cpu;
-        if bytes.is_empty() {
-            return Ok(Tensor::zeros(shape, self.dtype(), cpu)?);
+        self.read(&mut &*bytes, false, shape)
+    }
+    /// A tensor from the bytes of `r`: what is in memory meanwhile is the tensor and a piece of the file.
+    fn read(self, r: &mut dyn Read, big_endian: bool, shape: &[usize]) -> Result<Tensor> {
+        let n: usize = shape.iter().product();
+        macro_rules! tensor {
+            ($one:expr) => {
+                Tensor::from_vec(values(r, n, big_endian, $one)?, shape, &Device::Cpu)?
+            };
         }
         Ok(match self {
-            Element::Same(d) => Tensor::from_raw_buffer(bytes, d, shape, cpu)?,
-            Element::Bool => Tensor::from_vec(bytes.iter().map(|b| (*b != 0) as u8).collect(), shape, cpu)?,
-            Element::I8 => {
-                let v: Vec<i64> = bytes.iter().map(|b| *b as i8 as i64).collect();
-                Tensor::from_vec(v, shape, cpu)?.to_dtype(DType::I16)?
-            }
-            Element::U16 => {
-                let v: Vec<u32> = bytes.chunks_exact(2).map(|b| u16::from_le_bytes([b[0], b[1]]) as u32).collect();
-                Tensor::from_vec(v, shape, cpu)?
-            }
-            Element::U64 => {
-                let one = |b: &[u8]| {
-                    let v = b.iter().rev().fold(0u64, |v, b| v << 8 | *b as u64);
-                    i64::try_from(v)
-                        .map_err(|_| Error::new(Kind::Format, format!("the unsigned integer {v} does not fit in i64")))
-                };
-                Tensor::from_vec(bytes.chunks_exact(8).map(one).collect::<Result<Vec<i64>>>()?, shape, cpu)?
-            }
+            Element::Same(DType::U8) => tensor!(|b: [u8; 1]| Ok(b[0])),
+            Element::Same(DType::U32) => tensor!(|b| Ok(u32::from_le_bytes(b))),
+            Element::Same(DType::I16) => tensor!(|b| Ok(i16::from_le_bytes(b))),
+            Element::Same(DType::I32) => tensor!(|b| Ok(i32::from_le_bytes(b))),
+            Element::Same(DType::I64) => tensor!(|b| Ok(i64::from_le_bytes(b))),
+            Element::Same(DType::BF16) => tensor!(|b| Ok(half::bf16::from_le_bytes(b))),
+            Element::Same(DType::F16) => tensor!(|b| Ok(half::f16::from_le_bytes(b))),
+            Element::Same(DType::F32) => tensor!(|b| Ok(f32::from_le_bytes(b))),
+            Element::Same(DType::F64) => tensor!(|b| Ok(f64::from_le_bytes(b))),
+            Element::Same(d) => return Err(Error::new(Kind::Format, format!("a tensor of dtype {d:?} is not read"))),
+            Element::Bool => tensor!(|b: [u8; 1]| Ok((b[0] != 0) as u8)),
+            Element::I8 => tensor!(|b: [u8; 1]| Ok(b[0] as i8 as i16)),
+            Element::U16 => tensor!(|b| Ok(u16::from_le_bytes(b) as u32)),
+            Element::U64 => tensor!(|b| {
+                let v = u64::from_le_bytes(b);
+                i64::try_from(v)
+                    .map_err(|_| Error::new(Kind::Format, format!("the unsigned integer {v} does not fit in i64")))
+            }),
+            Element::F8E4M3 => tensor!(|b: [u8; 1]| Ok(e4m3(b[0]))),
+            // the upper half of an f16
+            Element::F8E5M2 => tensor!(|b: [u8; 1]| Ok(half::f16::from_le_bytes([0, b[0]]).to_f32())),
         })
     }
 }
 
+/// The number that the byte stands for in E4M3 (bias 7, all ones is NaN, no infinities).
+fn e4m3(b: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(b >> 3 & 15), f32::from(b & 7));
+    let size = match (exponent, b & 7) {
+        (15, 7) => f32::NAN,
+        (0, _) => mantissa / 8.0 * (-6f32).exp2(),
+        _ => (1.0 + mantissa / 8.0) * ((exponent - 7) as f32).exp2(),
+    };
+    if b & 0x80 == 0 { size } else { -size }
+}
+
+/// `n` values of `N` bytes each.
+fn values<T, const N: usize>(
+    r: &mut dyn Read,
+    n: usize,
+    big_endian: bool,
+    one: impl Fn([u8; N]) -> Result<T>,
+) -> Result<Vec<T>> {
+    let mut out = vec![];
+    let none = |_| Error::new(Kind::Memory, format!("there is no memory for {n} values"));
+    out.try_reserve_exact(n).map_err(none)?;
+    let mut piece = vec![0; PIECE.min(n * N)];
+    while out.len() < n {
+        check_cancelled()?;
+        let now = &mut piece[..PIECE.min((n - out.len()) * N) / N * N];
+        fill(r, now, "the data", out.len() * N, n * N)?;
+        for bytes in now.chunks_exact_mut(N) {
+            if big_endian {
+                bytes.reverse();
+            }
+            // chunks of N bytes are arrays of N bytes
+            out.push(one(bytes.try_into().unwrap_or([0; N]))?);
+        }
+    }
+    Ok(out)
+}
+
+/// Fills `to` from `r`; `before` bytes of `all` came already.
+fn fill(r: &mut dyn Read, to: &mut [u8], what: &str, before: usize, all: usize) -> Result<()> {
+    let mut have = 0;
+    while have < to.len() {
+        match r.read(&mut to[have..]).map_err(|e| broken(format!("{what}: {e}")))? {
+            0 => return Err(broken(format!("{what} ends after {} of {all} bytes", before + have))),
+            n => have += n,
+        }
+    }
+    Ok(())
+}
+
 /// The values of a tensor as little-endian bytes.
 pub(super) fn encode(t: &Tensor) -> Result<Vec<u8>> {
+    memory::room("writing a tensor", t.elem_count().saturating_mul(t.dtype().size_in_bytes()))?;
     let t = t.clone();
     aside::run(aside::load(&[&t]), move || bytes_of(&t))
 }
@@ -111,31 +177,19 @@ struct Header {
     shape: Vec<usize>,
 }
 
+/// What a header describes: an array that is read here, or a sound one that is not, with the reason.
+enum Described {
+    Array(Header),
+    Other(Error),
+}
+
 fn broken(why: impl std::fmt::Display) -> Error {
     Error::new(Kind::Format, format!("not a valid npy array: {why}"))
 }
 
-/// The text behind `'key':` in the header's dictionary.
-fn field<'a>(text: &'a str, key: &str) -> Result<&'a str> {
-    let find = |q: char| text.find(&format!("{q}{key}{q}")).map(|i| &text[i + key.len() + 2..]);
-    let rest = find('\'').or_else(|| find('"')).ok_or_else(|| broken(format!("the header has no `{key}`")))?;
-    let rest =
-        rest.trim_start().strip_prefix(':').ok_or_else(|| broken(format!("the header's `{key}` has no value")))?;
-    Ok(rest.trim_start())
-}
-
-fn parse_header(text: &str) -> Result<Header> {
-    let descr = field(text, "descr")?;
-    let quote = descr.chars().next().filter(|c| matches!(c, '\'' | '"'));
-    let code = quote.and_then(|q| descr[1..].split_once(q)).map(|(code, _)| code).ok_or_else(|| {
-        let e = Error::new(Kind::Format, "npy: structured arrays (records) cannot be read");
-        e.hint("save the fields as separate arrays")
-    })?;
-    let (order, name) = match code.chars().next() {
-        Some(c) if matches!(c, '<' | '>' | '|' | '=') => (c, &code[1..]),
-        _ => ('<', code),
-    };
-    let element = match name {
+/// The type of a numpy code without its byte order.
+fn element(name: &str) -> Option<Element> {
+    Some(match name {
         "f2" => Element::Same(DType::F16),
         "f4" => Element::Same(DType::F32),
         "f8" => Element::Same(DType::F64),
@@ -148,43 +202,66 @@ fn parse_header(text: &str) -> Result<Header> {
         "i1" => Element::I8,
         "u2" => Element::U16,
         "u8" => Element::U64,
-        n if n.starts_with('O') => {
-            let e = Error::new(Kind::Format, "npy: an array of Python objects is a pickle, and is not read");
-            return Err(e.hint("save numbers: `np.save(path, array.astype('float32'))`"));
-        }
-        _ => {
-            let e = Error::new(Kind::Format, format!("npy: dtype '{code}' is not supported"));
-            return Err(e.hint("known: bool, int8 to int64, uint8 to uint64, float16, float32, float64"));
+        _ => return None,
+    })
+}
+
+/// Reads a header: a dictionary as Python writes it, with the keys `descr`, `fortran_order` and `shape`, each once and no other.
+fn parse_header(text: &str) -> Result<Described> {
+    let Literal::Dict(entries) = literal::parse(text).map_err(|why| broken(format!("the header: {why}")))? else {
+        return Err(broken("the header is no dictionary"));
+    };
+    let of = |key: &str| {
+        let mut found = entries.iter().filter(|(k, _)| k == key).map(|(_, v)| v);
+        match (found.next(), found.next()) {
+            (Some(v), None) => Ok(v),
+            (None, _) => Err(broken(format!("the header has no `{key}`"))),
+            _ => Err(broken(format!("the header has `{key}` twice"))),
         }
     };
-    let fortran = match field(text, "fortran_order")? {
-        f if f.starts_with("True") => true,
-        f if f.starts_with("False") => false,
-        _ => return Err(broken("`fortran_order` is neither True nor False")),
+    if let Some((other, _)) = entries.iter().find(|(k, _)| !["descr", "fortran_order", "shape"].contains(&k.as_str())) {
+        return Err(broken(format!("the header has an entry `{other}`")));
+    }
+    let Literal::Bool(fortran) = *of("fortran_order")? else {
+        return Err(broken("`fortran_order` is neither True nor False"));
     };
-    let list = field(text, "shape")?.strip_prefix('(').and_then(|s| s.split_once(')')).map(|(s, _)| s);
-    let list = list.ok_or_else(|| broken("`shape` is not a tuple"))?;
-    let shape = list
-        .split(',')
-        .map(str::trim)
-        .filter(|s| !s.is_empty())
-        .map(|s| s.trim_end_matches('L').parse().map_err(|_| broken(format!("the size `{s}` in its shape"))))
-        .collect::<Result<Vec<usize>>>()?;
+    let Literal::Tuple(sizes) = of("shape")? else { return Err(broken("`shape` is not a tuple")) };
+    let size = |v: &Literal| match v {
+        Literal::Int(n) => usize::try_from(*n).map_err(|_| broken(format!("the size `{n}` in its shape"))),
+        other => Err(broken(format!("the size `{other:?}` in its shape"))),
+    };
+    let shape = sizes.iter().map(size).collect::<Result<Vec<usize>>>()?;
     if shape.len() > 32 {
         return Err(broken(format!("{} dimensions", shape.len())));
     }
-    Ok(Header { element, big_endian: order == '>', fortran, shape })
+    let Literal::Text(code) = of("descr")? else {
+        let e = Error::new(Kind::Format, "npy: structured arrays (records) cannot be read");
+        return Ok(Described::Other(e.hint("save the fields as separate arrays")));
+    };
+    let (order, name) = match code.chars().next() {
+        Some(c) if matches!(c, '<' | '>' | '|' | '=') => (c, &code[1..]),
+        _ => ('<', code.as_str()),
+    };
+    match element(name) {
+        Some(element) => Ok(Described::Array(Header { element, big_endian: order == '>', fortran, shape })),
+        None if name.starts_with('O') => {
+            let e = Error::new(Kind::Format, "npy: an array of Python objects is a pickle, and is not read");
+            Ok(Described::Other(e.hint("save numbers: `np.save(path, array.astype('float32'))`")))
+        }
+        None => {
+            let e = Error::new(Kind::Format, format!("npy: dtype '{code}' is not supported"));
+            Ok(Described::Other(e.hint("known: bool, int8 to int64, uint8 to uint64, float16, float32, float64")))
+        }
+    }
 }
 
-/// Reads one array from `r`; an array of more than `most` bytes is the error `too_large`, before memory is taken.
-fn read_from(r: &mut impl Read, most: u64, too_large: fn(&[usize], usize) -> Error) -> Result<Tensor> {
+/// Reads one array from `r`; an array of more than `most` bytes is the error `too_large`, before memory is taken. A sound array of a
+/// kind that is not read is an error in the result.
+fn read_from(r: &mut dyn Read, most: u64, too_large: fn(&[usize], usize) -> Error) -> Result<Result<Tensor>> {
     let mut exact = |n: usize, what: &str| -> Result<Vec<u8>> {
-        let mut buffer = vec![];
-        r.by_ref().take(n as u64).read_to_end(&mut buffer).map_err(|e| broken(format!("{what}: {e}")))?;
-        match buffer.len() == n {
-            true => Ok(buffer),
-            false => Err(broken(format!("{what} ends after {} of {n} bytes", buffer.len()))),
-        }
+        let mut buffer = vec![0; n];
+        fill(r, &mut buffer, what, 0, n)?;
+        Ok(buffer)
     };
     let magic = exact(8, "the magic number")?;
     if &magic[..6] != b"\x93NUMPY" {
@@ -200,70 +277,108 @@ fn read_from(r: &mut impl Read, most: u64, too_large: fn(&[usize], usize) -> Err
         return Err(broken(format!("a header of {length} bytes")));
     }
     let text = exact(length, "the header")?;
-    let h = parse_header(&String::from_utf8_lossy(&text))?;
-    check_size("npy", &h.shape, DType::F64)?;
-    let n: usize = h.shape.iter().product();
-    let need = n * h.element.size();
-    if need as u64 > most {
-        return Err(too_large(&h.shape, need));
+    let h = match parse_header(&String::from_utf8_lossy(&text))? {
+        Described::Array(h) => h,
+        Described::Other(why) => return Ok(Err(why)),
+    };
+    let n = h.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).and_then(|n| n.checked_mul(h.element.size()));
+    match n {
+        Some(need) if need as u64 <= most => {}
+        Some(need) if need < 1 << 40 => return Err(too_large(&h.shape, need)),
+        _ => drop(check_size("npy", &h.shape, DType::F64)?),
     }
-    let mut bytes = exact(need, "the data")?;
-    if h.big_endian {
-        bytes.chunks_exact_mut(h.element.size()).for_each(<[u8]>::reverse);
-    }
+    check_size("npy", &h.shape, h.element.dtype())?;
     if h.fortran && h.shape.len() > 1 {
         let turned: Vec<usize> = h.shape.iter().rev().copied().collect();
         let order: Vec<usize> = (0..h.shape.len()).rev().collect();
-        return Ok(h.element.decode(&bytes, &turned)?.permute(order)?.contiguous()?);
+        return Ok(Ok(h.element.read(r, h.big_endian, &turned)?.permute(order)?.contiguous()?));
     }
-    h.element.decode(&bytes, &h.shape)
+    Ok(Ok(h.element.read(r, h.big_endian, &h.shape)?))
 }
 
-/// Reads a `.npy` file. Bools and u8 give u8, i8 i16, u16 u32, u64 i64, all others their own dtype; on the CPU.
+/// The array in the bytes of a `.npy` file.
+pub fn from_bytes(bytes: &[u8]) -> Result<Tensor> {
+    read_from(&mut &*bytes, bytes.len() as u64, larger_than_the_file)?
+}
+
+fn larger_than_the_file(shape: &[usize], need: usize) -> Error {
+    broken(format!("shape {shape:?} needs {need} bytes, more than the file has")).shapes(&[shape])
+}
+
+/// Reads a `.npy` file. Bools and u8 give u8, i8 i16, u16 u32, u64 i64, all others their own dtype; on the CPU. What follows the array in
+/// the file is told by a note.
 pub fn read_npy(path: impl AsRef<Path>) -> Result<Tensor> {
     let path = path.as_ref();
-    let bytes = atomic::read(path)?;
-    let size = bytes.len() as u64;
-    let too_large = |shape: &[usize], need: usize| {
-        broken(format!("shape {shape:?} needs {need} bytes, more than the file has")).shapes(&[shape])
-    };
-    read_from(&mut Cursor::new(bytes), size, too_large).map_err(|e| e.context(path.display()))
+    let (mut file, meta) = atomic::open(path)?;
+    let named = |e: Error| e.context(path.display());
+    let array = read_from(&mut file, meta.len(), larger_than_the_file).map_err(|e| {
+        let head = atomic::head(path).unwrap_or_default();
+        named(sniff::instead(&head, "npy file", &["a numpy array"]).unwrap_or(e))
+    })?;
+    let array = array.map_err(named)?;
+    let mut rest = vec![];
+    let more = file.take(6).read_to_end(&mut rest).map_err(|e| Error::io(path, "read", e))?;
+    match (more, rest.starts_with(b"\x93NUMPY")) {
+        (0, _) => {}
+        (_, true) => note(&format!("`{}` holds further arrays behind the first, which are not read", path.display())),
+        (_, false) => note(&format!("`{}` has further bytes behind the array, which are not read", path.display())),
+    }
+    Ok(array)
 }
 
-/// Reads a `.npz` archive: names and arrays, in the archive's order.
+/// Reads a `.npz` archive: names and arrays, in the archive's order. Entries that are no arrays of numbers are left out with a note.
 pub fn read_npz(path: impl AsRef<Path>) -> Result<Vec<(String, Tensor)>> {
     let path = path.as_ref();
-    let bytes = atomic::read(path)?;
-    let size = bytes.len() as u64;
-    read_archive(bytes, size).map_err(|e| e.context(path.display()))
+    let data = Data::file(atomic::open(path)?.0).map_err(|e| Error::io(path, "read", e))?;
+    read_archive(&data).map_err(|e| e.context(path.display()))
 }
 
-fn read_archive(bytes: Vec<u8>, size: u64) -> Result<Vec<(String, Tensor)>> {
-    let bad = |e: zip::result::ZipError| Error::new(Kind::Format, format!("not a valid npz archive: {e}"));
-    let mut archive = zip::ZipArchive::new(Cursor::new(bytes)).map_err(bad)?;
+/// The arrays of an npz archive.
+pub fn read_archive(data: &Data) -> Result<Vec<(String, Tensor)>> {
+    let head = data.head(512)?;
+    if !is_zip(&head) {
+        let other = sniff::instead(&head, "npz archive", &[]);
+        return Err(other.unwrap_or_else(|| Error::new(Kind::Format, "not a valid npz archive: it is no zip archive")));
+    }
+    let bad = |f: super::pickle::Fault| Error::new(Kind::Format, format!("not a valid npz archive: {f}"));
+    let archive = Archive::open(data).map_err(bad)?;
     let mut out: Vec<(String, Tensor)> = vec![];
+    let mut unread: Vec<Error> = vec![];
     // compressed zeros take a thousandth of their size: what all arrays may take together is bounded by the file's
-    let mut left = SUSPICIOUS.max(size.saturating_mul(RATIO));
+    let mut left = SUSPICIOUS.max(data.len().saturating_mul(RATIO)) as u64;
     let too_large = |shape: &[usize], need: usize| {
         let m =
             format!("npz: shape {shape:?} needs {need} bytes: all arrays together take over {RATIO} times the file");
         Error::new(Kind::Memory, m).hint("if you trust the file, save it without compression")
     };
-    for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).map_err(bad)?;
-        let name = entry.name().map_err(bad)?.into_owned();
-        let Some(name) = name.strip_suffix(".npy").map(str::to_string) else { continue };
-        if out.iter().any(|(n, _)| *n == name) {
-            return Err(Error::new(Kind::Format, format!("npz: the name `{name}` appears twice")));
+    for entry in archive.names() {
+        let Some(name) = entry.strip_suffix(".npy") else {
+            unread.push(Error::new(Kind::Format, format!("`{entry}` is no array")));
+            continue;
+        };
+        let named = |e: Error| e.context(format!("array `{name}`"));
+        let Some(content) = archive.get(entry).map_err(bad)? else { continue };
+        let mut reader = content.reader();
+        match read_from(&mut reader, left, too_large).map_err(named)? {
+            Ok(t) => {
+                left = left.saturating_sub((t.elem_count() * t.dtype().size_in_bytes()) as u64);
+                out.push((name.to_string(), t));
+            }
+            Err(why) => unread.push(named(why)),
         }
-        let t = read_from(&mut entry, left, too_large).map_err(|e| e.context(format!("array `{name}`")))?;
-        left = left.saturating_sub((t.elem_count() * t.dtype().size_in_bytes()) as u64);
-        out.push((name, t));
+        // the checksum is compared at the end of the entry
+        let more = std::io::copy(&mut reader, &mut std::io::sink()).map_err(|e| named(broken(e)))?;
+        if more > 0 && out.last().is_some_and(|(n, _)| n == name) {
+            note(&format!("array `{name}` has {more} further bytes behind it, which are not read"));
+        }
     }
-    match out.is_empty() && size > 22 {
-        true => Err(Error::new(Kind::Format, "a zip archive without arrays").hint("a .npz file holds .npy entries")),
-        false => Ok(out),
+    if out.is_empty()
+        && let Some(why) = unread.pop()
+    {
+        return Err(why);
     }
+    unread.iter().for_each(|why| note(&format!("left out: {}", why.message())));
+    Ok(out)
 }
 
 /// The bytes before an array's values in the npy format, version 1.0.

@@ -12,7 +12,7 @@
 //! `t` are the N + 1 steps in the noise schedule's own time, and alone decide; `sigma` (the VE noise level σ/α) and `lambda`
 //! are the same steps for other programs, null where infinite. `sha256` is the hash of everything but itself and
 //! `made`, written as JSON without spaces and with sorted keys.
-use super::{atomic, hash};
+use super::{atomic, hash, json};
 use crate::discretize::Schedule;
 use crate::real::host_values;
 use crate::{Error, Kind, Result, noise};
@@ -104,13 +104,20 @@ pub fn load(path: impl AsRef<Path>, accept_edits: bool) -> Result<Loaded> {
     parse(&text, accept_edits).map_err(|e| e.context(path.display()))
 }
 
+/// Whether the file says that it is a schedule.
+pub fn is_schedule(path: &Path) -> bool {
+    let text = atomic::read_text(path).ok();
+    let body = text.and_then(|t| json::parse(&t).ok());
+    body.is_some_and(|b| b["format"] == FORMAT)
+}
+
 /// Reads the content of a schedule file. Errors: not JSON, another format, a newer version, an edited file, lengths
 /// that differ, steps that are not finite, not descending or outside the noise schedule.
 pub fn parse(text: &str, accept_edits: bool) -> Result<Loaded> {
     let format = |m: String| Error::new(Kind::Format, m);
-    let value: Value = serde_json::from_str(text).map_err(|e| {
-        let e = format(format!("not valid JSON: {e}"));
-        e.hint("the file was cut off or edited by hand; write it again with `save`")
+    let value = json::parse(text).map_err(|e| match e.fix() {
+        Some(_) => e,
+        None => e.hint("the file was cut off or edited by hand; write it again with `save`"),
     })?;
     let Value::Object(body) = value else {
         return Err(format("not a schedule file: JSON, but not an object".into()));

@@ -1,10 +1,16 @@
 //! safetensors, in and out: names, tensors, and the metadata beside them.
-use super::atomic;
 use super::npy::{Element, encode};
+use super::torch::Data;
+use super::{atomic, checkpoint, json, sniff};
 use crate::{Error, Kind, Result};
-use ::safetensors::tensor::{Dtype, SafeTensors};
+use ::safetensors::SafeTensorError as Broken;
+use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use candle_core::{DType, Tensor};
+use std::collections::BTreeMap;
 use std::path::Path;
+
+/// A longer header is no header: as in the reference reader.
+const LONGEST_HEADER: usize = 100_000_000;
 
 /// Names, tensors and metadata of a file.
 #[derive(Debug, Default)]
@@ -15,29 +21,66 @@ pub struct Contents {
     pub metadata: Vec<(String, String)>,
 }
 
-/// Reads a `.safetensors` file, on the CPU; dtypes as [`super::npy::read_npy`], and bf16.
+/// Reads a `.safetensors` file, on the CPU; dtypes as [`super::npy::read_npy`], bf16, and FP8 as f32. Tensors of other dtypes are left
+/// out, with a note.
 pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
-    from_bytes(&atomic::read(path)?).map_err(|e| e.context(path.display()))
+    let file = checkpoint::open_safetensors(path)?;
+    let tensors = file.readable("").map_err(|e| e.context(path.display()))?;
+    Ok(Contents { tensors, metadata: file.metadata().clone().into_iter().collect() })
 }
 
-/// Reads safetensors from memory.
-pub fn from_bytes(bytes: &[u8]) -> Result<Contents> {
-    let bad =
-        |e: ::safetensors::SafeTensorError| Error::new(Kind::Format, format!("not a valid safetensors file: {e}"));
-    let (_, meta) = SafeTensors::read_metadata(bytes).map_err(bad)?;
-    let file = SafeTensors::deserialize(bytes).map_err(bad)?;
-    let mut metadata: Vec<(String, String)> =
-        meta.metadata().iter().flatten().map(|(k, v)| (k.clone(), v.clone())).collect();
-    metadata.sort();
-    let mut tensors = vec![];
-    for (name, view) in file.iter() {
-        let element = element(view.dtype()).map_err(|e| e.context(format!("tensor `{name}`")))?;
-        let t = element.decode(view.data(), view.shape()).map_err(|e| e.context(format!("tensor `{name}`")))?;
-        tensors.push((name.to_string(), t));
+/// What a header says of its file.
+pub(super) struct Header {
+    /// Where the data begin.
+    pub start: usize,
+    pub tensors: BTreeMap<String, TensorInfo>,
+    pub metadata: BTreeMap<String, String>,
+}
+
+/// Reads the header, and checks that the tensors lie in the file one behind the other, without gaps, to its end.
+pub(super) fn header(data: &Data) -> Result<Header> {
+    let broken = |e: Broken| {
+        Error::new(Kind::Format, format!("not a readable safetensors file: {e}"))
+            .hint("the file may be truncated or of another format: download or convert it again")
+    };
+    let head = data.head(512)?;
+    // what begins as another kind of file does has a length that no header has
+    let other = |e: Broken| match sniff::instead(&head, "safetensors file", &["a safetensors file"]) {
+        Some(what) => what,
+        None => broken(e),
+    };
+    let n = head.first_chunk::<8>().map(|b| u64::from_le_bytes(*b)).ok_or_else(|| other(Broken::HeaderTooSmall))?;
+    let n = usize::try_from(n).ok().filter(|n| *n <= LONGEST_HEADER).ok_or_else(|| other(Broken::HeaderTooLarge))?;
+    let text = data.part(8, n).ok_or_else(|| other(Broken::InvalidHeaderLength))?.read()?;
+    let text = str::from_utf8(&text).map_err(|e| broken(Broken::InvalidHeader(e)))?;
+    let meta: Metadata = serde_json::from_str(text).map_err(|e| broken(Broken::InvalidHeaderDeserialization(e)))?;
+    // the format forbids a name that comes twice, of which the reader above takes the last
+    json::parse(text).map_err(|e| e.context("the header of the safetensors file"))?;
+    let mut order: Vec<(String, &TensorInfo)> = meta.tensors().into_iter().collect();
+    order.sort_by(|a, b| (a.1.data_offsets, &a.0).cmp(&(b.1.data_offsets, &b.0)));
+    let mut at = 0;
+    for (name, info) in &order {
+        let (start, end) = info.data_offsets;
+        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, d| n.checked_mul(*d));
+        let bits = bits.ok_or_else(|| broken(Broken::ValidationOverflow))?;
+        if start != at || end < start {
+            return Err(broken(Broken::InvalidOffset(name.clone())));
+        }
+        if bits % 8 != 0 {
+            return Err(broken(Broken::MisalignedSlice));
+        }
+        if end - start != bits / 8 {
+            return Err(broken(Broken::TensorInvalidInfo));
+        }
+        at = end;
     }
-    tensors.sort_by(|a, b| a.0.cmp(&b.0));
-    Ok(Contents { tensors, metadata })
+    if at.checked_add(8 + n) != Some(data.len()) {
+        return Err(broken(Broken::MetadataIncompleteBuffer));
+    }
+    let metadata = meta.metadata().clone().unwrap_or_default().into_iter().collect();
+    let tensors = order.into_iter().map(|(name, info)| (name, info.clone())).collect();
+    Ok(Header { start: 8 + n, tensors, metadata })
 }
 
 /// How values of a type in a file become a tensor's.
@@ -56,7 +99,9 @@ pub(super) fn element(dtype: Dtype) -> Result<Element> {
         Dtype::F64 => Element::Same(DType::F64),
         Dtype::I64 => Element::Same(DType::I64),
         Dtype::U64 => Element::U64,
-        other => return Err(Error::new(Kind::Format, format!("dtype {other:?} is not supported"))),
+        Dtype::F8_E4M3 => Element::F8E4M3,
+        Dtype::F8_E5M2 => Element::F8E5M2,
+        other => return Err(Error::new(Kind::Format, format!("values of type {other:?} are not read"))),
     })
 }
 

@@ -4,13 +4,16 @@
 //! `ld3sh.state`, in which `{"$": "tensor", "key": k}` stands for tensor k, `{"$": "float", "bits": hex}` for a float that
 //! JSON lacks, and `{"$": "map", "of": {…}}` for a map that has a key `$` itself. Numbers with a point or exponent are
 //! floats, others integers.
-use super::{atomic, hash, npy};
+use super::npy::{self, Element};
+use super::pickle::Shared;
+use super::torch::Data as Stored;
+use super::{atomic, hash, json, safetensors as st, sniff};
 use crate::{Error, Kind, Result};
-use candle_core::{DType, Device, Tensor};
-use safetensors::tensor::{Dtype, SafeTensors, View};
+use candle_core::Tensor;
+use safetensors::tensor::{Dtype, View};
 use serde_json::{Value, json};
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Plain data as it can be saved.
@@ -38,6 +41,7 @@ pub enum Data {
 const DEEPEST: usize = 60;
 const KEY: &str = "ld3sh.state";
 const HASH: &str = "ld3sh.sha256";
+const OWNER: &str = "ld3sh.owner";
 
 struct Bytes {
     dtype: Dtype,
@@ -72,20 +76,79 @@ pub fn load(path: impl AsRef<Path>) -> Result<Data> {
     from_bytes(&atomic::read(path)?).map_err(|e| e.context(path.display()))
 }
 
+/// As [`save`], for an `owner`, a text that stands for what the state is of: nothing but a state of the same owner is replaced.
+pub fn save_for(owner: &str, path: impl AsRef<Path>, data: &Data) -> Result<()> {
+    let path = path.as_ref();
+    if path.exists() {
+        check_owner(path, owner)?;
+    }
+    atomic::write(path, &encoded(data, Some(owner))?)
+}
+
+/// As [`load`], of what [`save_for`] wrote for the same `owner`; another's is an error.
+pub fn load_for(owner: &str, path: impl AsRef<Path>) -> Result<Data> {
+    check_owner(path.as_ref(), owner)?;
+    load(path)
+}
+
+/// Deletes a state that [`save_for`] wrote for this `owner`; nothing happens if there is no file. Any other file is an error, and stays.
+pub fn remove(path: impl AsRef<Path>, owner: &str) -> Result<()> {
+    let path = path.as_ref();
+    let target = crate::access::delete(path)?;
+    if !path.exists() {
+        return Ok(());
+    }
+    check_owner(path, owner)?;
+    target.remove().map_err(|e| Error::io(path, "delete", e))
+}
+
+/// Whether the file has the mark of a state, whoever's and whether or not it is whole.
+pub fn is_state(path: &Path) -> bool {
+    metadata(path).is_ok_and(|m| m.contains_key(KEY))
+}
+
+fn metadata(path: &Path) -> Result<BTreeMap<String, String>> {
+    let data = Stored::file(atomic::open(path)?.0).map_err(|e| Error::io(path, "read", e))?;
+    Ok(st::header(&data)?.metadata)
+}
+
+/// Fails unless the file is a state of this owner.
+fn check_owner(path: &Path, owner: &str) -> Result<()> {
+    let why = match metadata(path) {
+        Ok(m) if m.get(OWNER).is_some_and(|o| o == owner) => return Ok(()),
+        Ok(m) if m.contains_key(OWNER) => "is the state of another run".to_string(),
+        Ok(m) if m.contains_key(KEY) => "is a state that was saved for something else".to_string(),
+        Ok(_) => "is a safetensors file, not a state".to_string(),
+        Err(e) if e.kind() == Kind::Io => return Err(e),
+        Err(_) => match atomic::head(path).ok().and_then(|h| sniff::sniff(&h)) {
+            Some((what, _)) if what != "a safetensors file" => format!("is {what}, not a state"),
+            _ => "is no state, or one that was damaged".to_string(),
+        },
+    };
+    let e = Error::value(format!("`{}` {why}: it is neither read nor replaced", path.display()));
+    Err(e.hint("choose another name, or delete the file if it is no longer needed"))
+}
+
 /// The content of the file that [`save`] writes: same data, same bytes.
 pub fn to_bytes(data: &Data) -> Result<Vec<u8>> {
+    encoded(data, None)
+}
+
+/// As [`to_bytes`], for a file that belongs to an owner.
+pub fn encoded(data: &Data, owner: Option<&str>) -> Result<Vec<u8>> {
     let mut tensors = vec![];
     let structure = encode(data, &mut tensors, 0)?.to_string();
     let mut whole = structure.clone().into_bytes();
     for t in &tensors {
         whole.extend_from_slice(hash::sha256(&t.data).as_bytes());
     }
-    let meta = HashMap::from([(KEY.to_string(), structure), (HASH.to_string(), hash::sha256(&whole))]);
+    let mut meta = BTreeMap::from([(KEY.to_string(), structure), (HASH.to_string(), hash::sha256(&whole))]);
+    meta.extend(owner.map(|o| (OWNER.to_string(), o.to_string())));
     // the crate writes metadata in the order of a HashMap, which differs from run to run: it is put in afterwards
     let named = tensors.iter().enumerate().map(|(i, t)| (format!("{i:06}"), t));
     let plain = safetensors::serialize(named, None)
         .map_err(|e| Error::new(Kind::Internal, format!("cannot encode the state: {e}")))?;
-    with_metadata(&plain, meta.into_iter().collect())
+    with_metadata(&plain, meta)
 }
 
 /// The safetensors file `plain` (which has no metadata) with `meta` in its header.
@@ -107,26 +170,31 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Data> {
         Error::new(Kind::Format, format!("not a complete state file: {m}"))
             .hint("it was cut off, altered, or is another kind of file")
     };
-    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| bad(e.to_string()))?;
-    let meta = header.metadata().as_ref();
-    let find = |key: &str| meta.and_then(|m| m.get(key)).ok_or_else(|| bad(format!("it has no `{key}`")));
+    // one copy, so that its parts can be shared
+    let stored = Stored::from(Shared::new(bytes.to_vec()));
+    let header = st::header(&stored).map_err(|e| bad(e.message().to_string()))?;
+    let find = |key: &str| header.metadata.get(key).ok_or_else(|| bad(format!("it has no `{key}`")));
     let (structure, expected) = (find(KEY)?, find(HASH)?);
-    let file = SafeTensors::deserialize(bytes).map_err(|e| bad(e.to_string()))?;
-    let mut names = file.names();
-    names.sort_unstable();
+    let part = |name: &str| {
+        let info = header.tensors.get(name).ok_or_else(|| bad(format!("it has no tensor {name}")))?;
+        let (start, end) = info.data_offsets;
+        let part = stored.part(header.start + start, end - start).ok_or_else(|| bad("it is cut off".into()))?;
+        Ok::<_, Error>((part.read()?, info))
+    };
     let mut whole = structure.clone().into_bytes();
-    for name in names {
-        let view = file.tensor(name).map_err(|e| bad(e.to_string()))?;
-        whole.extend_from_slice(hash::sha256(view.data()).as_bytes());
+    for name in header.tensors.keys() {
+        whole.extend_from_slice(hash::sha256(&part(name)?.0).as_bytes());
     }
     if hash::sha256(&whole) != *expected {
         return Err(bad("its content does not have the hash that was recorded".into()));
     }
-    let value: Value = serde_json::from_str(structure).map_err(|e| bad(format!("its structure is not JSON: {e}")))?;
+    let value = json::parse(structure).map_err(|e| bad(format!("its structure is {}", e.message())))?;
     decode(&value, &|key| {
-        let view = file.tensor(key).map_err(|e| bad(e.to_string()))?;
-        let dtype: DType = view.dtype().try_into().map_err(|_| bad(format!("tensor {key} has an unknown dtype")))?;
-        tensor(view.data(), dtype, view.shape())
+        let (bytes, info) = part(key)?;
+        match st::element(info.dtype) {
+            Ok(element @ Element::Same(_)) => element.decode(&bytes, &info.shape),
+            _ => Err(bad(format!("tensor {key} is of a type that no state has ({:?})", info.dtype))),
+        }
     })
     .map_err(|e| if e.kind() == Kind::Format { bad(e.message().to_string()) } else { e })
 }
@@ -185,22 +253,4 @@ fn decode(value: &Value, find: &dyn Fn(&str) -> Result<Tensor>) -> Result<Data> 
 
 fn bytes_of(t: &Tensor) -> Result<Bytes> {
     Ok(Bytes { dtype: t.dtype().into(), shape: t.dims().to_vec(), data: npy::encode(t)? })
-}
-
-fn tensor(data: &[u8], dtype: DType, shape: &[usize]) -> Result<Tensor> {
-    if !matches!(
-        dtype,
-        DType::U8
-            | DType::U32
-            | DType::I16
-            | DType::I32
-            | DType::I64
-            | DType::BF16
-            | DType::F16
-            | DType::F32
-            | DType::F64
-    ) {
-        return Err(Error::new(Kind::Format, format!("it holds a tensor of dtype {dtype:?}")));
-    }
-    Ok(Tensor::from_raw_buffer(data, dtype, shape, &Device::Cpu)?)
 }

@@ -51,7 +51,10 @@ impl Stored<'_> {
                     Dtype::F64 => DType::F64,
                     other => return Err(format!("{other:?}")),
                 };
-                Tensor::from_raw_buffer(&v.bytes(), stored, v.shape(), &Device::Cpu)
+                match v.bytes() {
+                    Ok(bytes) => Tensor::from_raw_buffer(&bytes, stored, v.shape(), &Device::Cpu),
+                    Err(e) => return Ok(Err(e)),
+                }
             }
             Stored::Tensor(t) if !t.dtype().is_float() => return Err(t.dtype().as_str().to_uppercase()),
             Stored::Tensor(t) => t.detach().to_device(&Device::Cpu),
@@ -112,16 +115,16 @@ impl<'a> File<'a> {
         self.tensors.contains_key(name)
     }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
-    pub fn hash(&self, also: &str) -> String {
+    pub fn hash(&self, also: &str) -> Result<String> {
         let mut h = Sha256::new();
         for (name, t) in &self.tensors {
             if let Stored::View(t) = t {
                 h.update(format!("{name} {:?} {:?}\n", t.dtype(), t.shape()));
-                h.update(t.bytes());
+                h.update(t.bytes()?);
             }
         }
         h.update(also);
-        h.finalize().iter().map(|b| format!("{b:02x}")).collect()
+        Ok(h.finalize().iter().map(|b| format!("{b:02x}")).collect())
     }
 }
 

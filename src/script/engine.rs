@@ -5,19 +5,20 @@ use super::host::above_bars;
 use super::modules::Resolver;
 use super::{
     bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, noise, numbers, optim, plan,
-    profile, schema, sizes, tensor, zoo,
+    profile, schema, sizes, tensor, waiting, zoo,
 };
-use crate::access::for_terminal;
+use crate::access::{clean, for_terminal};
+use crate::tensor::memory;
 use rhai::packages::Package;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, ImmutableString, OptimizationLevel};
 use std::io::Write;
 
-/// The size of the stack that the engine's thread needs for the limits set here.
+/// The size of the stack that the engine's thread needs for the limits set here, unless [`memory::stack`] is less.
 pub const STACK: usize = 1 << 30;
-/// How deep calls may nest. Each level of a script function costs some kilobytes of stack, each passage through native
-/// code more; the 1 GiB stack leaves 128 KiB per level.
-const CALLS: usize = 8192;
+/// The stack for a level of calls. Each level of a script function costs some kilobytes of stack, each passage through native
+/// code more.
+const LEVEL: usize = 128 << 10;
 /// How deep expressions and blocks may nest in a script's text.
 const NESTING: usize = 512;
 
@@ -26,9 +27,10 @@ pub fn new(run: &SharedRun) -> Engine {
     let mut engine = Engine::new_raw();
     rhai::packages::StandardPackage::new().register_into_engine(&mut engine);
     engine.set_optimization_level(OptimizationLevel::None);
-    engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
+    engine.set_max_call_levels(memory::stack().min(STACK) / LEVEL).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
     engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::from(closures::Stopped::default())));
+    crate::host::on_note(note_line);
     engine.on_print(|text| print_line(&for_terminal(&std::io::stdout(), text)));
     engine.on_debug(|text, source, at| {
         let text = match source {
@@ -40,6 +42,7 @@ pub fn new(run: &SharedRun) -> Engine {
     numbers::register(&mut engine);
     sizes::register(&mut engine);
     maps::register(&mut engine);
+    waiting::register(&mut engine);
     caught(&mut engine);
     closures::register(&mut engine);
     profile::register(&mut engine);
@@ -64,13 +67,17 @@ pub fn new(run: &SharedRun) -> Engine {
     engine
 }
 
-/// Writes a line. A reader that has gone away (`| head`) ends the process as it ends other tools: quietly.
+/// The exit code of a process that ends because nobody reads what it writes: as the shell tells it of other tools.
+const NOBODY_READS: i32 = 141;
+
 fn line(mut to: impl Write, text: &str) -> std::io::Result<()> {
-    let written = to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush());
-    match written {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => other,
-    }
+    to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush())
+}
+
+/// Tells a note.
+fn note_line(text: &str) {
+    // names from files stand in it
+    report_line(&format!("note: {}", clean(text)));
 }
 
 /// Writes a line to standard error.
@@ -80,9 +87,12 @@ pub fn report_line(text: &str) {
 }
 
 /// Writes a line to standard output. A result that cannot be written (the disk is full) ends the process with an error:
-/// it must not look as if all went well.
+/// it must not look as if all went well. A reader that has gone away (`| head`) ends it as it ends other tools: quietly.
 pub fn print_line(text: &str) {
     if let Err(e) = above_bars(|| line(std::io::stdout(), text)) {
+        if e.kind() == std::io::ErrorKind::BrokenPipe {
+            std::process::exit(NOBODY_READS);
+        }
         report_line(&format!("error: cannot write to standard output: {e}"));
         std::process::exit(1);
     }

@@ -2,7 +2,10 @@
 use super::closures::Stopped;
 use crate::{Error, Kind};
 use rhai::{Dynamic, EvalAltResult, Position};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What `catch (e)` receives for a native error; uncaught it prints as message and fix. Getters: `kind`, `message`,
 /// `hint`, `shapes`.
@@ -12,25 +15,57 @@ pub struct Caught(pub Rc<Error>);
 /// The result of every fallible function that is registered with the engine.
 pub type RhaiResult<T> = Result<T, Box<EvalAltResult>>;
 
-/// A Rhai error that native code received from a script's function and carries to the outside.
+thread_local! {
+    /// The errors that are being carried: a script's values never leave its thread, errors do.
+    static CARRIED: RefCell<BTreeMap<u64, Box<EvalAltResult>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// A Rhai error that native code received from a script's function and carries to the outside: a ticket for it, on the thread
+/// that it is from.
 #[derive(Debug)]
-pub struct Carried(pub Box<EvalAltResult>);
+pub struct Carried(u64);
+
+impl Carried {
+    fn new(e: Box<EvalAltResult>) -> Carried {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let ticket = NEXT.fetch_add(1, Ordering::Relaxed);
+        CARRIED.with_borrow_mut(|all| all.insert(ticket, e));
+        Carried(ticket)
+    }
+    /// The error, on its own thread.
+    fn take(&self) -> Option<Box<EvalAltResult>> {
+        CARRIED.with_borrow_mut(|all| all.remove(&self.0))
+    }
+}
+impl Drop for Carried {
+    fn drop(&mut self) {
+        // at the thread's end the errors go with it
+        let dropped = CARRIED.try_with(|all| all.borrow_mut().remove(&self.0));
+        drop(dropped);
+    }
+}
 impl std::fmt::Display for Carried {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.fmt(f)
+        CARRIED.with_borrow(|all| match all.get(&self.0) {
+            Some(e) => e.fmt(f),
+            None => f.write_str("an error of a script"),
+        })
     }
 }
 impl std::error::Error for Carried {}
+
+/// The script's error that an error carries.
+fn carried(e: &mut Error) -> Option<Box<EvalAltResult>> {
+    e.take_source()?.downcast::<Carried>().ok()?.take()
+}
 
 impl From<Error> for Box<EvalAltResult> {
     fn from(mut e: Error) -> Self {
         if e.kind() == Kind::Cancelled {
             let what =
                 e.message().strip_suffix(Error::CANCELLED).unwrap_or_default().trim_end_matches([' ', ':']).to_string();
-            let mut inner = match e.take_source().map(|s| s.downcast::<Carried>()) {
-                Some(Ok(carried)) => carried.0,
-                _ => EvalAltResult::ErrorTerminated(Dynamic::from(Stopped::default()), Position::NONE).into(),
-            };
+            let stopped = || EvalAltResult::ErrorTerminated(Dynamic::from(Stopped::default()), Position::NONE).into();
+            let mut inner = carried(&mut e).unwrap_or_else(stopped);
             if let EvalAltResult::ErrorTerminated(token, _) = &mut *inner
                 && let Some(mut s) = token.write_lock::<Stopped>()
                 && s.what.is_empty()
@@ -40,14 +75,10 @@ impl From<Error> for Box<EvalAltResult> {
             return inner;
         }
         // an error of the script's own that only passed through native code comes out as it was
-        if e.kind() == Kind::Script {
-            match e.take_source().map(|s| s.downcast::<Carried>()) {
-                Some(Ok(carried)) => return carried.0,
-                Some(Err(other)) => {
-                    return EvalAltResult::ErrorSystem(e.to_string(), other.to_string().into()).into();
-                }
-                None => {}
-            }
+        if e.kind() == Kind::Script
+            && let Some(inner) = carried(&mut e)
+        {
+            return inner;
         }
         EvalAltResult::ErrorRuntime(Dynamic::from(Caught(Rc::new(e))), Position::NONE).into()
     }
@@ -66,8 +97,8 @@ pub fn type_of(v: &Dynamic) -> &'static str {
 /// Wraps an error of a script's function for its way through native code.
 pub fn carry(e: Box<EvalAltResult>) -> Error {
     match innermost(&e) {
-        EvalAltResult::ErrorTerminated(..) => Error::cancelled().source(Carried(e)),
-        _ => Error::new(Kind::Script, innermost(&e).to_string()).source(Carried(e)),
+        EvalAltResult::ErrorTerminated(..) => Error::cancelled().source(Carried::new(e)),
+        _ => Error::new(Kind::Script, innermost(&e).to_string()).source(Carried::new(e)),
     }
 }
 

@@ -1,12 +1,18 @@
 //! Rhai functions that methods written as scripts are built from: progress, the cache folder.
 use super::error::RhaiResult;
+use super::files::{from_data, to_data};
 use super::host::ScriptHost;
 use crate::Error;
+use crate::access;
+use crate::files::{atomic, result, state};
 use crate::host::{Host, Progress};
 use rhai::plugin::*;
-use rhai::{Engine, INT, ImmutableString};
+use rhai::{Dynamic, Engine, INT, ImmutableString, Map};
 use std::cell::RefCell;
+use std::path::Path;
 use std::rc::Rc;
+
+mod cached;
 
 /// A progress report that a script advances.
 #[derive(Clone)]
@@ -64,23 +70,51 @@ mod api {
         crate::access::write(&dir)?.make_folder().map_err(|e| Error::io(&dir, "create", e))?;
         Ok(dir.join(name).display().to_string().into())
     }
-    /// Tells the user something, on standard error: results stay apart.
+    /// The value that is cached under `name` and `key` (a map: everything that determines it), as `#{ value }`; () where there is none.
     ///
-    /// Example: `note("nothing is cached");`
-    #[rhai_fn(name = "note")]
-    pub fn tell(text: &str) {
-        super::super::engine::report_line(&format!("note: {text}"));
+    /// What else decides bits counts by itself: the version of ld3sh, `--exact-conv`, `--tf32`, the instruction set and the device. A
+    /// damaged entry, and a cache that cannot be read, cost a note.
+    ///
+    /// Example: `cache_write("nine", #{ x: 3 }, 9); cache_read("nine", #{ x: 3 }).value` is 9
+    #[rhai_fn(return_raw)]
+    pub fn cache_read(name: &str, key: Map) -> RhaiResult<Dynamic> {
+        let id = cached::id(key)?;
+        Ok(cached::read(name, &id)?.map_or(Dynamic::UNIT, |v| Map::from([("value".into(), from_data(v))]).into()))
     }
-    /// Deletes a file; nothing happens if there is none.
+    /// Keeps a value in the cache under `name` and `key` (a map: everything that determines it).
     ///
-    /// Errors if it cannot be deleted.
+    /// A cache that cannot be written costs a note. Errors on functions and other values that are not data.
     ///
-    /// Example: `remove_file(out("old.state"));`
+    /// Example: `cache_write("nine", #{ x: 3 }, 9); cache_read("nine", #{ x: 4 })` is ()
+    #[rhai_fn(return_raw)]
+    pub fn cache_write(name: &str, key: Map, value: Dynamic) -> RhaiResult<()> {
+        let id = cached::id(key)?;
+        Ok(cached::write(name, &id, to_data(&value)?)?)
+    }
+    /// Tells the user something on standard error, as a note; the same text once.
+    ///
+    /// Example: `note("the last epoch was not the best one");`
+    #[rhai_fn(name = "note")]
+    pub fn note_text(text: &str) {
+        crate::host::note(text);
+    }
+    /// Deletes a file that ld3sh made: in this run, or a state or a schedule of any run. Nothing happens if there is none.
+    ///
+    /// Errors, kind `value`, on any other file, which stays.
+    ///
+    /// Example: `state::save(out("old.state"), #{ a: 1 }); remove_file(out("old.state"));`
     #[rhai_fn(return_raw)]
     pub fn remove_file(path: &str) -> RhaiResult<()> {
-        match crate::access::delete(path)?.remove() {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(Error::io(path, "delete", e).into()),
-            _ => Ok(()),
+        let target = access::delete(path)?;
+        let file = Path::new(path);
+        if !file.exists() {
+            return Ok(());
         }
+        if !atomic::is_own(file) && !state::is_state(file) && !result::is_schedule(file) {
+            let e =
+                Error::value(format!("`{path}` was not made by ld3sh, as far as it can be told: it is not deleted"));
+            return Err(e.hint("delete it yourself if it is no longer needed").into());
+        }
+        Ok(target.remove().map_err(|e| Error::io(file, "delete", e))?)
     }
 }

@@ -25,4 +25,5 @@ pub mod profile;
 pub mod schema;
 pub mod sizes;
 pub mod tensor;
+mod waiting;
 pub mod zoo;

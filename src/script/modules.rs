@@ -1,8 +1,8 @@
 //! `import`: beside the importing file, beside the script, in `LD3SH_PATH`, then among the modules compiled in.
 use super::closures::{Environment, bind};
 use super::context::{Origin, SharedRun};
-use super::engine::report_line;
-use crate::access::{clean, policy};
+use crate::access::policy;
+use crate::files::atomic;
 use crate::{Error, Kind, Result};
 use rhai::{AST, Engine, EvalAltResult, GlobalRuntimeState, Module, ModuleResolver, Position, Scope, Shared};
 use std::cell::RefCell;
@@ -34,20 +34,7 @@ pub struct Found {
 /// # Errors
 /// [`Kind::Io`] if it cannot be read; [`Kind::Format`] if it is not UTF-8.
 pub fn read_text(path: &Path) -> Result<String> {
-    let bytes = crate::access::read(path)?.bytes().map_err(|e| Error::io(path, "read", e))?;
-    decode(bytes, &path.display().to_string())
-}
-
-/// Takes bytes read from `name` as UTF-8.
-///
-/// # Errors
-/// [`Kind::Format`] with the line of the first bad byte.
-pub fn decode(bytes: Vec<u8>, name: &str) -> Result<String> {
-    String::from_utf8(bytes).map_err(|e| {
-        let good = e.utf8_error().valid_up_to();
-        let line = 1 + e.as_bytes().iter().take(good).filter(|b| **b == b'\n').count();
-        Error::new(Kind::Format, format!("`{name}` is not UTF-8 text (line {line})")).hint("save it as UTF-8")
-    })
+    atomic::read_text(path)
 }
 
 /// Rhai does not know `#!` lines: makes the first line blank, of the same length.
@@ -155,8 +142,36 @@ impl Resolver {
 /// Parses a module or script; its source name is `origin`.
 pub fn compile(engine: &Engine, origin: &str, text: &str) -> std::result::Result<AST, rhai::ParseError> {
     let mut ast = engine.compile(text)?;
+    if let Some(at) = open_comment(engine, text) {
+        let what = rhai::LexError::Runtime("this comment has no end: `*/` is missing".into());
+        return Err(rhai::ParseError(rhai::ParseErrorType::BadInput(what).into(), at));
+    }
     ast.set_source(origin);
     Ok(ast)
+}
+
+/// Where the comment begins in which a text that parses ends. (To Rhai, the end of the text ends it too.)
+fn open_comment(engine: &Engine, text: &str) -> Option<Position> {
+    // a bracket that nothing opened is an error, unless a comment takes it in
+    if !text.contains("/*") || engine.compile(format!("{text}\n)")).is_err() {
+        return None;
+    }
+    let (mut starts, mut at) = (vec![], 0);
+    while let Some(pair) = text.as_bytes().get(at..at + 2) {
+        match pair {
+            b"/*" => starts.push(at),
+            b"*/" => drop(starts.pop()),
+            _ => {
+                at += 1;
+                continue;
+            }
+        }
+        at += 2;
+    }
+    let before = &text[..*starts.first()?];
+    let line = before.rfind('\n').map_or(0, |i| i + 1);
+    let number = |n: usize| u16::try_from(n + 1).unwrap_or(u16::MAX);
+    Some(Position::new(number(before.matches('\n').count()), number(before[line..].chars().count())))
 }
 
 impl ModuleResolver for Resolver {
@@ -179,7 +194,7 @@ impl ModuleResolver for Resolver {
         }
         self.loading.borrow_mut().push(found.origin.clone());
         if let Some(name) = found.replaces {
-            report_line(&format!("note: `{}` replaces the built-in module `{name}`", clean(&found.origin)));
+            crate::host::note(&format!("`{}` replaces the built-in module `{name}`", found.origin));
         }
         let module = {
             let _whose = if found.file { policy::enter_file() } else { policy::enter_built_in() };

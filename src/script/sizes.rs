@@ -43,6 +43,7 @@ pub fn register(engine: &mut Engine) {
         .register_into_engine(engine, |s: &mut ImmutableString, n: INT, c: char| text(s, n, &c.to_string()));
     pad(doc, ["string: &mut ImmutableString", "len: i64", "with: &str", "()"])
         .register_into_engine(engine, |s: &mut ImmutableString, n: INT, with: &str| text(s, n, with));
+    growing(engine);
     let doc = "/// So many bytes, 0 or as given.\n///\n/// Errors, kind `memory`, where there is not so much.\n///\n\
                /// Example: `blob(4, 255).len` is 4";
     let blob = || FuncRegistration::new("blob").in_global_namespace().with_comments([doc]);
@@ -77,11 +78,57 @@ fn text(s: &mut ImmutableString, n: INT, with: &str) -> RhaiResult<()> {
 fn fits(what: &str, n: INT, each: usize) -> RhaiResult<usize> {
     let n = usize::try_from(n).unwrap_or(0);
     let bytes = n.saturating_mul(each);
-    match memory::left() {
-        Some(left) if bytes > memory::SMALL && bytes as u64 > left => {
-            let e = Error::new(Kind::Memory, format!("{what}: {n} values are too many for the memory that is left"));
-            Err(e.hint("is a length wrong?").into())
-        }
-        _ => Ok(n),
+    memory::room(what, bytes).map_err(|_| {
+        let e = Error::new(Kind::Memory, format!("{what}: {n} values are too many for the memory that is left"));
+        e.hint("is a length wrong?")
+    })?;
+    Ok(n)
+}
+
+/// The operators and functions by which texts and arrays grow: what they take counts.
+fn growing(engine: &mut Engine) {
+    fn joined(a: &str, b: &str) -> RhaiResult<ImmutableString> {
+        memory::room("a text", a.len().saturating_add(b.len()))?;
+        Ok([a, b].concat().into())
     }
+    fn longer(s: &mut ImmutableString, more: &str) -> RhaiResult<()> {
+        // it may be copied, to have room or because it is shared
+        memory::room("a text", s.len().saturating_add(more.len()))?;
+        *s += more;
+        Ok(())
+    }
+    fn more(a: &mut Array, n: usize) -> RhaiResult<()> {
+        // a full array moves to twice the room
+        let room = if a.capacity() - a.len() < n { a.len().saturating_add(n) } else { 0 };
+        Ok(memory::room("an array", room.saturating_mul(size_of::<Dynamic>()))?)
+    }
+    fn extend(a: &mut Array, b: Array) -> RhaiResult<()> {
+        more(a, b.len())?;
+        a.extend(b);
+        Ok(())
+    }
+    engine.register_fn("+", |a: &str, b: &str| joined(a, b));
+    engine.register_fn("+", |a: &str, c: char| joined(a, c.encode_utf8(&mut [0; 4])));
+    engine.register_fn("+", |c: char, b: &str| joined(c.encode_utf8(&mut [0; 4]), b));
+    engine.register_fn("+=", |s: &mut ImmutableString, b: ImmutableString| longer(s, &b));
+    engine.register_fn("+=", |s: &mut ImmutableString, c: char| longer(s, c.encode_utf8(&mut [0; 4])));
+    engine.register_fn("+", |mut a: Array, b: Array| extend(&mut a, b).map(|()| a));
+    engine.register_fn("+=", extend);
+    let named = |name: &str, doc: &str, params: [&str; 3]| {
+        let doc = doc.to_string();
+        FuncRegistration::new(name).in_global_namespace().with_params_info(params).with_comments([doc])
+    };
+    let doc = "/// Adds a value at the end of an array.\n///\n/// Errors, kind `memory`, where there is no room.\n///\n\
+               /// Example: `let a = [1]; a.push(2); a` is [1, 2]";
+    named("push", doc, ["array: &mut Array", "value: Dynamic", "()"]).register_into_engine(
+        engine,
+        |a: &mut Array, v: Dynamic| -> RhaiResult<()> {
+            more(a, 1)?;
+            a.push(v);
+            Ok(())
+        },
+    );
+    let doc = "/// Adds the values of another array at the end of an array.\n///\n/// Errors, kind `memory`, where there is no room.\n///\n\
+               /// Example: `let a = [1]; a.append([2, 3]); a` is [1, 2, 3]";
+    named("append", doc, ["array: &mut Array", "values: Array", "()"]).register_into_engine(engine, extend);
 }

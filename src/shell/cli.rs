@@ -4,22 +4,26 @@ use super::session::{Failure, Outcome, Session, Settings};
 use super::{check, repl, report, tools};
 use crate::access::{self, policy};
 use crate::files::bulk::Shard;
+use crate::files::{atomic, utf8};
 use crate::nets::kernels::simd;
-use crate::script::engine::{STACK, print_line, report_line};
+use crate::script::engine::{print_line, report_line};
 use crate::script::{context, host, modules, panics, params};
-use crate::tensor::device;
+use crate::tensor::{device, memory};
 use crate::{Error, Result};
 use clap::Parser;
 use rhai::Dynamic;
-use std::io::{IsTerminal, Read};
+use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 /// A script ended with an error.
 const FAILED: u8 = 1;
 /// The folder for the script's files where none is given.
 const OUT: &str = "out";
+/// What was computed for so long is worth keeping when a plot or a save fails.
+const LONG: Duration = Duration::from_secs(20);
 /// The command line was wrong.
 const USAGE: u8 = 2;
 /// Stopped by Ctrl-C.
@@ -132,6 +136,7 @@ pub fn main() -> ExitCode {
     {
         report_line(&format!("note: {note}"));
     }
+    crate::host::fail_large_writes();
     // without a handler Ctrl-C ends the process, which is no worse than failing here
     let _ = ctrlc::set_handler(|| {
         if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {
@@ -139,10 +144,11 @@ pub fn main() -> ExitCode {
         }
         crate::host::cancel();
     });
-    let worker = std::thread::Builder::new().name("script".into()).stack_size(STACK).spawn(move || match tool {
-        Some(t) => (t.run)(&words[1..]).map_or_else(|e| stopped(&e), |()| 0),
-        None => start(args),
-    });
+    let worker =
+        std::thread::Builder::new().name("script".into()).stack_size(memory::stack()).spawn(move || match tool {
+            Some(t) => (t.run)(&words[1..]).map_or_else(|e| stopped(&e), |()| 0),
+            None => start(args),
+        });
     let code = match worker.map(std::thread::JoinHandle::join) {
         Ok(Ok(code)) => code,
         Ok(Err(_)) => {
@@ -342,9 +348,7 @@ fn near_script(path: &str) -> Option<String> {
 
 fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 {
     let text = if path == "-" {
-        let mut bytes = Vec::new();
-        let read = std::io::stdin().read_to_end(&mut bytes).map_err(|e| Error::io("-", "read", e));
-        read.and_then(|_| modules::decode(bytes, "standard input"))
+        atomic::read_stream(std::io::stdin(), "standard input").and_then(|b| utf8::decode(b, "standard input"))
     } else {
         // the user typed the name
         let _own = policy::own();
@@ -358,10 +362,7 @@ fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 
             }
             script(session, name, &modules::without_shebang(&text), args, check_only)
         }
-        Err(e) => {
-            report_line(&report::render_plain(&e, color()));
-            FAILED
-        }
+        Err(e) => stopped(&e),
     }
 }
 
@@ -396,6 +397,7 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
     }
     // what was typed after `-e` is the user's own
     let _file = args.code.is_none().then(policy::enter_file);
+    let start = Instant::now();
     match session.evaluate(&ast) {
         Ok(Outcome::Value(v)) => {
             if args.code.is_some() && !v.is_unit() {
@@ -404,11 +406,33 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
             0
         }
         Ok(Outcome::Exit(v)) => exit_code(&v),
-        Err(f) => failed(f, session),
+        Err(f) => {
+            let lost = start.elapsed() > LONG && !f.cancelled() && args.code.is_none() && !args.inspect;
+            let code = failed(f, session);
+            if lost {
+                report_line(
+                    "note: with `--inspect`, what a script holds when it fails can be used and saved at the prompt",
+                );
+            }
+            code
+        }
     }
 }
 
-/// The exit code that `exit(v)` asks for.
+/// The exit code that `exit(v)` asks for: v itself, 0 for none. What no process can end with is told, and counts as a failure.
 pub fn exit_code(v: &Dynamic) -> u8 {
-    v.as_int().ok().and_then(|i| u8::try_from(i).ok()).unwrap_or(0)
+    if v.is_unit() {
+        return 0;
+    }
+    match v.as_int().map(u8::try_from) {
+        Ok(Ok(code)) => code,
+        Ok(Err(_)) => {
+            report_line(&format!("error: exit({v}): an exit code is from 0 to 255"));
+            FAILED
+        }
+        Err(_) => {
+            report_line(&format!("error: exit: {v}"));
+            FAILED
+        }
+    }
 }

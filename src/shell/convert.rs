@@ -49,6 +49,7 @@ pub fn run(words: &[String]) -> Result<()> {
         }
         metadata.insert("classes".into(), serde_json::json!(names).to_string());
     }
+    file.tell_unreadable("");
     checkpoint::write(to, &tensors, &metadata, half)?;
     let values: usize = tensors.values().map(|v| v.count()).sum();
     let what = match metadata.get("precond") {

@@ -4,8 +4,7 @@
 //! A kernel of candle's has no way in, and cutting each into pieces would change sums and multiply the nodes of the
 //! graph. On another thread it is the same call with the same bits, backward passes included. What is left behind by
 //! Ctrl-C ends when its kernel does: between kernels and between the blocks of a product it sees that nobody waits.
-use super::grad;
-use crate::error::Portable;
+use super::{grad, memory};
 use crate::{Error, Kind, Result, host};
 use candle_core::Tensor;
 use std::cell::RefCell;
@@ -19,8 +18,6 @@ use std::time::Duration;
 const WORTH: usize = 1 << 20;
 /// A look at Ctrl-C happens so often.
 const LOOK: Duration = Duration::from_millis(5);
-/// Candle walks a graph by recursion; only what is touched takes memory.
-const STACK: usize = 1 << 30;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -31,6 +28,10 @@ thread_local! {
 
 /// Does `work`, which touches about `load` values, so that Ctrl-C stops the wait for it with [`Kind::Cancelled`].
 pub fn run<T: Send + 'static>(load: usize, work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    // an f32 for each value; what is read or written is counted where that is done
+    if load < usize::MAX {
+        memory::count(load.saturating_mul(4))?;
+    }
     if load < WORTH || host::is_aside() {
         return work();
     }
@@ -41,7 +42,7 @@ pub fn run<T: Send + 'static>(load: usize, work: impl FnOnce() -> Result<T> + Se
     let job = Box::new(move || {
         host::work_aside(flag);
         let work = || if recording { work() } else { grad::no_grad(work) };
-        let done = catch_unwind(AssertUnwindSafe(|| work().map_err(Portable::from)));
+        let done = catch_unwind(AssertUnwindSafe(work));
         // nobody waits any more: dropped
         let _ = give.send(done);
     });
@@ -52,7 +53,7 @@ pub fn run<T: Send + 'static>(load: usize, work: impl FnOnce() -> Result<T> + Se
                 WORKER.set(Some(worker));
                 // a pool's threads may have heard it first
                 host::check_cancelled()?;
-                return done.unwrap_or_else(|panic| resume_unwind(panic)).map_err(Error::from);
+                return done.unwrap_or_else(|panic| resume_unwind(panic));
             }
             Err(RecvTimeoutError::Timeout) if host::cancel_requested() => {
                 // the worker goes on until it sees this, and ends because its channel does
@@ -76,7 +77,7 @@ fn hand_over(mut job: Job) -> Result<Sender<Job>> {
         }
     }
     let (worker, jobs) = channel::<Job>();
-    let thread = std::thread::Builder::new().name("tensors".into()).stack_size(STACK);
+    let thread = std::thread::Builder::new().name("tensors".into()).stack_size(memory::stack());
     thread
         .spawn(move || jobs.into_iter().for_each(|job| job()))
         .map_err(|e| Error::new(Kind::Memory, format!("cannot start a thread for long work: {e}")))?;

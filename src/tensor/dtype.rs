@@ -1,5 +1,6 @@
 //! Dtypes by name, which dtype an operation computes in, and checks of dimensions and sizes.
 use super::memory;
+use crate::error::Compared;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 
@@ -92,41 +93,32 @@ pub fn broadcast(what: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
             (1, y) => Ok(y),
             (x, 1) => Ok(x),
             _ => Err(Error::shape(format!("{what}: shapes {a:?} and {b:?} do not broadcast"), &[a, b])
+                .compared(Compared::Broadcast)
                 .hint("dimensions are compared from the last; each pair must be equal or contain a 1")),
         })
         .collect()
 }
 
 /// Fails where a tensor of this shape could not be addressed or would not fit into the memory that is left, before memory
-/// is taken.
+/// is taken. Tensors of any size count.
 pub fn check_size(what: &str, shape: &[usize], dtype: DType) -> Result<usize> {
     let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
-    let bytes = n.and_then(|n| n.checked_mul(dtype.size_in_bytes()));
-    let left = match bytes {
-        Some(b) if b <= memory::SMALL => None,
-        _ => memory::left(),
+    let bytes = n.and_then(|n| n.checked_mul(dtype.size_in_bytes())).filter(|b| *b <= MAX_BYTES);
+    let (Some(n), Some(bytes)) = (n, bytes) else {
+        let size = n.and_then(|n| n.checked_mul(dtype.size_in_bytes()));
+        let size = size.map_or("more than can be addressed".into(), |b| memory::size(b as u64));
+        return Err(too_large(what, shape, dtype, &size).hint("is a size wrong?"));
     };
-    match (n, bytes) {
-        (Some(n), Some(b)) if b as u64 <= left.unwrap_or(MAX_BYTES).min(MAX_BYTES) => Ok(n),
-        _ => {
-            let size = bytes.map_or("more than can be addressed".into(), gib);
-            let m = format!("{what}: a tensor of shape {shape:?} and dtype {} is too large ({size})", dtype.as_str());
-            let e = Error::new(Kind::Memory, m).shapes(&[shape]);
-            Err(match left {
-                Some(left) => e.hint(format!("{} are left; is a size wrong?", gib(left as usize))),
-                None => e.hint("is a size wrong?"),
-            })
-        }
-    }
+    memory::room(what, bytes).map(|()| n).map_err(|e| {
+        let hint = e.fix().unwrap_or_default().to_string();
+        too_large(what, shape, dtype, &memory::size(bytes as u64)).hint(hint)
+    })
 }
 
-fn gib(bytes: usize) -> String {
-    let (value, unit) = match bytes as f64 {
-        b if b >= 1e13 => (b / 2f64.powi(40), "TiB"),
-        b => (b / 2f64.powi(30), "GiB"),
-    };
-    format!("{value:.1} {unit}")
+fn too_large(what: &str, shape: &[usize], dtype: DType, size: &str) -> Error {
+    let m = format!("{what}: a tensor of shape {shape:?} and dtype {} is too large ({size})", dtype.as_str());
+    Error::new(Kind::Memory, m).shapes(&[shape])
 }
 
 /// No tensor is larger than this (1 TiB), whatever the system says.
-const MAX_BYTES: u64 = 1 << 40;
+const MAX_BYTES: usize = 1 << 40;

@@ -1,6 +1,7 @@
 //! Matrix products by numpy's rules, with a backward that leaves constants alone.
 use super::custom::{op, sum_to};
 use super::dtype::{broadcast, promote};
+use crate::error::Compared;
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
@@ -9,7 +10,7 @@ use candle_core::{DType, Tensor};
 pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let mismatch = || {
         let m = format!("matmul: shapes {:?} and {:?} do not fit", a.dims(), b.dims());
-        let e = Error::shape(m, &[a.dims(), b.dims()]);
+        let e = Error::shape(m, &[a.dims(), b.dims()]).compared(Compared::Product);
         e.hint("the last dimension of the first must equal the second-to-last of the second")
     };
     if a.rank() == 0 || b.rank() == 0 {

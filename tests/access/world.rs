@@ -79,6 +79,7 @@ pub const WRITERS: &[(&str, &str)] = &[
         "generate(denoiser::gaussian(#{ mean: [[[0.0]]], std: 1.0 }), solver::euler(), schedule::edm(noise::edm(), 1), 1, #{ out: \"PATHn.npz\" })",
     ),
     ("save_schedule", "save_schedule(\"PATH.json\", schedule::edm(noise::edm(), 3))"),
+    ("state::remove", "state::remove(\"PATHs\", #{ owner: \"me\" })"),
     ("remove_file", "remove_file(\"PATH\")"),
 ];
 

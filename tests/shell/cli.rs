@@ -240,7 +240,7 @@ fn standard_input_and_closed_pipes() {
     let mut first = [0; 4];
     c.stdout.take().unwrap().read_exact(&mut first).unwrap();
     let o = c.wait_with_output().unwrap();
-    assert_eq!((first, o.status.code(), err(&o)), (*b"0\n1\n", Some(0), String::new()));
+    assert_eq!((first, o.status.code(), err(&o)), (*b"0\n1\n", Some(141), String::new()));
 
     let (stdout, stderr) = run(d.path(), &["bang.rhai"], 1);
     assert!(stdout == "1\n" && stderr.contains("bang.rhai:3:1"), "{stdout}{stderr}");

@@ -3,7 +3,8 @@ use super::{Job, Manifest, Sink, refused, wait_for};
 use crate::access;
 use crate::files::atomic;
 use crate::files::image::Image;
-use crate::{Error, Kind, Result};
+use crate::host::{check_cancelled, note};
+use crate::{Error, Result};
 use rayon::prelude::*;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -46,6 +47,24 @@ impl<'a> Folder<'a> {
     }
 }
 
+impl Folder<'_> {
+    /// Whether the picture of that number is there, whole and of the run's size. A damaged one is told by a note.
+    fn is_whole(&self, number: u64) -> bool {
+        let path = self.path(number);
+        if !path.exists() || crate::host::cancel_requested() {
+            return false;
+        }
+        let [channels, height, width] = self.0.shape;
+        let why = match atomic::read(&path).and_then(|bytes| Image::from_png(&bytes)) {
+            Ok(i) if [i.channels, i.height, i.width] == [channels, height, width] => return true,
+            Ok(_) => "it has another size".to_string(),
+            Err(e) => e.message().to_string(),
+        };
+        note(&format!("`{}` is drawn again: {why}", path.display()));
+        false
+    }
+}
+
 fn is_number(name: &str) -> bool {
     name.len() >= 6 && name.bytes().all(|b| b.is_ascii_digit())
 }
@@ -72,8 +91,11 @@ fn pictures(dir: &Path) -> Result<Vec<PathBuf>> {
 
 impl Sink for Folder<'_> {
     fn missing(&self) -> Result<Vec<Range<u64>>> {
+        let numbers: Vec<u64> = self.0.shard.of(&self.0.numbers).collect();
+        let there: Vec<bool> = numbers.par_iter().map(|i| self.is_whole(*i)).collect();
+        check_cancelled()?;
         let mut out: Vec<Range<u64>> = vec![];
-        for i in self.0.shard.of(&self.0.numbers).filter(|i| !self.path(*i).exists()) {
+        for (i, _) in numbers.into_iter().zip(there).filter(|(_, there)| !there) {
             match out.last_mut() {
                 Some(last) if last.end == i => last.end = i + 1,
                 _ => out.push(i..i + 1),
@@ -91,13 +113,11 @@ impl Sink for Folder<'_> {
                 access::write(&dir)?.make_folder().map_err(|e| Error::io(&dir, "create folder", e))?;
             }
         }
-        let one = |(i, data): (usize, &[u8])| -> std::result::Result<(), (Kind, String)> {
+        let one = |(i, data): (usize, &[u8])| {
             let image = Image { width, height, channels, data: data.to_vec() };
-            // an error of ours does not cross threads
-            image.save(self.path(start + i as u64)).map_err(|e| (e.kind(), e.to_string()))
+            image.save(self.path(start + i as u64))
         };
-        let written = pixels.par_chunks(channels * height * width).enumerate().map(one);
-        written.collect::<std::result::Result<(), _>>().map_err(|(kind, message)| Error::new(kind, message))
+        pixels.par_chunks(channels * height * width).enumerate().try_for_each(one)
     }
     fn finish(&mut self) -> Result<(PathBuf, bool)> {
         let complete = self.0.shard.count == 1 || self.0.numbers.clone().all(|i| self.path(i).exists());

@@ -187,6 +187,10 @@ fn pixels(x: &Tensor, n: usize, shape: [usize; 3]) -> Result<Vec<u8>> {
     }
     let values = x.detach().to_device(&Device::Cpu)?.to_dtype(DType::F64)?.permute((0, 2, 3, 1))?;
     let values = values.flatten_all()?.to_vec1::<f64>()?;
+    if let Some(i) = values.iter().position(|v| v.is_nan()) {
+        let e = Error::value(format!("generate: sample {} of the batch has NaN in it", i / (c * h * w).max(1)));
+        return Err(e.hint("nothing of this batch was stored: is a step of the schedule, or the network, at fault?"));
+    }
     // a cast to an integer truncates, as EDM's generate.py does
     Ok(values.into_iter().map(|v| (v * 127.5 + 128.0).clamp(0.0, 255.0) as u8).collect())
 }

@@ -242,7 +242,9 @@ fn copy(piece: &Piece, from: u64, to: u64, size: u64, out: &mut impl Write) -> i
         entry.read_exact(&mut head)?;
         let header = u64::from(u16::from_le_bytes([head[8], head[9]]));
         exactly(&mut entry, header + skip, &mut io::sink())?;
-        exactly(&mut entry, need, out)
+        exactly(&mut entry, need, out)?;
+        // the checksum is compared at the end of the entry
+        exactly_rest(&mut entry)
     } else {
         let mut file = opened(piece)?;
         file.seek(SeekFrom::Start(skip))?;
@@ -266,6 +268,16 @@ fn exactly(from: &mut impl Read, n: u64, to: &mut impl Write) -> io::Result<()> 
     Ok(())
 }
 
+/// Reads to the end, in blocks, and stops on Ctrl-C.
+fn exactly_rest(from: &mut impl Read) -> io::Result<()> {
+    while io::copy(&mut from.take(1 << 20), &mut io::sink())? > 0 {
+        if crate::host::cancel_requested() {
+            return Err(io::Error::other("stopped"));
+        }
+    }
+    Ok(())
+}
+
 impl Sink for Npz<'_> {
     fn missing(&self) -> Result<Vec<Range<u64>>> {
         match self.done {
@@ -280,9 +292,9 @@ impl Sink for Npz<'_> {
     fn finish(&mut self) -> Result<(PathBuf, bool)> {
         if !self.done {
             self.join(&self.mine, &self.range, &self.pieces()?)?;
-            // the samples are in their file: what is left over costs only space
-            let _ = access::delete(&self.parts).map(|f| f.remove_folder());
         }
+        // the samples are in their file: what is left over, perhaps by a run that was killed just here, costs only space
+        let _ = access::delete(&self.parts).map(|f| f.remove_folder());
         if self.job.shard.count > 1 {
             // one shard at a time joins them, and the others find it done
             let _turn = wait_for(home(&self.job.out));

@@ -8,15 +8,21 @@ pub struct Fault {
     pub at: usize,
     /// What is wrong there.
     pub message: String,
+    /// The value there is sound, but of a kind that is not read: what stands beside it can be.
+    pub unknown: bool,
 }
 
 /// The result of reading.
 pub type Outcome<T> = Result<T, Fault>;
 
 impl Fault {
-    /// A fault at a byte.
+    /// Damage at a byte.
     pub fn new(at: usize, message: impl Into<String>) -> Fault {
-        Fault { at, message: message.into() }
+        Fault { at, message: message.into(), unknown: false }
+    }
+    /// A value at a byte that is of a kind that is not read.
+    pub fn unknown(at: usize, message: impl Into<String>) -> Fault {
+        Fault { unknown: true, ..Fault::new(at, message) }
     }
 }
 

@@ -2,7 +2,7 @@
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
-/// Bytes that stay where they are, in memory or in a mapped file: a clone or a part of them is another reference.
+/// Bytes that stay where they are: a clone or a part of them is another reference.
 #[derive(Clone)]
 pub struct Shared {
     owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
@@ -31,6 +31,12 @@ impl Deref for Shared {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         (*self.owner).as_ref().get(self.range.clone()).unwrap_or_default()
+    }
+}
+
+impl AsRef<[u8]> for Shared {
+    fn as_ref(&self) -> &[u8] {
+        self
     }
 }
 

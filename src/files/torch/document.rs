@@ -1,7 +1,8 @@
 //! A pickle together with the data that it refers to.
+use super::data::Data;
 use super::dtype::{of_storage, size};
 use super::legacy;
-use super::zip::Archive;
+use super::zip::{Archive, is_zip};
 use crate::files::pickle::{Fault, Id, Outcome, Shared, Tree, Value, parse};
 use safetensors::Dtype;
 use std::cell::RefCell;
@@ -10,7 +11,7 @@ use std::collections::HashMap;
 /// The data of a storage, as they lie in the file.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    pub bytes: Shared,
+    pub bytes: Data,
     pub big_endian: bool,
 }
 
@@ -18,7 +19,7 @@ pub struct Slot {
 #[derive(Debug, Clone)]
 pub struct Storage {
     /// Its bytes.
-    pub bytes: Shared,
+    pub bytes: Data,
     /// What its values are; `None` for bytes without a type.
     pub dtype: Option<Dtype>,
     /// Whether the most significant byte of a value comes first.
@@ -46,7 +47,8 @@ impl Storage {
         let fault = |m: String| Fault::new(tree.offset(name), m);
         let class = tree.global(class).map(|(_, name)| name);
         let Some(dtype) = class.and_then(of_storage) else {
-            return Err(fault(format!("a storage of class `{}`, which is not known", class.unwrap_or_default())));
+            let m = format!("a storage of class `{}`, which is not known", class.unwrap_or_default());
+            return Err(Fault::unknown(tree.offset(name), m));
         };
         let key = match tree.value(key) {
             Value::Int(i) => Some(i.to_string()),
@@ -78,10 +80,12 @@ pub struct Document {
 
 impl Document {
     /// Reads a bare pickle or a PyTorch file of either kind, told apart by their content.
-    pub fn open(data: &Shared) -> Outcome<Document> {
-        if data.starts_with(b"PK\x03\x04") {
+    pub fn open(data: &Data) -> Outcome<Document> {
+        if is_zip(&data.head(4)?) {
             return Document::archive(data);
         }
+        // a stream tells where anything is only to whoever reads it from the beginning
+        let data = &data.read()?;
         let (tree, slots) = match legacy::is_legacy(data) {
             true => legacy::open(data)?,
             false => (parse(data, 0)?.0, HashMap::new()),
@@ -93,7 +97,7 @@ impl Document {
         Document { tree, slots, inner: RefCell::default(), decoded: RefCell::default() }
     }
 
-    fn archive(data: &Shared) -> Outcome<Document> {
+    fn archive(data: &Data) -> Outcome<Document> {
         let zip = Archive::open(data)?;
         let Some(pickle) = zip.names().filter(|n| *n == "data.pkl" || n.ends_with("/data.pkl")).min_by_key(|n| n.len())
         else {
@@ -101,8 +105,11 @@ impl Document {
         };
         let prefix = pickle.strip_suffix("data.pkl").unwrap_or_default().to_string();
         let get = |name: &str| zip.get(name)?.ok_or_else(|| Fault::new(data.start(), format!("no entry `{name}`")));
-        let (tree, _) = parse(&get(pickle)?, 0)?;
-        let big_endian = zip.get(&format!("{prefix}byteorder"))?.is_some_and(|b| b.trim_ascii() == b"big");
+        // one that goes by another name in the directory than where it lies would seem not to be there
+        zip.names().try_for_each(|name| get(name).map(drop))?;
+        let (tree, _) = parse(&get(pickle)?.read()?, 0)?;
+        let big_endian = zip.get(&format!("{prefix}byteorder"))?.map(|b| b.head(16)).transpose()?;
+        let big_endian = big_endian.is_some_and(|b| b.trim_ascii() == b"big");
         let mut slots = HashMap::new();
         let folder = format!("{prefix}data/");
         for name in zip.names() {
@@ -148,10 +155,10 @@ impl Document {
         }
         let fault = |m: &str| Fault::new(self.tree.offset(bytes), m);
         let data = self.bytes_of(bytes)?.ok_or_else(|| fault("a storage that should be bytes is something else"))?;
-        if !legacy::is_legacy(&data) && !data.starts_with(b"PK\x03\x04") {
+        if !legacy::is_legacy(&data) && !is_zip(&data) {
             return Err(fault("the bytes of a storage are not in PyTorch's format"));
         }
-        let doc = Document::open(&data)?;
+        let doc = Document::open(&data.into())?;
         let storage = match doc.tree.value(doc.tree.root()) {
             Value::Persistent(name) => doc.outside(*name)?,
             _ => None,

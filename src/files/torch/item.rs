@@ -1,13 +1,26 @@
 //! What the values of a pickle mean, where that is known.
 use super::document::{Document, Storage};
 use super::dtype::{of_numpy, of_torch, size};
-use super::view::{DIMENSIONS, View, strides};
+use super::view::{DIMENSIONS, Sign, View, strides};
 use crate::files::pickle::{Fault, Id, Outcome, Record, Shared, Value};
 use safetensors::Dtype;
 use std::borrow::Cow;
 
 /// The most entries in the description of an object whose source text travels in the file.
 const DESCRIPTION: usize = 64;
+
+/// What PyTorch makes tensors by that are not dense values in a storage.
+const OTHER_TENSORS: [(&str, &str); 9] = [
+    ("_rebuild_sparse_tensor", "a sparse tensor"),
+    ("_rebuild_sparse_csr_tensor", "a sparse tensor"),
+    ("_rebuild_nested_tensor", "a nested tensor"),
+    ("_rebuild_qtensor", "a quantized tensor"),
+    ("_rebuild_meta_tensor_no_storage", "a meta tensor, which has no values"),
+    ("_rebuild_wrapper_subclass", "a tensor of a class of its own"),
+    ("_rebuild_device_tensor_from_numpy", "a tensor of a device that is not known"),
+    ("_rebuild_device_tensor_from_cpu_tensor", "a tensor of a device that is not known"),
+    ("_rebuild_xla_tensor", "a tensor of a device that is not known"),
+];
 
 /// A value of a document, one level deep: its parts are numbers of further nodes.
 #[derive(Debug)]
@@ -112,14 +125,15 @@ impl Document {
             }));
         };
         let known = match (module, name) {
-            ("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2" | "_rebuild_tensor_v3") => {
-                Some(Item::Tensor(self.tensor(id, args)?))
-            }
             ("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state") => self.same_as(args.first())?,
+            ("torch._utils", name) if name.starts_with("_rebuild_") => {
+                Some(Item::Tensor(self.rebuilt(id, name, args)?))
+            }
             ("torch._tensor", "_rebuild_from_type_v2") => match (args.first(), args.get(2)) {
                 (Some(f), Some(a)) => match self.tree.global(*f) {
-                    Some((m, n)) if m == "torch._utils" && n.starts_with("_rebuild_tensor") => {
-                        Some(Item::Tensor(self.tensor(id, self.tree.sequence(*a).unwrap_or_default())?))
+                    Some(("torch._utils", name)) if name.starts_with("_rebuild_") => {
+                        let args = self.tree.sequence(*a).unwrap_or_default();
+                        Some(Item::Tensor(self.rebuilt(id, name, args)?))
                     }
                     _ => None,
                 },
@@ -261,16 +275,52 @@ impl Document {
         }
     }
 
-    /// `_rebuild_tensor…(storage, offset, shape, strides, requires_grad, hooks, dtype)`, the last three not in all.
-    fn tensor(&self, id: Id, args: &[Id]) -> Outcome<View> {
-        let [storage, offset, shape, strides, rest @ ..] = args else {
+    /// The tensor that `torch._utils.NAME(args)` makes.
+    fn rebuilt(&self, id: Id, name: &str, args: &[Id]) -> Outcome<View> {
+        let at = self.tree.offset(id);
+        match (name, OTHER_TENSORS.iter().find(|(n, _)| *n == name)) {
+            ("_rebuild_tensor" | "_rebuild_tensor_v2", _) => self.tensor(id, args, None, args.get(6)),
+            ("_rebuild_tensor_v3", _) => self.tensor(id, args, args.get(6), args.get(7)),
+            (_, Some((_, what))) => Err(Fault::unknown(at, *what)),
+            _ => Err(Fault::unknown(at, format!("a tensor made by `torch._utils.{name}`, which is not known"))),
+        }
+    }
+
+    /// The bits of a tensor that is only read as negated or conjugated.
+    fn sign(&self, id: Id, bits: Option<&Id>) -> Outcome<Sign> {
+        let mut sign = Sign::default();
+        let pairs = match bits.map(|b| self.tree.value(*b)) {
+            Some(Value::Dict(pairs)) => pairs,
+            None | Some(Value::None) => return Ok(sign),
+            _ => return self.fault(id, "a tensor whose further properties are no dictionary"),
+        };
+        for (key, value) in pairs {
+            let on = !matches!(self.tree.value(*value), Value::Bool(false) | Value::None);
+            match self.tree.name(*key) {
+                Some("neg") => sign.negated = on,
+                Some("conj") => sign.conjugated = on,
+                other => {
+                    let m = format!("a tensor with the property `{}`, which is not known", other.unwrap_or("?"));
+                    return Err(Fault::unknown(self.tree.offset(id), m));
+                }
+            }
+        }
+        Ok(sign)
+    }
+
+    /// `_rebuild_tensor…(storage, offset, shape, strides, requires_grad, hooks, …)`, with a type of its own, and bits, where given.
+    fn tensor(&self, id: Id, args: &[Id], dtype: Option<&Id>, bits: Option<&Id>) -> Outcome<View> {
+        let [storage, offset, shape, strides, ..] = args else {
             return self.fault(id, "a tensor without storage, offset, shape and strides");
         };
-        let named = rest.get(2).and_then(|d| self.tree.global(*d)).filter(|(m, _)| *m == "torch");
+        let named = dtype.and_then(|d| self.tree.global(*d)).filter(|(m, _)| *m == "torch");
         let named = match named {
             None => None,
             Some((_, name)) => match of_torch(name) {
-                None => return self.fault(id, format!("a tensor of type torch.{name}, which is not known")),
+                None => {
+                    let m = format!("a tensor of type torch.{name}, which is not known");
+                    return Err(Fault::unknown(self.tree.offset(id), m));
+                }
                 dtype => dtype,
             },
         };
@@ -292,7 +342,8 @@ impl Document {
             return self.fault(id, format!("a tensor with the negative offset {offset}"));
         };
         let (shape, strides) = (self.sizes(*shape, "the shape")?, self.sizes(*strides, "the strides")?);
-        View::new(data.bytes, dtype, data.big_endian, offset, shape, strides).or_else(|m| self.fault(id, m))
+        let view = View::new(data.bytes, dtype, data.big_endian, offset, shape, strides);
+        Ok(view.or_else(|m| self.fault(id, m))?.signed(self.sign(id, bits)?))
     }
 
     /// A storage that is written out inside the pickle.
@@ -363,7 +414,7 @@ impl Document {
         fortran: bool,
     ) -> Outcome<View> {
         let strides = strides(&shape, fortran);
-        View::new(bytes, dtype, big_endian, 0, shape, strides).or_else(|m| self.fault(id, m))
+        View::new(bytes.into(), dtype, big_endian, 0, shape, strides).or_else(|m| self.fault(id, m))
     }
 
     /// `scalar(type, data)`; `None` for types that are no real numbers.

@@ -57,7 +57,7 @@ pub fn open(data: &Shared) -> Outcome<(Tree, HashMap<String, Slot>)> {
             return Err(fault(at, format!("storage `{key}` of {count} values, but the file ends after {left} bytes")));
         };
         at += part.len();
-        slots.insert(key.to_string(), Slot { bytes: part, big_endian });
+        slots.insert(key.to_string(), Slot { bytes: part.into(), big_endian });
     }
     Ok((tree, slots))
 }

@@ -2,8 +2,9 @@
 //!
 //! Three containers: a bare pickle; the zip archive of `torch.save` since 1.6 (`…/data.pkl` beside the tensors' data); and
 //! its older stream (five pickles, then the data), which also stands inside bare pickles as `torch.storage._load_from_bytes`.
-//! Data stay where they are in the file; a tensor is a [`View`] of them. Everything is checked against the size of the
-//! storage before anything is read.
+//! The data of an archive stay in the file until they are asked for; a tensor is a [`View`] of them. Everything is checked against
+//! the size of the storage before anything is read.
+mod data;
 mod document;
 mod dtype;
 mod item;
@@ -12,7 +13,9 @@ mod names;
 mod view;
 mod zip;
 
+pub use data::{Data, Opened};
 pub use document::{Document, Storage};
 pub use item::{Item, Object};
-pub use names::Part;
+pub use names::{Contents, Part};
 pub use view::View;
+pub use zip::{Archive, RATIO, SUSPICIOUS, is_zip};

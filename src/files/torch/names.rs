@@ -14,6 +14,18 @@ const VISITS: usize = 1 << 23;
 const NAME: usize = 1 << 12;
 const NAMES: usize = 1 << 26;
 
+/// The most bytes that tensors which repeat their data may take in all beyond these.
+const REPEATED: usize = 2 << 30;
+
+/// What is found in a value.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Its tensors by name.
+    pub tensors: BTreeMap<String, View>,
+    /// What else stands where a tensor would, and what it is.
+    pub unreadable: BTreeMap<String, String>,
+}
+
 /// A part of a value: its name within it, and the node.
 pub type Part<'t> = (Cow<'t, str>, Id);
 
@@ -130,11 +142,17 @@ impl Document {
         Ok(out)
     }
 
-    /// All tensors within a value, by names of its parts joined with dots.
+    /// All tensors within a value, by names of its parts joined with dots; those of a kind that is not read are left out.
     pub fn tensors(&self, root: Id) -> Outcome<BTreeMap<String, View>> {
+        Ok(self.contents(root)?.tensors)
+    }
+
+    /// All tensors within a value, by names of its parts joined with dots, and what is not read.
+    pub fn contents(&self, root: Id) -> Outcome<Contents> {
         let mut walk = Walk {
             doc: self,
-            out: BTreeMap::new(),
+            out: Contents::default(),
+            repeated: 0,
             visits: VISITS,
             bytes: NAMES,
             barren: HashSet::new(),
@@ -181,7 +199,8 @@ impl Document {
 
 struct Walk<'t> {
     doc: &'t Document,
-    out: BTreeMap<String, View>,
+    out: Contents,
+    repeated: usize,
     visits: usize,
     bytes: usize,
     /// Values in which there are no tensors.
@@ -204,12 +223,31 @@ impl Walk<'_> {
         if self.path.len() > DEPTH {
             return Err(Fault::new(at, format!("values nested more than {DEPTH} deep")));
         }
-        let item = self.doc.item(id)?;
-        if let Item::Tensor(view) = item {
-            return match self.out.insert(name.to_string(), view) {
-                None => Ok(true),
-                Some(_) => Err(Fault::new(at, format!("two tensors with the name `{name}`"))),
-            };
+        let item = match self.doc.item(id) {
+            Err(f) if f.unknown => {
+                self.out.unreadable.insert(name.to_string(), f.message);
+                return Ok(true);
+            }
+            item => item?,
+        };
+        match item {
+            Item::Tensor(view) => {
+                self.repeated = self.repeated.saturating_add(view.repeated());
+                if self.repeated > REPEATED {
+                    let m = format!("tensors that repeat their data into more than {REPEATED} bytes in all");
+                    return Err(Fault::new(at, m));
+                }
+                return match self.out.tensors.insert(name.to_string(), view) {
+                    None => Ok(true),
+                    Some(_) => Err(Fault::new(at, format!("two tensors with the name `{name}`"))),
+                };
+            }
+            Item::Object(o) if o.class.starts_with("numpy") && o.class.ends_with("multiarray._reconstruct") => {
+                let what = "an array of values that are no numbers".to_string();
+                self.out.unreadable.insert(name.to_string(), what);
+                return Ok(true);
+            }
+            _ => {}
         }
         let parts = self.doc.parts(&item, &mut self.visits, at)?;
         self.path.push(id);

@@ -1,8 +1,8 @@
 //! A tensor as a view of data in a file.
+use super::data::Data;
 use super::dtype::size;
-use crate::files::pickle::Shared;
+use crate::files::pickle::{Fault, Outcome, Shared};
 use safetensors::Dtype;
-use std::borrow::Cow;
 
 /// A view that is larger than its data (one value expanded to many) may have this many bytes.
 const EXPANDED: usize = 1 << 28;
@@ -18,8 +18,18 @@ pub struct View {
     strides: Vec<usize>,
     /// Of the first value, in values.
     offset: usize,
-    storage: Shared,
+    storage: Data,
     big_endian: bool,
+    sign: Sign,
+}
+
+/// What reading a tensor does to its values: PyTorch negates and conjugates by setting a bit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sign {
+    /// Every value is the negative of what is stored.
+    pub negated: bool,
+    /// Every complex value is the conjugate of what is stored.
+    pub conjugated: bool,
 }
 
 /// The strides of a shape whose values lie in order, or in Fortran's order.
@@ -37,7 +47,7 @@ pub fn strides(shape: &[usize], fortran: bool) -> Vec<usize> {
 impl View {
     /// A view, if it stays inside its storage; otherwise what is wrong with it.
     pub fn new(
-        storage: Shared,
+        storage: Data,
         dtype: Dtype,
         big_endian: bool,
         offset: usize,
@@ -64,7 +74,7 @@ impl View {
         let end = last.and_then(|l| l.checked_add(!empty as usize)?.checked_mul(width));
         match (bytes, end) {
             (Some(bytes), Some(end)) if empty || end <= storage.len() => match bytes <= storage.len().max(EXPANDED) {
-                true => Ok(View { dtype, shape, strides, offset, storage, big_endian }),
+                true => Ok(View { dtype, shape, strides, offset, storage, big_endian, sign: Sign::default() }),
                 false => Err(format!(
                     "a tensor of shape {shape:?} that repeats {} bytes of data into {bytes}",
                     storage.len()
@@ -75,6 +85,14 @@ impl View {
                 storage.len()
             )),
         }
+    }
+    /// The same with its values negated or conjugated as they are read.
+    pub fn signed(self, sign: Sign) -> View {
+        View { sign, ..self }
+    }
+    /// The bytes that it takes beyond those of its data, where it repeats them.
+    pub fn repeated(&self) -> usize {
+        self.len().saturating_sub(self.storage.len())
     }
     /// The strides of a tensor whose values lie in row-major order.
     pub fn row_major(shape: &[usize]) -> Vec<usize> {
@@ -100,35 +118,36 @@ impl View {
     pub fn is_empty(&self) -> bool {
         self.count() == 0
     }
-    /// The values in row-major order, little-endian: where they lie so in the file, that part of it, otherwise a copy.
-    pub fn bytes(&self) -> Cow<'_, [u8]> {
-        let (width, data) = (size(self.dtype), &*self.storage);
+    /// The values in row-major order, little-endian: where they lie so in memory, that part of it, otherwise a copy. Faults where the
+    /// file was changed since it was opened, or does not have the checksum that it should.
+    pub fn bytes(&self) -> Outcome<Shared> {
+        let width = size(self.dtype);
+        if self.is_empty() {
+            return Ok(Shared::new([]));
+        }
+        let last: usize = self.shape.iter().zip(&self.strides).map(|(d, s)| (d - 1) * s).sum();
+        let touched = self.storage.part(self.offset * width, (last + 1) * width);
+        let outside = || Fault::new(self.storage.start(), "a tensor that reaches beyond its data");
+        let data = touched.ok_or_else(outside)?.read()?;
         let plain = strides(&self.shape, false);
         let along = self.shape.iter().zip(self.strides.iter().zip(&plain)).all(|(d, (a, b))| *d < 2 || a == b);
         // a complex number is two values, each with its own order of bytes
         let word = if self.dtype == Dtype::C64 { 4 } else { width };
-        if self.is_empty() {
-            return Cow::Borrowed(&[]);
+        let turned = self.big_endian && word > 1;
+        if along && !turned && self.sign == Sign::default() {
+            return Ok(data);
         }
-        let mut out = match along {
-            true => {
-                let part = data.get(self.offset * width..self.offset * width + self.len()).unwrap_or_default();
-                if !self.big_endian || word == 1 {
-                    return Cow::Borrowed(part);
-                }
-                part.to_vec()
-            }
-            false => self.gather(data, width),
-        };
-        if self.big_endian {
+        let mut out = if along { data.to_vec() } else { self.gather(&data, width) };
+        if turned {
             out.chunks_exact_mut(word).for_each(<[u8]>::reverse);
         }
-        Cow::Owned(out)
+        self.sign.apply(&mut out, self.dtype, word);
+        Ok(Shared::new(out))
     }
     fn gather(&self, data: &[u8], width: usize) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.len());
         let mut index = vec![0; self.shape.len()];
-        let mut at = self.offset;
+        let mut at = 0;
         loop {
             out.extend_from_slice(data.get(at * width..(at + 1) * width).unwrap_or_default());
             // the next index, the last dimension fastest
@@ -150,25 +169,65 @@ impl View {
     }
 }
 
+impl Sign {
+    fn apply(self, values: &mut [u8], dtype: Dtype, word: usize) {
+        use Dtype::*;
+        let float = matches!(dtype, F64 | F32 | F16 | BF16 | C64 | F8_E4M3 | F8_E5M2);
+        for (i, v) in values.chunks_exact_mut(word).enumerate() {
+            let imaginary = dtype == C64 && i % 2 == 1;
+            if self.negated == (self.conjugated && imaginary) {
+                continue;
+            }
+            match v {
+                [.., top] if float => *top ^= 0x80,
+                // two's complement: invert, add one
+                _ => {
+                    let mut carry = true;
+                    for b in v {
+                        (*b, carry) = (!*b).overflowing_add(carry as u8);
+                    }
+                }
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn view(offset: usize, shape: &[usize], strides: &[usize]) -> Result<View, String> {
         let data: Vec<u8> = (0..24).collect();
-        View::new(Shared::new(data), Dtype::I16, false, offset, shape.to_vec(), strides.to_vec())
+        View::new(Shared::new(data).into(), Dtype::I16, false, offset, shape.to_vec(), strides.to_vec())
     }
 
     #[test]
     fn values_come_in_the_order_of_their_indices() {
-        let values = |v: View| v.bytes().chunks_exact(2).map(|b| b[0] / 2).collect::<Vec<_>>();
+        let values = |v: View| v.bytes().unwrap().chunks_exact(2).map(|b| b[0] / 2).collect::<Vec<_>>();
         assert_eq!(values(view(0, &[3, 4], &[4, 1]).unwrap()), (0..12).collect::<Vec<_>>());
-        assert!(matches!(view(2, &[2, 4], &[4, 1]).unwrap().bytes(), Cow::Borrowed(b) if b[0] == 4));
+        assert_eq!(view(2, &[2, 4], &[4, 1]).unwrap().bytes().unwrap()[0], 4);
         assert_eq!(values(view(0, &[4, 3], &[1, 4]).unwrap()), [0, 4, 8, 1, 5, 9, 2, 6, 10, 3, 7, 11]);
         assert_eq!(values(view(5, &[2, 3], &[0, 0]).unwrap()), [5; 6]);
         assert_eq!(values(view(11, &[], &[]).unwrap()), [11]);
         assert_eq!(values(view(1, &[3, 1], &[4, 99]).unwrap()), [1, 5, 9]);
         assert!(values(view(99, &[0, 7], &[1, 1]).unwrap()).is_empty());
+    }
+
+    #[test]
+    fn values_are_negated_and_conjugated_as_they_are_read() {
+        let read = |dtype, data: &[u8], sign| {
+            let n = data.len() / size(dtype);
+            let v = View::new(Shared::new(data.to_vec()).into(), dtype, false, 0, vec![n], vec![1]).unwrap();
+            v.signed(sign).bytes().unwrap().to_vec()
+        };
+        let neg = Sign { negated: true, conjugated: false };
+        let conj = Sign { negated: false, conjugated: true };
+        assert_eq!(read(Dtype::I16, &[1, 0, 0, 0, 0, 1], neg), [255, 255, 0, 0, 0, 255]);
+        assert_eq!(read(Dtype::F32, &1.5f32.to_le_bytes(), neg), (-1.5f32).to_le_bytes());
+        let complex = [1f32.to_le_bytes(), 2f32.to_le_bytes()].concat();
+        assert_eq!(read(Dtype::C64, &complex, conj), [1f32.to_le_bytes(), (-2f32).to_le_bytes()].concat());
+        let both = Sign { negated: true, conjugated: true };
+        assert_eq!(read(Dtype::C64, &complex, both), [(-1f32).to_le_bytes(), 2f32.to_le_bytes()].concat());
     }
 
     #[test]

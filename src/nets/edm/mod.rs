@@ -95,7 +95,7 @@ fn network(file: &mut File) -> Result<Net> {
     let (device, dtype) = (file.device.clone(), file.dtype);
     // names the kind where it is not EDM's own: what was cached before there were others stays valid
     let kind = if precond == "EDMPrecond" { "" } else { &*precond };
-    let hash = file.hash(&format!("{json}\n{}{kind}", dtype.as_str()));
+    let hash = file.hash(&format!("{json}\n{}{kind}", dtype.as_str()))?;
     build(&config, file, classes, hash, &device, dtype)
 }
 

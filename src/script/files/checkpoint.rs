@@ -7,6 +7,7 @@ use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, Map};
+use std::collections::BTreeSet;
 use std::rc::Rc;
 
 /// A checkpoint in a script.
@@ -39,14 +40,11 @@ impl ScriptCheckpoint {
     }
     /// Tensors whose names begin with `prefix`, which is taken off.
     fn under(&self, prefix: &str) -> Result<Map> {
-        let mut out = Map::new();
-        for name in self.inner.tensors().keys() {
-            if let Some(rest) = name.strip_prefix(prefix) {
-                out.insert(rest.into(), Dynamic::from(self.inner.tensor(name)?));
-            }
-        }
+        let tensors = self.inner.readable(prefix)?;
+        let out: Map = tensors.into_iter().map(|(name, t)| (name.into(), Dynamic::from(t))).collect();
         if out.is_empty() && !prefix.is_empty() {
-            let heads = self.inner.tensors().keys().filter_map(|k| k.split_inclusive('.').next());
+            let heads: BTreeSet<&str> =
+                self.inner.tensors().keys().filter_map(|k| k.split_inclusive('.').next()).collect();
             return Err(Error::unknown("prefix of tensors' names", prefix, heads));
         }
         Ok(out)
@@ -75,7 +73,11 @@ fn value(c: &Checkpoint, id: Id, depth: usize, left: &mut usize) -> Result<Dynam
     };
     let list =
         |ids: &[Id], left: &mut usize| -> Result<Array> { ids.iter().map(|i| value(c, *i, depth - 1, left)).collect() };
-    Ok(match doc.item(id).map_err(damaged)? {
+    let item = match doc.item(id) {
+        Err(f) if f.unknown => return Ok(Map::from([("unreadable".into(), f.message.into())]).into()),
+        item => item.map_err(damaged)?,
+    };
+    Ok(match item {
         Item::None => Dynamic::UNIT,
         Item::Bool(b) => b.into(),
         Item::Int(i) => i.into(),
@@ -103,7 +105,7 @@ fn value(c: &Checkpoint, id: Id, depth: usize, left: &mut usize) -> Result<Dynam
         }
         Item::Storage(s) => {
             charge(s.bytes.len(), left)?;
-            Dynamic::from_blob(s.bytes.to_vec())
+            Dynamic::from_blob(s.bytes.read()?.to_vec())
         }
         Item::Class(module, name) => format!("{module}.{name}").into(),
         Item::Object(o) => {
@@ -129,7 +131,9 @@ mod checkpoint_api {
     /// Opens a checkpoint: a `.safetensors` file, or what Python's pickle and PyTorch write (`.pkl`, `.pt`, `.pth`, `.ckpt`), told apart by content.
     ///
     /// Nothing in a pickle is executed. Tensors go by the path to them, joined with dots, modules as in `state_dict()`:
-    /// `"ema.model.conv.weight"`. The file is mapped: a tensor's data are read when it is asked for. Errors name the file and the byte.
+    /// `"ema.model.conv.weight"`. A tensor's data are read when it is asked for; a file that was changed by then is an error, and so is a
+    /// checksum that does not fit. What is not read (sparse, quantized, nested tensors) is listed when the checkpoint is printed.
+    /// Errors name the file and the byte.
     ///
     /// Example: `let c = checkpoint::open("model.pt"); print(c); let w = c["state_dict.conv.weight"];`
     #[rhai_fn(return_raw)]
@@ -155,7 +159,7 @@ mod methods {
     pub fn metadata(c: &mut ScriptCheckpoint) -> Map {
         c.inner.metadata().iter().map(|(k, v)| (k.as_str().into(), v.clone().into())).collect()
     }
-    /// The tensor of that name, on the CPU. bool and u8 become u8, i8 i16, u16 u32, u64 i64, all others keep their dtype.
+    /// The tensor of that name, on the CPU. bool and u8 become u8, i8 i16, u16 u32, u64 i64, FP8 f32, all others keep their dtype.
     ///
     /// Errors where there is none, naming the nearest.
     ///
@@ -164,7 +168,7 @@ mod methods {
     pub fn tensor(c: &mut ScriptCheckpoint, name: &str) -> RhaiResult<Tensor> {
         Ok(c.inner.tensor(name)?)
     }
-    /// All tensors, a map by name.
+    /// All tensors, a map by name; what is not read is left out with a note.
     ///
     /// Example: `let weights = c.tensors();`
     #[rhai_fn(return_raw, pure)]
@@ -222,6 +226,9 @@ mod methods {
         let width = tensors.keys().take(LISTED).map(|k| k.chars().count()).max().unwrap_or_default();
         for (name, v) in tensors.iter().take(LISTED) {
             out += &format!("\n  {name:<width$}  {:?} {:?}", v.dtype(), v.shape());
+        }
+        for (name, what) in c.inner.unreadable().iter().take(LISTED) {
+            out += &format!("\n  {name:<width$}  not readable: {what}");
         }
         if tensors.len() > LISTED {
             out += &format!("\n  and {} more: `.names` lists them", tensors.len() - LISTED);

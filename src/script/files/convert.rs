@@ -3,6 +3,7 @@ use crate::discretize::Schedule;
 use crate::files::state::Data;
 use crate::host::check_cancelled;
 use crate::script::plan::ScriptSolver;
+use crate::tensor::memory;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::{Array, Dynamic, INT, Map};
@@ -10,6 +11,13 @@ use serde_json::Value;
 
 /// Deeper nesting than this is a value that contains itself, or a slip.
 const DEEPEST: usize = 60;
+
+/// A text of its own: many values may share one in the script.
+fn text_of(v: &Dynamic) -> Result<String> {
+    let length = v.as_immutable_string_ref().map_or(4, |s| s.len());
+    memory::room("a text", length)?;
+    Ok(v.to_string())
+}
 
 fn deep() -> Error {
     Error::value(format!("the value is nested more than {DEEPEST} levels deep"))
@@ -49,7 +57,7 @@ fn json(v: &Dynamic, text: bool, at: &str, depth: usize) -> Result<Value> {
     } else if let Ok(f) = v.as_float() {
         float(f, text, at)
     } else if v.is_string() || v.is_char() {
-        Ok(v.to_string().into())
+        Ok(text_of(v)?.into())
     } else if let Some(a) = v.read_lock::<Array>() {
         let items = a.iter().enumerate().map(|(i, v)| json(v, text, &inside(at, i), depth + 1));
         Ok(Value::Array(items.collect::<Result<_>>()?))
@@ -131,7 +139,7 @@ fn data(v: &Dynamic, at: &str, depth: usize) -> Result<Data> {
     } else if let Ok(f) = v.as_float() {
         Ok(Data::Float(f))
     } else if v.is_string() || v.is_char() {
-        Ok(Data::Str(v.to_string()))
+        Ok(Data::Str(text_of(v)?))
     } else if let Some(a) = v.read_lock::<Array>() {
         let items = a.iter().enumerate().map(|(i, v)| data(v, &inside(at, i), depth + 1));
         Ok(Data::Array(items.collect::<Result<_>>()?))

@@ -2,7 +2,7 @@
 use super::convert::{from_data, from_json, to_data, to_json};
 use crate::files::state::Data;
 use crate::files::table::{Table, number};
-use crate::files::{atomic, hash, state};
+use crate::files::{atomic, hash, json, state};
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
 use crate::tensor::aside;
@@ -109,16 +109,41 @@ fn csv_text(rows: &Array, header: &[String]) -> RhaiResult<String> {
     Ok(out)
 }
 
+fn owner(what: &str, options: Map) -> RhaiResult<Option<String>> {
+    let mut o = Options::new(what, options);
+    let owner = o.string("owner")?;
+    o.finish()?;
+    Ok(owner)
+}
+
+fn save_as(path: &str, map: Map, owner: Option<String>) -> RhaiResult<()> {
+    let (data, file) = (to_data(&Dynamic::from(map))?, path.to_string());
+    Ok(aside::run(usize::MAX, move || match owner {
+        Some(owner) => state::save_for(&owner, file, &data),
+        None => state::save(file, &data),
+    })?)
+}
+
+fn load_as(path: &str, owner: Option<String>) -> RhaiResult<Map> {
+    let file = path.to_string();
+    match aside::run(usize::MAX, move || match owner {
+        Some(owner) => state::load_for(&owner, file),
+        None => state::load(file),
+    })? {
+        Data::Map(m) => Ok(m.into_iter().map(|(k, v)| (k.into(), from_data(v))).collect()),
+        _ => Err(Error::new(Kind::Format, format!("{path}: the state is not a map")).into()),
+    }
+}
+
 /// Plain data as JSON.
 #[export_module]
 mod json_api {
-    /// The value of a JSON text: objects as maps, null as ().
+    /// The value of a JSON text: objects as maps, null as (). One key twice in an object is an error.
     ///
     /// Example: `json::parse("{\"a\": [1, 2.5]}").a[1]` is 2.5
     #[rhai_fn(return_raw)]
     pub fn parse(text: &str) -> RhaiResult<Dynamic> {
-        let value = serde_json::from_str(text).map_err(|e| Error::new(Kind::Format, format!("not valid JSON: {e}")))?;
-        Ok(from_json(&value))
+        Ok(from_json(&json::parse(text)?))
     }
     /// Plain data as JSON text on one line: maps, arrays, numbers, strings, tensors as nested arrays.
     ///
@@ -132,17 +157,13 @@ mod json_api {
     }
     /// Reads a JSON file.
     ///
-    /// Errors on text that is not JSON.
-    ///
-    /// Errors on functions, NaN and infinities.
+    /// Errors on text that is not JSON, and on an object with one key twice.
     ///
     /// Example: `json::save(out("losses.json"), #{ train: [0.3, 0.2] });`
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Dynamic> {
         let text = atomic::read_text(path)?;
-        let parse =
-            move || serde_json::from_str(&text).map_err(|e| Error::new(Kind::Format, format!("not valid JSON: {e}")));
-        Ok(from_json(&aside::run(usize::MAX, parse).map_err(|e| e.context(path))?))
+        Ok(from_json(&aside::run(usize::MAX, move || json::parse(&text)).map_err(|e| e.context(path))?))
     }
     /// Writes plain data as a JSON file, as a whole or not at all.
     ///
@@ -167,9 +188,20 @@ mod state_api {
     /// Example: `state::save(out("run.state"), #{ xi: zeros([6]), iteration: 7 });`
     #[rhai_fn(return_raw)]
     pub fn save(path: &str, map: Map) -> RhaiResult<()> {
-        let data = to_data(&Dynamic::from(map))?;
-        let bytes = aside::run(usize::MAX, move || state::to_bytes(&data))?;
-        Ok(atomic::write(path, &bytes)?)
+        save_as(path, map, None)
+    }
+    /// Writes a map to one file, which belongs to an owner: it replaces nothing but a state of the same owner.
+    ///
+    /// Options:
+    /// - `owner` (none): text that stands for what the state is of, the hash of a run, say
+    ///
+    /// Errors, kind `value`, where another file of that name is in the way: it stays as it is.
+    ///
+    /// Example: `state::save(out("run.state"), #{ iteration: 7 }, #{ owner: "run 1" });`
+    #[rhai_fn(name = "save", return_raw)]
+    pub fn save_with(path: &str, map: Map, options: Map) -> RhaiResult<()> {
+        let owner = owner("state::save", options)?;
+        save_as(path, map, owner)
     }
     /// Reads the map that `state::save` wrote; tensors come back on the CPU.
     ///
@@ -178,10 +210,34 @@ mod state_api {
     /// Example: `state::save(out("run.state"), #{ iteration: 7 }); state::load(out("run.state")).iteration` is 7
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Map> {
-        let file = path.to_string();
-        match aside::run(usize::MAX, move || state::load(file))? {
-            Data::Map(m) => Ok(m.into_iter().map(|(k, v)| (k.into(), from_data(v))).collect()),
-            _ => Err(Error::new(Kind::Format, format!("{path}: the state is not a map")).into()),
+        load_as(path, None)
+    }
+    /// Reads the map that `state::save` wrote for the same owner.
+    ///
+    /// Options:
+    /// - `owner` (none): text that stands for what the state is of
+    ///
+    /// Errors, kind `value`, on a file that is another owner's, or no state.
+    ///
+    /// Example: `state::save(out("run.state"), #{ iteration: 7 }, #{ owner: "run 1" }); state::load(out("run.state"), #{ owner: "run 1" }).iteration` is 7
+    #[rhai_fn(name = "load", return_raw)]
+    pub fn load_with(path: &str, options: Map) -> RhaiResult<Map> {
+        let owner = owner("state::load", options)?;
+        load_as(path, owner)
+    }
+    /// Deletes the file that `state::save` wrote for this owner; nothing happens if there is none.
+    ///
+    /// Options:
+    /// - `owner`: text that stands for what the state is of
+    ///
+    /// Errors, kind `value`, on any other file, which stays.
+    ///
+    /// Example: `state::remove(out("run.state"), #{ owner: "run 1" });`
+    #[rhai_fn(return_raw)]
+    pub fn remove(path: &str, options: Map) -> RhaiResult<()> {
+        match owner("state::remove", options)? {
+            Some(owner) => Ok(state::remove(path, &owner)?),
+            None => Err(Error::value("state::remove needs the option `owner`").into()),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Element-wise functions, from one table.
 use super::{Defs, args, on};
 use crate::script::error::RhaiResult;
+use crate::tensor::dtype::check_size;
 use crate::tensor::elementwise::{self as el, Unary};
 use candle_core::Tensor;
 use rhai::Dynamic;
@@ -51,7 +52,10 @@ pub(super) fn register(d: &mut Defs) {
     for (name, f, doc) in FUNCTIONS {
         let x = if name.starts_with("is") { "[1.0, 1.0 / 0.0, 0.0 / 0.0]" } else { "[0.25, 0.5, 1.0]" };
         let doc = format!("{doc} Element by element.\n\nExample: `tensor({x}).{name}()`");
-        d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| on([&x], move |[x]| f(x)));
+        d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| -> RhaiResult<Tensor> {
+            check_size(name, x.dims(), x.dtype())?;
+            on([&x], move |[x]| f(x))
+        });
     }
     let doc = "x limited to [low, high]; `()` is no bound. The gradient is 0 outside.\n\nExample: `tensor([-3.0, 0.5, 2.0]).clamp(-1, 1)`, `tensor([-3.0, 2.0]).clamp(0, ())`";
     d.add("clamp", "x: Tensor, low: number, high: number -> Tensor", doc, |x: Tensor, l: Dynamic, h: Dynamic| {

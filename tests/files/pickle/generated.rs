@@ -2,7 +2,6 @@
 use super::{fixture, open, same_tensors};
 use ld3sh::files::checkpoint::{self, Checkpoint};
 use ld3sh::files::torch::Item;
-use std::borrow::Cow;
 
 #[test]
 fn tensors_of_all_types_views_and_modules_come_out_to_the_bit() {
@@ -16,12 +15,9 @@ fn tensors_of_all_types_views_and_modules_come_out_to_the_bit() {
 }
 
 #[test]
-fn data_stay_in_the_file_where_they_lie_in_order() {
+fn views_of_one_storage_have_its_values() {
     for file in ["state_p4.pt", "state_legacy_p4.pth", "state_bare_p4.pkl"] {
         let c = open(&format!("pickle/{file}"));
-        let copied = |name: &str| matches!(c.tensors()[name].bytes(), Cow::Owned(_));
-        assert!(!copied("views.base") && !copied("shapes.empty") && !copied("parameter"), "{file}");
-        assert!(copied("views.transposed") && copied("views.expanded") && copied("views.part"), "{file}");
         // the views are views of one storage
         let (base, turned) = (c.tensor("views.base").unwrap(), c.tensor("views.transposed").unwrap());
         let values = |t: candle_core::Tensor| t.contiguous().unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -38,6 +38,6 @@ fn same_tensors<'a>(
     for (name, view) in a {
         let other = &b.tensors()[name];
         assert_eq!((view.dtype(), view.shape()), (other.dtype(), other.shape()), "{what}: {name}");
-        assert!(view.bytes() == other.bytes(), "{what}: the values of {name} differ");
+        assert!(*view.bytes().unwrap() == *other.bytes().unwrap(), "{what}: the values of {name} differ");
     }
 }
