@@ -1,16 +1,14 @@
 //! The engine with everything registered.
 use super::context::SharedRun;
 use super::error::Caught;
-use super::host::above_bars;
 use super::modules::Resolver;
 use super::{
-    bulk, closures, context, denoise, discretize, files, loss, method, noise, numbers, optim, plan, profile, sizes,
-    tensor, zoo,
+    bulk, closures, context, denoise, discretize, files, loss, method, metric, noise, numbers, optim, plan, profile,
+    sizes, tensor, zoo,
 };
 use rhai::packages::Package;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, ImmutableString, OptimizationLevel};
-use std::io::Write;
 
 /// The size of the stack that the engine's thread needs for the limits set here.
 pub const STACK: usize = 1 << 30;
@@ -27,14 +25,12 @@ pub fn new(run: &SharedRun) -> Engine {
     engine.set_optimization_level(OptimizationLevel::None);
     engine.set_max_call_levels(CALLS).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
-    engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::from(closures::Stopped::default())));
-    engine.on_print(print_line);
-    engine.on_debug(|text, source, at| {
-        let text = match source {
-            Some(s) if !at.is_none() => format!("{s}:{at:?}: {text}"),
-            _ => text.to_string(),
-        };
-        report_line(&text)
+    let front = run.borrow().front.clone();
+    front.register(&mut engine);
+    engine.on_progress(move |_| match crate::host::cancel_requested() {
+        true => Some(Dynamic::from(closures::Stopped::default())),
+        // nobody sees what the script would still print
+        false => front.is_closed().then_some(Dynamic::UNIT),
     });
     numbers::register(&mut engine);
     sizes::register(&mut engine);
@@ -50,6 +46,7 @@ pub fn new(run: &SharedRun) -> Engine {
         discretize::register,
         optim::register,
         loss::register,
+        metric::register,
         files::register,
         bulk::register,
         method::register,
@@ -58,30 +55,6 @@ pub fn new(run: &SharedRun) -> Engine {
         area(&mut engine);
     }
     engine
-}
-
-/// Writes a line. A reader that has gone away (`| head`) ends the process as it ends other tools: quietly.
-fn line(mut to: impl Write, text: &str) -> std::io::Result<()> {
-    let written = to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush());
-    match written {
-        Err(e) if e.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
-        other => other,
-    }
-}
-
-/// Writes a line to standard error.
-pub fn report_line(text: &str) {
-    // nowhere is left to say that this failed
-    let _ = above_bars(|| line(std::io::stderr(), text));
-}
-
-/// Writes a line to standard output. A result that cannot be written (the disk is full) ends the process with an error:
-/// it must not look as if all went well.
-pub fn print_line(text: &str) {
-    if let Err(e) = above_bars(|| line(std::io::stdout(), text)) {
-        report_line(&format!("error: cannot write to standard output: {e}"));
-        std::process::exit(1);
-    }
 }
 
 /// What `catch (e)` receives for a native error.
