@@ -7,28 +7,33 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 /// Set by Ctrl-C; every native loop polls it between evaluations with [`check_cancelled`].
 static CANCEL: AtomicBool = AtomicBool::new(false);
 
-/// Where notes go; to standard error where nobody said.
-static NOTES: OnceLock<fn(&str)> = OnceLock::new();
 /// What was told since the computation started: a loop tells nothing twice.
 static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
 /// Told texts that are remembered.
 const REMEMBERED: usize = 1000;
 
-/// Sets where notes go.
-pub fn on_note(to: fn(&str)) {
-    // whoever came first keeps them
-    let _ = NOTES.set(to);
+/// Takes a note.
+type Taker = Rc<dyn Fn(&str)>;
+
+thread_local! {
+    /// Where this thread's notes go; to standard error where nobody said.
+    static NOTES: RefCell<Option<Taker>> = const { RefCell::new(None) };
+}
+
+/// Sets where notes of this thread go.
+pub fn on_note(to: impl Fn(&str) + 'static) {
+    NOTES.set(Some(Rc::new(to)));
 }
 /// Tells the user, without stopping, that something is not as it may have been meant.
 pub fn note(text: &str) {
     let new = TOLD.lock().is_ok_and(|mut told| told.len() < REMEMBERED && told.insert(text.to_string()));
-    match NOTES.get() {
+    match NOTES.with_borrow(Clone::clone) {
         _ if !new => {}
         Some(to) => to(text),
         None => eprintln!("note: {}", crate::access::clean(text)),

@@ -1,5 +1,54 @@
 //! `ld3sh`: a scripting environment for few-step sampling of diffusion models.
 //!
+//! Sampling with a teacher, learning the steps of a student of four evaluations, and saving them:
+//!
+//! ```
+//! use candle_core::{DType, Device, Tensor};
+//! use ld3sh::denoise::{DynDenoiser, Mixture};
+//! use ld3sh::discretize::{Heuristic, Interval, Schedule, TauOptions, tau, tau_inverse};
+//! use ld3sh::files::result;
+//! use ld3sh::host::Quiet;
+//! use ld3sh::optim::{Optimizer, Rule};
+//! use ld3sh::plan::SolveOptions;
+//! use ld3sh::solve::{Solver, UNIPC};
+//! use ld3sh::tensor::{grad, random};
+//! use std::rc::Rc;
+//!
+//! # fn main() -> ld3sh::Result<()> {
+//! let noise = ld3sh::noise::from_spec(&serde_json::json!({ "name": "edm" }))?;
+//! let means = Tensor::new(&[[-1.0, 0.0], [1.0, 0.5]], &Device::Cpu)?;
+//! let net: DynDenoiser = Rc::new(Mixture::new(&means, &[0.2, 0.2], None, noise.clone())?);
+//! let z = random::normal(0, 0, &[16, 2], 0, DType::F64, &Device::Cpu)?;
+//! let solver = Solver::of(&UNIPC).with("order", 2)?;
+//! let sample = |steps: &Schedule| -> ld3sh::Result<Tensor> {
+//!     let plan = solver.plan(steps)?;
+//!     Ok(plan.sample(&noise, &net, &Quiet, &z, &SolveOptions::default(), None)?.x)
+//! };
+//!
+//! let logsnr = Heuristic::named("logsnr")?;
+//! let target = sample(&logsnr.schedule(&noise, 20, Interval::default())?)?;
+//!
+//! let mut xi = grad::variable(&tau_inverse(&logsnr.schedule(&noise, 4, Interval::default())?, None)?)?;
+//! let mut adam = Optimizer::new(Rule::adam(), 0.05)?;
+//! let mut losses = vec![];
+//! for _ in 0..20 {
+//!     let steps = tau(&noise, &xi, None, &TauOptions::default())?;
+//!     let loss = (sample(&steps)? - &target)?.sqr()?.mean_all()?;
+//!     losses.push(loss.to_scalar::<f64>()?);
+//!     let gradient = grad::grad(&Quiet, &loss, &[xi.clone()])?;
+//!     xi = grad::variable(&adam.step(&[xi.clone()], &gradient)?[0])?;
+//! }
+//! assert!(losses[19] < 0.9 * losses[0]);
+//!
+//! let learned = tau(&noise, &xi.detach(), None, &TauOptions::default())?.with_name("ld3");
+//! # let folder = tempfile::tempdir().expect("a folder");
+//! # let path = folder.path().join("steps.json");
+//! result::save(&path, &learned, Default::default())?;
+//! assert_eq!(result::load(&path, false)?.schedule.nfe(), 4);
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! The house, from the ground up; each floor knows only those below it:
 //!
 //! - [`error`], [`host`]: what every part shares: errors with a kind and a fix, and the handle through which
@@ -10,15 +59,15 @@
 //! - [`schema`]: what an option may be, as data.
 //! - [`noise`]: noise schedules α, σ, λ.
 //! - [`denoise`]: the denoiser trait, adapters for what a network predicts, guidance, closed forms.
+//! - [`discretize`]: heuristic schedules and τ_ξ.
+//! - [`files`]: checkpoints, arrays, images, plots and results on disk.
 //! - [`nets`]: networks as graphs, a folder for each family, and the frozen kernels that they share.
 //! - [`plan`]: a sampler as data, its executor and its reverse pass.
 //! - [`solve`]: solvers, each a function from time steps to a plan.
-//! - [`discretize`]: heuristic schedules and τ_ξ.
 //! - [`optim`], [`loss`], [`metric`]: what a trainer needs.
-//! - [`files`]: checkpoints, arrays, images, plots and results on disk.
 //! - [`zoo`]: published files (networks, trunks of perceptual losses) by name: where they are, and how they get here.
 //! - [`model`]: published models: found by name or file, told by their content.
-//! - [`script`]: all of the above as Rhai functions.
+//! - [`script`]: all of the above as Rhai functions, and the front on which scripts show things.
 //! - [`shell`]: the script runner and the REPL.
 #![warn(missing_docs)]
 

@@ -53,7 +53,7 @@ impl Stored<'_> {
                 };
                 match v.bytes() {
                     Ok(bytes) => Tensor::from_raw_buffer(&bytes, stored, v.shape(), &Device::Cpu),
-                    Err(e) => return Ok(Err(e)),
+                    Err(e) => return Ok(Err(e.into())),
                 }
             }
             Stored::Tensor(t) if !t.dtype().is_float() => return Err(t.dtype().as_str().to_uppercase()),

@@ -1,6 +1,7 @@
 //! What a script can ask about its own run: seed, device, output folder, parameters, provenance, version.
 use super::closures::Environment;
 use super::error::RhaiResult;
+use super::front::Shared as Front;
 use super::params::{self, Param};
 use crate::files::bulk::Shard;
 use crate::files::hash::sha256;
@@ -51,6 +52,8 @@ pub fn default_shard() -> Shard {
 
 /// The run of a script or REPL session.
 pub struct Run {
+    /// Where it shows things.
+    pub front: Front,
     /// `--seed`.
     pub seed: INT,
     /// `--out`.
@@ -77,6 +80,7 @@ pub type SharedRun = Rc<RefCell<Run>>;
 impl Default for Run {
     fn default() -> Self {
         Run {
+            front: Front::default(),
             seed: 0,
             out: "out".into(),
             script: None,

@@ -286,6 +286,13 @@ mod methods {
     pub fn denoiser_runs(net: &mut DynDenoiser) -> INT {
         net.runs_per_eval() as INT
     }
+    /// The denoiser in a few words.
+    ///
+    /// Example: `denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }).describe()`
+    #[rhai_fn(name = "describe", pure)]
+    pub fn denoiser_describe(net: &mut DynDenoiser) -> ImmutableString {
+        net.describe().into()
+    }
     /// One line that says what the denoiser is.
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]
     pub fn denoiser_text(net: &mut DynDenoiser) -> ImmutableString {

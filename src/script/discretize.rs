@@ -18,7 +18,9 @@ use rhai::{Array, Dynamic, Engine, FnPtr, INT, ImmutableString, Map, NativeCallC
 /// Adds this area's types and functions to `engine`.
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<Schedule>("Schedule");
-    engine.register_static_module("schedule", rhai::exported_module!(schedule_api).into());
+    let mut schedule = rhai::exported_module!(schedule_api);
+    schedule.combine(rhai::exported_module!(super::files::schedule::in_schedule));
+    engine.register_static_module("schedule", schedule.into());
     engine.register_global_module(rhai::exported_module!(methods).into());
     engine.register_global_module(rhai::exported_module!(tau_api).into());
 }
@@ -66,11 +68,7 @@ fn within(noise: &Noise, times: Tensor) -> crate::Result<Tensor> {
     if notes.is_empty() {
         return Ok(times);
     }
-    super::engine::report_line(&format!(
-        "note: schedule::list: moved into the range of `{}`: {}",
-        noise.name(),
-        notes.join(", ")
-    ));
+    crate::host::note(&format!("schedule::list: moved into the range of `{}`: {}", noise.name(), notes.join(", ")));
     Ok(Tensor::from_vec(moved, times.shape(), times.device())?)
 }
 
@@ -326,10 +324,17 @@ mod methods {
     pub fn schedule_noise(schedule: &mut Schedule) -> Noise {
         schedule.noise.clone()
     }
-    /// Where the schedule came from: "logsnr", "list", "tau", …
+    /// Where the schedule came from, a key for `schedule::named` where it is a heuristic: "logsnr", "list", "tau", …
     #[rhai_fn(get = "name", pure)]
     pub fn schedule_name(schedule: &mut Schedule) -> ImmutableString {
         schedule.name.as_str().into()
+    }
+    /// The schedule in a few words: its name, the number of its steps, and its noise schedule.
+    ///
+    /// Example: `schedule::edm(noise::edm(), 5).describe()` is "edm, 5 steps in the time of edm"
+    #[rhai_fn(pure)]
+    pub fn describe(schedule: &mut Schedule) -> String {
+        format!("{}, {} steps in the time of {}", schedule.name, schedule.nfe(), schedule.noise.name())
     }
     /// The same schedule under another name.
     ///

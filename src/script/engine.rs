@@ -1,18 +1,16 @@
 //! The engine with everything registered.
 use super::context::SharedRun;
 use super::error::Caught;
-use super::host::above_bars;
 use super::modules::Resolver;
 use super::{
-    bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, noise, numbers, optim, plan,
-    profile, schema, sizes, tensor, waiting, zoo,
+    bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, metric, noise, numbers, optim,
+    plan, profile, schema, sizes, tensor, waiting, zoo,
 };
-use crate::access::{clean, for_terminal};
+use crate::access::clean;
 use crate::tensor::memory;
 use rhai::packages::Package;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, ImmutableString, OptimizationLevel};
-use std::io::Write;
 
 /// The size of the stack that the engine's thread needs for the limits set here, unless [`memory::stack`] is less.
 pub const STACK: usize = 1 << 30;
@@ -29,15 +27,15 @@ pub fn new(run: &SharedRun) -> Engine {
     engine.set_optimization_level(OptimizationLevel::None);
     engine.set_max_call_levels(memory::stack().min(STACK) / LEVEL).set_max_expr_depths(NESTING, NESTING);
     engine.set_module_resolver(Resolver::new(run.clone()));
-    engine.on_progress(|_| crate::host::cancel_requested().then(|| Dynamic::from(closures::Stopped::default())));
-    crate::host::on_note(note_line);
-    engine.on_print(|text| print_line(&for_terminal(&std::io::stdout(), text)));
-    engine.on_debug(|text, source, at| {
-        let text = match source {
-            Some(s) if !at.is_none() => format!("{s}:{at:?}: {text}"),
-            _ => text.to_string(),
-        };
-        report_line(&for_terminal(&std::io::stderr(), &text))
+    let front = run.borrow().front.clone();
+    front.register(&mut engine);
+    let notes = front.clone();
+    // names from files stand in them
+    crate::host::on_note(move |text| notes.report(&format!("note: {}", clean(text))));
+    engine.on_progress(move |_| match crate::host::cancel_requested() {
+        true => Some(Dynamic::from(closures::Stopped::default())),
+        // nobody sees what the script would still print
+        false => front.is_closed().then_some(Dynamic::UNIT),
     });
     numbers::register(&mut engine);
     sizes::register(&mut engine);
@@ -55,6 +53,7 @@ pub fn new(run: &SharedRun) -> Engine {
         discretize::register,
         optim::register,
         loss::register,
+        metric::register,
         files::register,
         bulk::register,
         method::register,
@@ -65,37 +64,6 @@ pub fn new(run: &SharedRun) -> Engine {
         area(&mut engine);
     }
     engine
-}
-
-/// The exit code of a process that ends because nobody reads what it writes: as the shell tells it of other tools.
-const NOBODY_READS: i32 = 141;
-
-fn line(mut to: impl Write, text: &str) -> std::io::Result<()> {
-    to.write_all(text.as_bytes()).and_then(|()| to.write_all(b"\n")).and_then(|()| to.flush())
-}
-
-/// Tells a note.
-fn note_line(text: &str) {
-    // names from files stand in it
-    report_line(&format!("note: {}", clean(text)));
-}
-
-/// Writes a line to standard error.
-pub fn report_line(text: &str) {
-    // nowhere is left to say that this failed
-    let _ = above_bars(|| line(std::io::stderr(), text));
-}
-
-/// Writes a line to standard output. A result that cannot be written (the disk is full) ends the process with an error:
-/// it must not look as if all went well. A reader that has gone away (`| head`) ends it as it ends other tools: quietly.
-pub fn print_line(text: &str) {
-    if let Err(e) = above_bars(|| line(std::io::stdout(), text)) {
-        if e.kind() == std::io::ErrorKind::BrokenPipe {
-            std::process::exit(NOBODY_READS);
-        }
-        report_line(&format!("error: cannot write to standard output: {e}"));
-        std::process::exit(1);
-    }
 }
 
 /// What `catch (e)` receives for a native error.

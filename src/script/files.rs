@@ -3,7 +3,7 @@ mod checkpoint;
 pub(super) mod convert;
 mod data;
 mod picture;
-mod schedule;
+pub(super) mod schedule;
 
 pub use convert::{from_data, from_json, to_data, to_json};
 pub use picture::ScriptPlot;

@@ -226,6 +226,13 @@ mod methods {
     pub fn noise_name(noise: &mut Noise) -> ImmutableString {
         noise.name().into()
     }
+    /// The noise schedule in a few words: the call that makes it.
+    ///
+    /// Example: `noise::flow().describe()`
+    #[rhai_fn(name = "describe", pure)]
+    pub fn noise_describe(noise: &mut Noise) -> String {
+        describe(&**noise)
+    }
     /// The time with the least noise, where sampling ends.
     #[rhai_fn(get = "t_min", pure)]
     pub fn t_min(noise: &mut Noise) -> FLOAT {

@@ -196,6 +196,13 @@ mod methods {
     pub fn plan_name(plan: &mut Tracked) -> ImmutableString {
         plan.plan().name.as_str().into()
     }
+    /// The plan in a few words: what it was made by, and its evaluations.
+    ///
+    /// Example: `solver::unipc().plan(schedule::logsnr(noise::edm(), 3)).describe()` is "unipc(3, bh1), 3 evaluations"
+    #[rhai_fn(name = "describe", pure)]
+    pub fn plan_describe(plan: &mut Tracked) -> String {
+        format!("{}, {} evaluations", plan.plan().name, plan.plan().nfe())
+    }
     /// What each evaluation returns: an array of "data" and "noise".
     ///
     /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); p.predicts` is ["data", "data", "data"]

@@ -1,17 +1,19 @@
 //! The command line: what to run, with which settings, and the exit code.
+use super::args::{self, Command, CommandLine, Global, ScriptArgs};
 use super::commands::{self, State};
-use super::session::{Failure, Outcome, Session, Settings};
-use super::{check, repl, report, tools};
+use super::outcome::{Failure, Outcome, exit_code};
+use super::session::{Session, Settings};
+use super::terminal::Terminal;
+use super::{bench, check, convert, manual, models, reference, repl, report};
 use crate::access::{self, policy};
 use crate::files::bulk::Shard;
 use crate::files::{atomic, utf8};
 use crate::nets::kernels::simd;
-use crate::script::engine::{print_line, report_line};
-use crate::script::{context, host, modules, panics, params};
+use crate::script::front::{Front, Plain, Quiet, Shared};
+use crate::script::{context, modules, panics, params};
 use crate::tensor::{device, memory};
-use crate::{Error, Result};
-use clap::Parser;
-use rhai::Dynamic;
+use crate::{Error, Kind, Result};
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,217 +22,129 @@ use std::time::{Duration, Instant};
 
 /// A script ended with an error.
 const FAILED: u8 = 1;
-/// The folder for the script's files where none is given.
-const OUT: &str = "out";
-/// What was computed for so long is worth keeping when a plot or a save fails.
-const LONG: Duration = Duration::from_secs(20);
 /// The command line was wrong.
 const USAGE: u8 = 2;
 /// Stopped by Ctrl-C.
 const INTERRUPTED: u8 = 130;
-
-fn after_help() -> String {
-    let commands = [
-        ("ld3sh SCRIPT", "run a script; SCRIPT --help lists its parameters"),
-        ("ld3sh check SCRIPT", "parse and check it without computing"),
-        ("ld3sh -", "run a script from standard input"),
-        ("ld3sh", "open the REPL"),
-    ];
-    let commands: String = commands.iter().map(|(c, what)| format!("  {c:<34}{what}\n")).collect();
-    let path = "LD3SH_PATH: folders (separated by `:`) in which `import` looks for modules";
-    let simd =
-        "LD3SH_SIMD: the instruction set of the kernels: scalar, v3 (AVX2), v4 (AVX-512) or neon; the best by default";
-    format!("Commands:\n{commands}{}\n{path}\n{simd}", tools::help())
-}
-
-/// A scripting environment for few-step sampling of diffusion models
-#[derive(Parser)]
-#[command(name = "ld3sh", version, disable_help_flag = true, after_help = after_help(), term_width = 100)]
-struct Args {
-    /// The script to run, or `check` and the script to check
-    #[arg(value_name = "SCRIPT", num_args = 0..=2)]
-    words: Vec<String>,
-    /// Evaluate CODE and print its value
-    #[arg(short = 'e', value_name = "CODE", conflicts_with = "words", allow_hyphen_values = true)]
-    code: Option<String>,
-    /// Set a parameter of the script (may be repeated)
-    #[arg(long = "set", value_name = "NAME=VALUE")]
-    set: Vec<String>,
-    /// Where tensors live: cpu, cuda, cuda:N
-    #[arg(long, default_value = "cpu")]
-    device: String,
-    /// The seed that `seed()` returns to the script
-    #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
-    seed: i64,
-    /// The folder for the script's files
-    #[arg(long, value_name = "DIR", default_value = OUT)]
-    out: PathBuf,
-    /// The part of shared work that `generate` does, from 1/N to N/N
-    #[arg(long, value_name = "I/N")]
-    shard: Option<String>,
-    /// After the script, also after an error in it, open the REPL with its variables
-    #[arg(short = 'i', long)]
-    inspect: bool,
-    /// Do not run the startup file (ld3sh/startup.rhai in the folder for configuration) when the REPL opens
-    #[arg(long)]
-    no_startup: bool,
-    /// No progress reports
-    #[arg(long)]
-    quiet: bool,
-    /// Threads to compute with; all cores by default
-    #[arg(long, value_name = "N")]
-    threads: Option<usize>,
-    /// Sum convolutions of networks directly, without Winograd's transform: slower, with less rounding error
-    #[arg(long)]
-    exact_conv: bool,
-    /// For a script from a stranger: let it read its own folder, --out and the cache, and write to --out alone
-    #[arg(long)]
-    untrusted: bool,
-    /// Let scripts read PATH and what is below it (may be repeated)
-    #[arg(long, value_name = "PATH")]
-    allow_read: Vec<PathBuf>,
-    /// Let scripts write PATH and what is below it (may be repeated)
-    #[arg(long, value_name = "PATH")]
-    allow_write: Vec<PathBuf>,
-    /// Download nothing
-    #[arg(long)]
-    offline: bool,
-    /// The most memory to take, like 8GB
-    #[arg(long, value_name = "SIZE", value_parser = size)]
-    memory: Option<u64>,
-    /// On a GPU, multiply f32 in TF32: faster, with about three digits
-    #[arg(long)]
-    tf32: bool,
-    /// Print help: ld3sh's, or the given script's
-    #[arg(short = 'h', long)]
-    help: bool,
-}
+/// Nobody reads the results any more: as the shell tells it of other tools.
+const NOBODY_READS: u8 = 141;
+/// A run from this length on has results that are worth keeping when it fails.
+const LONG: Duration = Duration::from_secs(20);
 
 /// Whether a second Ctrl-C ends the process (it does, except in a REPL).
 static SECOND_ENDS: AtomicBool = AtomicBool::new(true);
 
-/// Reads the command line and does what it says, on a thread with a stack that is large enough.
-pub fn main() -> ExitCode {
-    let words: Vec<String> = std::env::args_os().skip(1).map(|w| w.to_string_lossy().into_owned()).collect();
-    let tool = tools::find(&words);
-    let args = match tool.map_or_else(Args::try_parse, |_| Args::try_parse_from(["ld3sh"])) {
+/// Reads the command line and does what it says, on a thread with a stack that is large enough. `end` ends the process with an exit
+/// code, at a second Ctrl-C.
+///
+/// # Errors
+/// What keeps the script's thread from starting, and a panic of it.
+pub fn main(words: Vec<OsString>, end: fn(i32)) -> Result<ExitCode> {
+    let args = match args::parse(&words) {
         Ok(a) => a,
-        Err(e) => {
-            let code = if e.use_stderr() { USAGE } else { 0 };
-            let text = e.render().to_string();
-            if code == 0 {
-                print_line(text.trim_end());
-            } else {
-                report_line(text.trim_end());
-            }
-            return ExitCode::from(code);
-        }
+        Err(e) => return Ok(ExitCode::from(told(&e))),
     };
     if let Err(e) = simd::force_from_environment() {
-        return ExitCode::from(usage(&e));
+        return Ok(ExitCode::from(usage(&e, &Terminal::new())));
     }
     panics::quiet();
     // before there are other threads, which Landlock would not bind
-    if tool.is_none()
+    if matches!(args.command, None | Some(Command::Check(_)))
         && let Some(note) = access::confine(allowed(&args))
     {
-        report_line(&format!("note: {note}"));
+        Plain::default().report(&format!("note: {note}"));
     }
     crate::host::fail_large_writes();
     // without a handler Ctrl-C ends the process, which is no worse than failing here
-    let _ = ctrlc::set_handler(|| {
+    let _ = ctrlc::set_handler(move || {
         if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {
-            std::process::exit(INTERRUPTED.into());
+            end(INTERRUPTED.into());
         }
         crate::host::cancel();
     });
     let worker =
-        std::thread::Builder::new().name("script".into()).stack_size(memory::stack()).spawn(move || match tool {
-            Some(t) => (t.run)(&words[1..]).map_or_else(|e| stopped(&e), |()| 0),
-            None => start(args),
-        });
-    let code = match worker.map(std::thread::JoinHandle::join) {
-        Ok(Ok(code)) => code,
-        Ok(Err(_)) => {
-            report_line("error: ld3sh itself failed. This is a bug in ld3sh: please report it.");
+        std::thread::Builder::new().name("script".into()).stack_size(memory::stack()).spawn(move || start(args));
+    let worker = worker.map_err(|e| Error::new(Kind::Memory, format!("cannot start the script's thread: {e}")))?;
+    let broken = |_| Error::new(Kind::Internal, "ld3sh itself failed. This is a bug in ld3sh: please report it.");
+    worker.join().map(ExitCode::from).map_err(broken)
+}
+
+/// Shows what the parser of the command line says; returns the exit code.
+fn told(e: &clap::Error) -> u8 {
+    let (front, text) = (Plain::default(), e.render().to_string());
+    if e.use_stderr() {
+        front.report(text.trim_end());
+        return USAGE;
+    }
+    front.print(text.trim_end());
+    ended(&front, 0)
+}
+
+/// The exit code of what ended with `code`, once it is known whether its results could be written.
+fn ended(front: &dyn Front, code: u8) -> u8 {
+    match front.failure() {
+        Some(e) => {
+            front.report(&report::render_plain(&e, front.report_look()));
             FAILED
         }
-        Err(e) => {
-            report_line(&format!("error: cannot start the script's thread: {e}"));
-            FAILED
-        }
-    };
-    ExitCode::from(code)
-}
-
-fn color() -> bool {
-    std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none()
-}
-
-/// Prints the error of a command; returns the exit code.
-fn stopped(e: &Error) -> u8 {
-    report_line(&report::render_plain(e, color()));
-    if e.kind() == crate::Kind::Cancelled { INTERRUPTED } else { FAILED }
-}
-
-fn usage(e: &Error) -> u8 {
-    report_line(&report::render_plain(e, color()));
-    USAGE
-}
-
-/// Prints an uncaught error; returns the exit code.
-fn failed(f: Failure, session: &Session) -> u8 {
-    let code = if f.cancelled() { INTERRUPTED } else { FAILED };
-    report_line(&report::render(f, session, color()));
-    code
-}
-
-/// Bytes as a user writes them: `8GB`, `512 MiB`, `1e9`.
-fn size(text: &str) -> std::result::Result<u64, String> {
-    let text = text.trim();
-    let split = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
-    let (number, unit) = text.split_at(split);
-    let unit = match unit.trim().to_lowercase().as_str() {
-        "" | "b" => 1.0,
-        "k" | "kb" => 1e3,
-        "m" | "mb" => 1e6,
-        "g" | "gb" => 1e9,
-        "t" | "tb" => 1e12,
-        "kib" => 1024.0,
-        "mib" => 1048576.0,
-        "gib" => 1073741824.0,
-        "tib" => 1099511627776.0,
-        _ => return Err("give a size like 8GB or 512MiB".into()),
-    };
-    match number.parse::<f64>() {
-        Ok(n) if n > 0.0 => Ok((n * unit) as u64),
-        _ => Err("give a size like 8GB or 512MiB".into()),
+        // a reader that has gone away (`| head`) ends ld3sh as it ends other tools: quietly
+        None if front.is_closed() => NOBODY_READS,
+        None => code,
     }
 }
 
+fn usage(e: &Error, front: &dyn Front) -> u8 {
+    front.report(&report::render_plain(e, front.report_look()));
+    USAGE
+}
+
+/// Shows an uncaught error; returns the exit code.
+fn failed(f: Failure, session: &Session) -> u8 {
+    let code = if f.cancelled() { INTERRUPTED } else { FAILED };
+    let front = session.front();
+    if !front.is_closed() {
+        front.report(&report::render(f, session, front.report_look()));
+    }
+    code
+}
+
+/// What to do with a script.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Way {
+    Run,
+    Check,
+    /// Tell of its parameters.
+    Help,
+}
+
 /// What the command line lets scripts touch.
-fn allowed(args: &Args) -> access::Policy {
-    let words: Vec<&str> = args.words.iter().map(String::as_str).collect();
-    let script = match words.as_slice() {
-        ["check", script] | [script] if *script != "-" => Path::new(*script),
-        _ => Path::new(""),
+fn allowed(line: &CommandLine) -> access::Policy {
+    let args = &line.script;
+    let script = match (&line.command, args.words.first()) {
+        (Some(Command::Check(check)), _) => check.script.as_str(),
+        (_, Some(script)) if script != "-" => script.as_str(),
+        _ => "",
     };
-    let folder = script.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = Path::new(script).parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut scripts = vec![folder.to_path_buf()];
     if let Some(path) = std::env::var_os("LD3SH_PATH") {
         scripts.extend(std::env::split_paths(&path).filter(|p| !p.as_os_str().is_empty()));
     }
     // a setting may be a path, or a list of them
-    let settings = args.set.iter().filter_map(|s| s.split_once('=')).flat_map(|(_, value)| {
+    let given = match &line.command {
+        Some(Command::Check(check)) => &check.set,
+        _ => &args.set,
+    };
+    let settings = given.iter().filter_map(|s| s.split_once('=')).flat_map(|(_, value)| {
         let list = value.strip_prefix('[').and_then(|v| v.strip_suffix(']')).unwrap_or(value);
         list.split(',').map(|v| v.trim().trim_matches('"')).filter(|v| !v.is_empty() && v.parse::<f64>().is_err())
     });
     let cache = crate::files::cache::folder().ok();
     access::Policy {
         untrusted: args.untrusted,
-        offline: args.offline,
+        offline: line.global.offline,
         out: args.out.clone(),
-        out_typed: args.out != Path::new(OUT),
+        out_typed: args.out != Path::new(args::OUT),
         scripts,
         read: args.allow_read.clone(),
         write: args.allow_write.iter().cloned().chain(settings.map(PathBuf::from)).collect(),
@@ -240,34 +154,8 @@ fn allowed(args: &Args) -> access::Policy {
     }
 }
 
-/// What was asked for.
-enum Task {
-    Repl,
-    Code(String),
-    Run(String),
-    Check(String),
-}
-
-fn task(args: &Args) -> Result<Task> {
-    if let Some(code) = &args.code {
-        return Ok(Task::Code(code.clone()));
-    }
-    match args.words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        [] if std::io::stdin().is_terminal() => Ok(Task::Repl),
-        [] => Ok(Task::Run("-".into())),
-        ["check"] if !Path::new("check").is_file() => {
-            Err(Error::value("`ld3sh check` needs a script").hint("`ld3sh check script.rhai`"))
-        }
-        ["check", script] => Ok(Task::Check(script.to_string())),
-        [script] => Ok(Task::Run(script.to_string())),
-        [_, extra, ..] => {
-            let e = Error::value(format!("unexpected argument `{extra}`"));
-            Err(e.hint(format!("parameters are set with `--set name=value`, like `--set {extra}`")))
-        }
-    }
-}
-
-fn settings(args: &Args) -> Result<()> {
+/// The settings of all commands.
+fn settings(args: &Global) -> Result<()> {
     device::set_default_device(device::parse_device(&args.device).map_err(|e| e.context("--device"))?);
     if let Some(n) = args.threads {
         if !(1..=4096).contains(&n) {
@@ -276,77 +164,141 @@ fn settings(args: &Args) -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
         pool.map_err(|e| Error::value(format!("--threads {n}: {e}")))?;
     }
-    if let Some(shard) = &args.shard {
-        context::set_default_shard(Shard::parse(shard).map_err(|e| e.context("--shard"))?);
-    }
     crate::nets::kernels::set_exact(args.exact_conv);
     candle_core::cuda::set_gemm_reduced_precision_f32(args.tf32);
-    args.memory.into_iter().for_each(crate::tensor::memory::set_limit);
-    host::set_quiet(args.quiet);
+    args.memory.into_iter().for_each(memory::set_limit);
     Ok(())
 }
 
-fn start(args: Args) -> u8 {
-    if args.help && args.words.is_empty() {
-        let text = <Args as clap::CommandFactory>::command().render_help().to_string();
-        print_line(text.trim_end());
+fn start(args: CommandLine) -> u8 {
+    let terminal = Shared::new(Terminal::new());
+    let front = if args.global.quiet { Shared::new(Quiet(terminal)) } else { terminal };
+    if args.help && args.script.words.is_empty() && args.command.is_none() {
+        front.print(manual::help().trim_end());
+        return ended(&*front, 0);
+    }
+    if let Err(e) = settings(&args.global) {
+        return usage(&e, &*front);
+    }
+    let code = match args.command {
+        Some(command) => dispatch(command, &args.script, args.help, &front),
+        None => scripts(&args.script, args.help, &front),
+    };
+    ended(&*front, code)
+}
+
+/// Does what a command says; returns the exit code.
+fn dispatch(command: Command, script: &ScriptArgs, help: bool, front: &Shared) -> u8 {
+    if let Some(word) = script.words.first() {
+        return usage(&unexpected(command.name(), word), &**front);
+    }
+    if help {
+        front.print(manual::help_of(command.name()).trim_end());
         return 0;
     }
-    let task = match settings(&args).and_then(|()| task(&args)) {
-        Ok(t) => t,
-        Err(e) => return usage(&e),
+    let done = match command {
+        Command::Check(c) => {
+            let args = ScriptArgs { words: vec![c.script], set: c.set, ..script.clone() };
+            return scripts_in(&args, Way::Check, front);
+        }
+        Command::Models { what } => models::run(what, &**front),
+        Command::Convert(args) => convert::run(&args, &**front),
+        Command::Bench(args) => bench::run(&args, &**front),
+        Command::Definitions { dir } => reference::write_definitions(&dir, &**front),
+        Command::Reference { out } => reference::write_reference(&out, &**front),
+        Command::Completions { shell } => manual::completions(shell, &**front),
+        Command::Man { dir } => manual::man(dir.as_deref(), &**front),
     };
-    let mut session = Session::new(Settings { seed: args.seed, out: args.out.clone() });
-    match task {
-        Task::Repl => {
+    match done {
+        Ok(()) => 0,
+        Err(e) => {
+            front.report(&report::render_plain(&e, front.report_look()));
+            if e.kind() == Kind::Cancelled { INTERRUPTED } else { FAILED }
+        }
+    }
+}
+
+/// A word too many.
+fn unexpected(extra: &str, first: &str) -> Error {
+    let e = Error::value(format!("unexpected argument `{extra}` after `{first}`"));
+    e.hint(format!("parameters are set with `--set name=value`, like `--set {extra}`"))
+}
+
+/// Opens the REPL, evaluates code, or runs a script.
+fn scripts(args: &ScriptArgs, help: bool, front: &Shared) -> u8 {
+    scripts_in(args, if help { Way::Help } else { Way::Run }, front)
+}
+
+fn scripts_in(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
+    if let [first, extra, ..] = args.words.as_slice() {
+        return usage(&unexpected(extra, first), &**front);
+    }
+    if let Some(shard) = &args.shard {
+        match Shard::parse(shard) {
+            Ok(s) => context::set_default_shard(s),
+            Err(e) => return usage(&e.context("--shard"), &**front),
+        }
+    }
+    let settings = Settings { seed: args.seed, out: args.out.clone() };
+    let mut session = Session::with_front(settings, front.clone());
+    if let Some(code) = &args.code {
+        return script(&mut session, "-e", code, args, way);
+    }
+    let path = match args.words.first() {
+        Some(path) => path.as_str(),
+        None if !std::io::stdin().is_terminal() => "-",
+        None => {
             if let Some(s) = args.set.first() {
                 let e = Error::value(format!("--set {s} has no script to set a parameter of"));
-                return usage(&e.hint("`ld3sh script.rhai --set name=value`"));
+                return usage(&e.hint("`ld3sh script.rhai --set name=value`"), &**front);
             }
             SECOND_ENDS.store(false, Ordering::SeqCst);
-            let state = State::new(color());
+            let state = State::new(&session);
             if !args.no_startup {
                 commands::startup(&mut session, &state);
             }
-            repl::run(&mut session, state)
+            return repl::run(&mut session, state);
         }
-        Task::Code(code) => script(&mut session, "-e", &code, &args, false),
-        Task::Run(path) | Task::Check(path) if !readable(&path) => {
-            let e = Error::new(crate::Kind::Io, format!("there is no script `{path}`"));
-            usage(&near_script(&path).into_iter().fold(e, |e, n| e.hint(format!("did you mean `{n}`?"))))
-        }
-        Task::Run(path) if args.inspect && !args.help => {
-            if path == "-" || !std::io::stdin().is_terminal() {
-                let e = Error::value("--inspect reads from the terminal, so the script must be a file");
-                return usage(&e);
-            }
-            SECOND_ENDS.store(false, Ordering::SeqCst);
-            // what went wrong has been told
-            file(&mut session, &path, &args, false);
-            repl::run(&mut session, State::new(color()))
-        }
-        Task::Run(path) => file(&mut session, &path, &args, false),
-        Task::Check(path) => file(&mut session, &path, &args, true),
+    };
+    if !readable(path) {
+        let e = Error::new(Kind::Io, format!("there is no script `{path}`"));
+        return usage(&near_script(path).into_iter().fold(e, |e, n| e.hint(format!("did you mean `{n}`?"))), &**front);
     }
+    if way != Way::Run || !args.inspect {
+        return file(&mut session, path, args, way);
+    }
+    if path == "-" || !std::io::stdin().is_terminal() {
+        let e = Error::value("--inspect reads from the terminal, so the script must be a file");
+        return usage(&e, &**front);
+    }
+    SECOND_ENDS.store(false, Ordering::SeqCst);
+    // what went wrong has been told
+    file(&mut session, path, args, way);
+    let state = State::new(&session);
+    repl::run(&mut session, state)
 }
 
 fn readable(path: &str) -> bool {
     path == "-" || Path::new(path).exists()
 }
 
-/// A script beside the one that was not found, with nearly its name.
+/// A script beside the one that was not found, or a command, with nearly its name.
 fn near_script(path: &str) -> Option<String> {
     let path = Path::new(path);
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let entries = crate::access::read(parent.unwrap_or(Path::new("."))).ok()?.list().ok()?;
+    let entries = std::fs::read_dir(parent.unwrap_or(Path::new("."))).ok()?;
     let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     names.retain(|n| n.ends_with(".rhai"));
     names.sort();
-    let near = crate::error::nearest(path.file_name()?.to_str()?, names.iter().map(String::as_str))?;
+    let name = path.file_name()?.to_str()?;
+    let Some(near) = crate::error::nearest(name, names.iter().map(String::as_str)) else {
+        let commands = args::commands();
+        return Some(format!("ld3sh {}", crate::error::nearest(name, commands.iter().map(String::as_str))?));
+    };
     Some(parent.map_or(near.into(), |p| p.join(near).display().to_string()))
 }
 
-fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 {
+fn file(session: &mut Session, path: &str, args: &ScriptArgs, way: Way) -> u8 {
     let text = if path == "-" {
         atomic::read_stream(std::io::stdin(), "standard input").and_then(|b| utf8::decode(b, "standard input"))
     } else {
@@ -360,23 +312,28 @@ fn file(session: &mut Session, path: &str, args: &Args, check_only: bool) -> u8 
             if path != "-" {
                 session.set_script(name, &text);
             }
-            script(session, name, &modules::without_shebang(&text), args, check_only)
+            script(session, name, &modules::without_shebang(&text), args, way)
         }
-        Err(e) => stopped(&e),
+        Err(e) => {
+            let front = session.front();
+            front.report(&report::render_plain(&e, front.report_look()));
+            FAILED
+        }
     }
 }
 
 /// Parses, then checks, explains or runs.
-fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only: bool) -> u8 {
-    let parsed = if check_only { session.parse_only(name, text) } else { session.parse(name, text) };
+fn script(session: &mut Session, name: &str, text: &str, args: &ScriptArgs, way: Way) -> u8 {
+    let front = session.front();
+    let parsed = if way == Way::Check { session.parse_only(name, text) } else { session.parse(name, text) };
     let ast = match parsed {
         Ok(a) => a,
         Err(f) => return failed(f, session),
     };
-    if check_only {
+    if way == Way::Check {
         let failures = check::check(session, &ast);
         if !failures.is_empty() {
-            failures.into_iter().for_each(|f| report_line(&report::render(f, session, color())));
+            failures.into_iter().for_each(|f| report::tell(f, session));
             return FAILED;
         }
     }
@@ -384,15 +341,15 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
         Ok(p) => p,
         Err(f) => return failed(f, session),
     };
-    if args.help {
-        print_line(&access::clean(params::help(name, text, &declared).trim_end()));
+    if way == Way::Help {
+        front.print(&access::clean(params::help(name, text, &declared).trim_end()));
         return 0;
     }
     if let Err(e) = session.set_params(declared, &args.set) {
-        return usage(&e);
+        return usage(&e, &*front);
     }
-    if check_only {
-        print_line(&format!("{name}: ok"));
+    if way == Way::Check {
+        front.print(&format!("{name}: ok"));
         return 0;
     }
     // what was typed after `-e` is the user's own
@@ -401,38 +358,20 @@ fn script(session: &mut Session, name: &str, text: &str, args: &Args, check_only
     match session.evaluate(&ast) {
         Ok(Outcome::Value(v)) => {
             if args.code.is_some() && !v.is_unit() {
-                print_line(&access::for_terminal(&std::io::stdout(), &session.print_form(&v)));
+                front.print(&front.foreign(&session.print_form(&v)));
             }
             0
         }
-        Ok(Outcome::Exit(v)) => exit_code(&v),
+        Ok(Outcome::Exit(v)) => exit_code(&v, &*front),
         Err(f) => {
             let lost = start.elapsed() > LONG && !f.cancelled() && args.code.is_none() && !args.inspect;
             let code = failed(f, session);
             if lost {
-                report_line(
+                front.report(
                     "note: with `--inspect`, what a script holds when it fails can be used and saved at the prompt",
                 );
             }
             code
-        }
-    }
-}
-
-/// The exit code that `exit(v)` asks for: v itself, 0 for none. What no process can end with is told, and counts as a failure.
-pub fn exit_code(v: &Dynamic) -> u8 {
-    if v.is_unit() {
-        return 0;
-    }
-    match v.as_int().map(u8::try_from) {
-        Ok(Ok(code)) => code,
-        Ok(Err(_)) => {
-            report_line(&format!("error: exit({v}): an exit code is from 0 to 255"));
-            FAILED
-        }
-        Err(_) => {
-            report_line(&format!("error: exit: {v}"));
-            FAILED
         }
     }
 }

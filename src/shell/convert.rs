@@ -1,32 +1,15 @@
 //! `ld3sh convert`: a checkpoint of any format as a safetensors file.
+use super::args::ConvertArgs;
 use crate::files::checkpoint;
 use crate::nets::family::{self, FAMILIES};
-use crate::script::engine::print_line;
+use crate::script::front::Front;
 use crate::{Error, Kind, Result};
-use std::path::Path;
 
-/// The options, for errors about unknown ones.
-const OPTIONS: [&str; 3] = ["--half", "--force", "--classes"];
-
-/// Reads the words after `convert`, and converts.
-pub fn run(words: &[String]) -> Result<()> {
-    let (mut paths, mut half, mut force, mut classes) = (vec![], false, false, None);
-    let mut rest = words.iter();
-    while let Some(word) = rest.next() {
-        match word.as_str() {
-            "--half" => half = true,
-            "--force" => force = true,
-            "--classes" => match rest.next() {
-                Some(names) => classes = Some(names.split(',').map(str::trim).collect::<Vec<_>>()),
-                None => return Err(usage("`--classes` needs names, separated by commas")),
-            },
-            option if option.starts_with("--") => return Err(Error::unknown("option of convert", option, OPTIONS)),
-            _ => paths.push(Path::new(word)),
-        }
-    }
-    let [from, to] = paths[..] else {
-        return Err(usage("convert needs the file to read and the file to write"));
-    };
+/// Converts.
+pub fn run(args: &ConvertArgs, front: &dyn Front) -> Result<()> {
+    let print_line = |text: &str| front.print(text);
+    let (from, to, half, force) = (args.from.as_path(), args.to.as_path(), args.half, args.force);
+    let classes = args.classes.as_deref().map(|names| names.split(',').map(str::trim).collect::<Vec<_>>());
     if to.exists() && !force {
         let e = Error::new(Kind::Io, format!("`{}` exists already", to.display()));
         return Err(e.hint("choose another name, or replace it with `--force`"));
@@ -58,8 +41,4 @@ pub fn run(words: &[String]) -> Result<()> {
     };
     print_line(&format!("{}: {} tensors with {values} values; {what}", to.display(), tensors.len()));
     Ok(())
-}
-
-fn usage(message: &str) -> Error {
-    Error::value(message).hint("ld3sh convert IN OUT.safetensors [--half] [--force] [--classes NAME,NAME,…]")
 }

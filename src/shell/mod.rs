@@ -1,18 +1,24 @@
 //! The script runner and the REPL: one [`session::Session`] under both.
+pub mod args;
 pub mod bench;
 pub mod catalogue;
 pub mod check;
 pub mod cli;
 pub mod commands;
 mod convert;
+pub mod graphics;
 pub mod help;
 pub mod hints;
+pub mod last;
+pub mod lex;
+pub mod manual;
 pub mod models;
 pub mod names;
+pub mod outcome;
 pub mod reference;
 pub mod repl;
 pub mod report;
 pub mod screen;
 pub mod session;
 pub mod show;
-pub mod tools;
+pub mod terminal;

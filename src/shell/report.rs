@@ -1,20 +1,19 @@
 //! Uncaught errors as rustc prints them: place, line, what is wrong, what would help, and the calls that led there.
-use super::help::page::wrap;
 use super::hints::{self, Place};
 use super::names::Names;
-use super::screen;
-use super::session::{Failure, Session};
-use super::show::terminal;
+use super::outcome::Failure;
+use super::screen::wrap;
+use super::session::Session;
 use crate::access::clean;
 use crate::error::nearest;
 use crate::script::caught::{self, Cause};
 use crate::script::closures::Stopped;
 use crate::script::error::offset;
+use crate::script::front::Look;
 use crate::{Error, Kind};
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 use rhai::{Engine, EvalAltResult, EvalContext, ParseErrorType, Position};
 use std::collections::BTreeMap;
-use std::io::{IsTerminal, Write};
 use std::ops::Range;
 use unicode_width::UnicodeWidthStr;
 
@@ -28,17 +27,17 @@ struct Frame {
     text: String,
 }
 
-/// Where Ctrl-C stopped a script at a terminal, begins the line anew: the terminal has written `^C` there.
-pub fn begin_line(failure: &Failure) {
-    let mut e = std::io::stderr();
-    if failure.cancelled() && e.is_terminal() {
-        // nowhere is left to say that this failed
-        let _ = e.write_all(b"\r\x1b[K");
+/// Shows a failure where the session shows things.
+pub fn tell(failure: Failure, session: &Session) {
+    let front = session.front();
+    if failure.cancelled() {
+        front.interrupted();
     }
+    front.report(&render(failure, session, front.report_look()));
 }
 
-/// Renders a failure for the terminal (`color`) or for plain text.
-pub fn render(failure: Failure, session: &Session, color: bool) -> String {
+/// Renders a failure; `look` is a front's, or says whether to colour.
+pub fn render(failure: Failure, session: &Session, look: impl Into<Look>) -> String {
     let mut frames = Vec::new();
     let mut source = failure.source;
     let mut error = failure.error;
@@ -89,7 +88,7 @@ pub fn render(failure: Failure, session: &Session, color: bool) -> String {
     // recursion, and a closure called in a loop of native code, come through one place again and again
     frames.dedup_by(|a, b| a.at == b.at && a.source == b.source);
     let run = session.run().borrow();
-    draw(&told, &Frame { source, at, text: told.label.clone() }, &frames, &run.sources, color)
+    draw(&told, &Frame { source, at, text: told.label.clone() }, &frames, &run.sources, look.into())
 }
 
 /// How a report names a function.
@@ -120,7 +119,7 @@ pub fn caught(error: &EvalAltResult, context: &EvalContext) -> Error {
 }
 
 /// Renders an error that has no place in a script (a bad `--set`).
-pub fn render_plain(error: &crate::Error, color: bool) -> String {
+pub fn render_plain(error: &crate::Error, look: impl Into<Look>) -> String {
     let told = Told {
         message: error.message().into(),
         label: String::new(),
@@ -128,7 +127,7 @@ pub fn render_plain(error: &crate::Error, color: bool) -> String {
         helps: error.fix().map(String::from).into_iter().collect(),
     };
     let nowhere = Frame { source: String::new(), at: Position::NONE, text: String::new() };
-    draw(&told, &nowhere, &[], &BTreeMap::new(), color)
+    draw(&told, &nowhere, &[], &BTreeMap::new(), look.into())
 }
 
 /// Message, the note at the underlined token, and help lines: of text that may come from files and scripts.
@@ -476,10 +475,10 @@ fn token(text: &str, at: Position) -> Option<Range<usize>> {
 }
 
 /// A title whose lines fit the terminal; those after the first stand below the first's text.
-fn titled(text: &str) -> String {
+fn titled(text: &str, look: Look) -> String {
     // `error: `; notes, which are shorter, go as far
     const MARGIN: usize = 7;
-    match screen::terminal() {
+    match look.columns {
         Some(width) => {
             let most = width.saturating_sub(MARGIN);
             let fold = |l: &str| if l.width() > most { wrap(l, most) } else { vec![l.to_string()] };
@@ -490,10 +489,10 @@ fn titled(text: &str) -> String {
 }
 
 /// A help text whose lines fit the terminal, behind the margin, if there is one.
-fn fitted(help: &str) -> String {
+fn fitted(help: &str, look: Look) -> String {
     // `  = help: `, and line numbers of up to two digits
     const MARGIN: usize = 11;
-    match screen::terminal() {
+    match look.columns {
         Some(width) => {
             let mut lines = Vec::new();
             for l in help.lines() {
@@ -511,10 +510,10 @@ fn fitted(help: &str) -> String {
 }
 
 /// Whether a label fits behind the marked token, in the line below it.
-fn has_room(label: &str, text: &str, at: Position) -> bool {
+fn has_room(label: &str, text: &str, at: Position, look: Look) -> bool {
     // `1 | `, of line numbers with up to two digits, and the blank before the label
     const MARGIN: usize = 6;
-    let Some((width, marked)) = screen::terminal().zip(token(text, at)) else { return true };
+    let Some((width, marked)) = look.columns.zip(token(text, at)) else { return true };
     let line = text[..marked.start].rfind('\n').map_or(0, |i| i + 1);
     // a line that is cut keeps some of what stands before the token
     let before = text[line..marked.start].width().min(width / 4);
@@ -528,7 +527,7 @@ fn cleaned(told: &Told) -> Told {
     Told { message: one(&told.message), label: one(&told.label), notes: all(&told.notes), helps: all(&told.helps) }
 }
 
-fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String, String>, color: bool) -> String {
+fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String, String>, look: Look) -> String {
     let told = &cleaned(told);
     let snippet = |f: &Frame, kind: AnnotationKind| -> Option<Snippet<annotate_snippets::Annotation>> {
         let text = sources.get(&f.source)?;
@@ -536,18 +535,18 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         let mark = if f.text.is_empty() { mark } else { mark.label(clean(&f.text).into_owned()) };
         Some(Snippet::source(text.clone()).path(clean(&f.source).into_owned()).annotation(mark))
     };
-    let room = sources.get(&place.source).is_none_or(|text| has_room(&place.text, text, place.at));
+    let room = sources.get(&place.source).is_none_or(|text| has_room(&place.text, text, place.at, look));
     let bare = Frame { source: place.source.clone(), at: place.at, text: String::new() };
     let snip = snippet(if room { place } else { &bare }, AnnotationKind::Primary);
-    let mut main = Level::ERROR.primary_title(titled(&told.message)).elements(snip);
+    let mut main = Level::ERROR.primary_title(titled(&told.message, look)).elements(snip);
     if !room {
-        main = main.element(Level::NOTE.message(fitted(&clean(&place.text))));
+        main = main.element(Level::NOTE.message(fitted(&clean(&place.text), look)));
     }
     for n in &told.notes {
         main = main.element(Level::NOTE.message(n.clone()));
     }
     for h in &told.helps {
-        main = main.element(Level::HELP.message(fitted(h)));
+        main = main.element(Level::HELP.message(fitted(h, look)));
     }
     let mut groups: Vec<Group> = vec![main];
     let hidden = callers.len().saturating_sub(2 * CALLERS);
@@ -559,23 +558,22 @@ fn draw(told: &Told, place: &Frame, callers: &[Frame], sources: &BTreeMap<String
         } else if let Some(s) =
             snippet(&Frame { source: f.source.clone(), at: f.at, text: String::new() }, AnnotationKind::Primary)
         {
-            groups.push(Level::NOTE.secondary_title(titled(&clean(&f.text))).element(s));
+            groups.push(Level::NOTE.secondary_title(titled(&clean(&f.text), look)).element(s));
         }
     }
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
+    let renderer = if look.color { Renderer::styled() } else { Renderer::plain() };
     // longer lines of code are cut around what is marked
-    let renderer = screen::terminal().map_or(renderer.clone(), |width| renderer.term_width(width));
+    let renderer = look.columns.map_or(renderer.clone(), |width| renderer.term_width(width));
     let drawn = renderer.render(&groups);
-    let screen = screen::terminal().is_some() || std::io::stderr().is_terminal();
-    match screen && drawn.lines().count() >= terminal::size().1 {
-        true => again(drawn, &told.message, color),
+    match look.rows.is_some_and(|rows| drawn.lines().count() >= rows) {
+        true => again(drawn, &told.message, look),
         false => drawn,
     }
 }
 
 /// A report that is longer than the screen, with what it says once more at its end.
-fn again(drawn: String, message: &str, color: bool) -> String {
-    let renderer = if color { Renderer::styled() } else { Renderer::plain() };
-    let title = Group::with_title(Level::ERROR.primary_title(titled(message)));
+fn again(drawn: String, message: &str, look: Look) -> String {
+    let renderer = if look.color { Renderer::styled() } else { Renderer::plain() };
+    let title = Group::with_title(Level::ERROR.primary_title(titled(message, look)));
     format!("{drawn}\n{}", renderer.render(&[title]))
 }

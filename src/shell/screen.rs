@@ -1,25 +1,30 @@
-//! How wide text may be.
-use std::cell::Cell;
+//! Text set to the width of a screen.
+use unicode_width::UnicodeWidthStr;
 
-/// The width where nothing tells it.
-const WIDTH: usize = 80;
-
-thread_local! {
-    static COLUMNS: Cell<Option<usize>> = const { Cell::new(None) };
+/// Breaks text at blanks into lines of at most `width` columns; a longer word stands alone.
+pub fn wrap(text: &str, width: usize) -> Vec<String> {
+    let (mut lines, mut line) = (Vec::new(), String::new());
+    for word in text.split_whitespace() {
+        if !line.is_empty() && line.width() + 1 + word.width() > width {
+            lines.push(std::mem::take(&mut line));
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+    if !line.is_empty() {
+        lines.push(line);
+    }
+    lines
 }
 
-/// Tells this thread the terminal's width; `None` if the output is no terminal.
-pub fn set_width(columns: Option<usize>) {
-    COLUMNS.set(columns);
-}
+#[cfg(test)]
+mod tests {
+    use super::wrap;
 
-/// The terminal's width in columns, if there is a terminal and it was told.
-pub fn terminal() -> Option<usize> {
-    COLUMNS.get()
-}
-
-/// The terminal's width in columns: as told, or as `COLUMNS` says, or 80. At least 20.
-pub fn width() -> usize {
-    let said = || std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok());
-    COLUMNS.get().or_else(said).unwrap_or(WIDTH).max(20)
+    #[test]
+    fn lines_fit() {
+        assert_eq!(wrap("a bb ccc dddd", 5), ["a bb", "ccc", "dddd"]);
+    }
 }

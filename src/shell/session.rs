@@ -1,14 +1,16 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
 use super::catalogue::Catalogue;
+use super::help::pages;
 use super::names::Names;
-use super::repl::last;
-use super::{screen, show};
-use crate::access::policy;
+pub use super::outcome::{Failure, Outcome};
+use super::{last, show};
+use crate::access::{clean, policy};
 use crate::host;
 use crate::script::caught::set_teller;
 use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::error::offset;
+use crate::script::front::Shared as Front;
 use crate::script::params::{self, Param};
 use crate::script::profile;
 use crate::script::{engine, modules, numbers, panics};
@@ -23,39 +25,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::rc::Rc;
 
-/// How a piece of code ended well.
-pub enum Outcome {
-    /// With this value.
-    Value(Dynamic),
-    /// By `exit(value)`.
-    Exit(Dynamic),
-}
-
-/// An uncaught error of a script, and the name of the source in which it surfaced.
-pub struct Failure {
-    /// What Rhai reports.
-    pub error: Box<EvalAltResult>,
-    /// The source that was running.
-    pub source: String,
-}
-
 /// Allows a script what the user typed for its parameters: a text may be a path.
 fn grant(value: &Dynamic) {
     if let Ok(text) = value.as_immutable_string_ref() {
         policy::grant(text.as_str());
     } else if let Some(list) = value.read_lock::<rhai::Array>() {
         list.iter().for_each(grant);
-    }
-}
-
-impl Failure {
-    /// Whether Ctrl-C stopped the script.
-    pub fn cancelled(&self) -> bool {
-        let mut e = &*self.error;
-        while let EvalAltResult::ErrorInFunctionCall(_, _, inner, _) | EvalAltResult::ErrorInModule(_, inner, _) = e {
-            e = inner;
-        }
-        matches!(e, EvalAltResult::ErrorTerminated(..))
     }
 }
 
@@ -82,12 +57,18 @@ pub struct Session {
 
 impl Session {
     /// A session without variables. Call it, and everything on it, on a thread with [`engine::STACK`] bytes of stack.
+    /// Results go to standard output and reports to standard error, as plain lines.
     pub fn new(settings: Settings) -> Self {
-        let run: SharedRun = Rc::new(RefCell::new(Run { seed: settings.seed, out: settings.out, ..Run::default() }));
+        Self::with_front(settings, Front::default())
+    }
+    /// A session that shows things on `front`.
+    pub fn with_front(settings: Settings, front: Front) -> Self {
+        let run = Run { seed: settings.seed, out: settings.out, front, ..Run::default() };
+        let run: SharedRun = Rc::new(RefCell::new(run));
         let mut engine = engine::new(&run);
         last::register(&mut engine);
         show::register(&mut engine, &run);
-        super::help::register(&mut engine);
+        pages::register(&mut engine);
         set_teller(super::report::caught);
         let global = engine.new_global_runtime_state();
         Session {
@@ -100,6 +81,10 @@ impl Session {
             pieces: 0,
             catalogue: OnceCell::new(),
         }
+    }
+    /// Where the session shows things.
+    pub fn front(&self) -> Front {
+        self.run.borrow().front.clone()
     }
     /// The engine, for listing what is registered.
     pub fn engine(&self) -> &Engine {
@@ -230,7 +215,7 @@ impl Session {
         let source = ast.source().unwrap_or_default().to_string();
         let text = self.run.borrow().sources.get(&source).cloned().unwrap_or_default();
         if let Some((line, note)) = super::hints::silent_division(&text) {
-            engine::report_line(&format!("note: {source}:{line}: {note}"));
+            self.front().report(&clean(&format!("note: {source}:{line}: {note}")));
         }
         let bound = bind(&self.engine, ast, &text, &self.env);
         let mut statements = bound.statements().to_vec();
@@ -413,7 +398,7 @@ impl Session {
 
     /// A value as the REPL echoes it.
     pub fn show(&self, v: &Dynamic) -> String {
-        show::value::echo(&self.engine, v, screen::width())
+        show::value::echo(&self.engine, v, self.front().look().width())
     }
     /// A value as `print` shows it.
     pub fn print_form(&self, v: &Dynamic) -> String {

@@ -1,2 +1,4 @@
 //! What the documents say is so.
 mod book;
+mod layers;
+mod walks;

@@ -513,10 +513,10 @@ fn scripts_write_and_read_everything() {
         plot::schedules([s, schedule::logsnr(n, 5)], #{ axis: "lambda" }).save(`${dir}/p.svg`);
         plot::lines(#{ series: [#{ name: "a", y: [1, 2.5, ()] }], log_y: true }).save(`${dir}/l.png`, #{ scale: 1 });
         s.save(`${dir}/s.json`, #{ seed: 3, losses: #{ valid: 0.5 } });
-        let r = load_schedule(`${dir}/s.json`);
+        let r = schedule::load(`${dir}/s.json`);
         assert(json::stringify(r) == json::stringify(s), "schedule");
-        assert(schedule_info(`${dir}/s.json`).losses.valid == 0.5, "info");
-        assert(hash_of(schedule_from_map(s.to_map()).to_map()) == hash_of(s.to_map()), "map");
+        assert(schedule::info(`${dir}/s.json`).losses.valid == 0.5, "info");
+        assert(hash_of(schedule::from_map(s.to_map()).to_map()) == hash_of(s.to_map()), "map");
         json::save(`${dir}/j.json`, #{ a: [1, 2.5, "x", (), true], x: x });
         let j = json::load(`${dir}/j.json`);
         assert(j.a == [1, 2.5, "x", (), true] && j.x.len == 5, "json");
@@ -561,6 +561,6 @@ fn script_errors_are_clear() {
     fails("table([[1]], #{ header: [\"loss\"], lowest: [\"los\"] })", "loss");
     fails("sha256(\"/nowhere\")", "/nowhere");
     fails("schedule::edm(noise::edm(), 2).save(\"s.txt\")", ".json");
-    fails("schedule_from_map(#{ t: [1, 0] })", "noise");
+    fails("schedule::from_map(#{ t: [1, 0] })", "noise");
     fails("image::load(\"Cargo.toml\")", "PNG");
 }

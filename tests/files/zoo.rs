@@ -380,12 +380,12 @@ fn the_command() {
     assert!(out(&run(&["models"])).contains("yes"));
     assert!(out(&run(&["models", "check"])).contains(sha256(&network())));
     assert!(out(&run(&["models", "--help"])).contains("LD3SH_MIRROR"));
-    for (words, message) in [
-        (["models", "get", "edm-afhqv2"].as_slice(), "unknown published file"),
-        (&["models", "get"], "needs a name"),
-        (&["models", "gett"], "did you mean `get`?"),
+    for (words, message, code) in [
+        (["models", "get", "edm-afhqv2"].as_slice(), "unknown published file", 1),
+        (&["models", "get"], "<NAME>", 2),
+        (&["models", "gett"], "'get'", 2),
     ] {
-        assert_eq!(faults(&run(words), 1, &[message]), Vec::<String>::new());
+        assert_eq!(faults(&run(words), code, &[message]), Vec::<String>::new());
     }
     // bits that change where they lie are found by a check
     let mut changed = network();

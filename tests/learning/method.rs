@@ -23,7 +23,7 @@ fn a_copy_beside_the_script_replaces_the_method() {
         print(`${m.origin} ${m.hash}`);
         print(run.schedule.t.to_array());
         run.schedule.save("schedule.json");
-        print(schedule_info("schedule.json").provenance.modules.find(|m| m.name == "ld3").origin);"#;
+        print(schedule::info("schedule.json").provenance.modules.find(|m| m.name == "ld3").origin);"#;
     let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let own = |text: &str| std::fs::write(dir.path().join("ld3.rhai"), text).unwrap();
     let parts = |s: &str| s.lines().map(str::to_string).collect::<Vec<String>>();

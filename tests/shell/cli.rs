@@ -207,7 +207,10 @@ fn options_and_exit_codes() {
     assert_eq!(run(d.path(), &["-e", "let f = |x| x + 1; f.call(2)"], 0).0, "3\n");
     assert_eq!(run(d.path(), &["-e", "\"a\\nb\""], 0).0, "a\nb\n");
     assert!(run(d.path(), &["--version"], 0).0.starts_with("ld3sh 0.1"));
-    assert!(run(d.path(), &["--help"], 0).0.contains("ld3sh check SCRIPT"));
+    let help = run(d.path(), &["--help"], 0).0;
+    for word in ["ld3sh SCRIPT", "check", "convert", "--threads", "LD3SH_PATH"] {
+        assert!(help.contains(word), "{word}:\n{help}");
+    }
     for (args, want) in [
         (&["--device", "tpu", "s.rhai"][..], "unknown device `tpu`"),
         (&["--threads", "0", "s.rhai"], "--threads must be"),
@@ -216,7 +219,9 @@ fn options_and_exit_codes() {
         (&["ss.rhai"], "did you mean `s.rhai`?"),
         (&["s.rhai", "nfe=3"], "--set nfe=3"),
         (&["--sed", "1"], "--seed"),
-        (&["check"], "needs a script"),
+        (&["check"], "<SCRIPT>"),
+        (&["s.rhai", "models"], "models"),
+        (&["modles"], "ld3sh models"),
     ] {
         assert!(run(d.path(), args, 2).1.contains(want), "{args:?}: {}", run(d.path(), args, 2).1);
     }

@@ -84,7 +84,7 @@ fn files_that_are_missing() {
         vec![
             load("nope.safetensors", &["nope.safetensors", "No such file"]),
             load("weigths.safetensors", &["did you mean `./weights.safetensors`?"]),
-            case("load_schedule(\"nope.json\");", &["nope.json", "No such file", "case.rhai:1:1"]),
+            case("schedule::load(\"nope.json\");", &["nope.json", "No such file", "case.rhai:1:1"]),
             case("image::load(\"nope.png\");", &["nope.png", "No such file"]),
             case("load(\"nope.npy\");", &["nope.npy", "No such file"]),
             case("state::load(\"nope.state\");", &["nope.state", "No such file"]),
@@ -119,7 +119,7 @@ fn checkpoints_that_lie() {
             load("folder.safetensors", &["folder.safetensors", "it is a directory"]),
             case("load(\"overlap.safetensors\");", &["invalid offset for tensor `b`"]),
             case("load(\"endless.safetensors\");", &["overflow"]),
-            case("load_schedule(\"cut.json\");", &["cut.json", "not valid JSON"]),
+            case("schedule::load(\"cut.json\");", &["cut.json", "not valid JSON"]),
             case("state::load(\"cut.state\");", &["cut.state", "not a complete state file"]),
         ],
     );
@@ -239,7 +239,7 @@ fn steps_that_do_not_descend() {
             case("schedule::list(noise::edm(), [80.0, 0.0 / 0.0, 0.002]);", &["t[1]", "NaN"]),
             case("schedule::list(noise::edm(), [90000.0, 1.0, 0.002]);", &["t = 90000", "outside [0.002, 80]"]),
             case("schedule::list(noise::edm(), []);", &["at least 2 times"]),
-            case("schedule_from_map(#{ noise: #{ name: \"edm\" }, t: [1, 2, 3] });", &["steps must descend"]),
+            case("schedule::from_map(#{ noise: #{ name: \"edm\" }, t: [1, 2, 3] });", &["steps must descend"]),
             case("schedule::edm(noise::edm(), 0);", &["not 0"]),
             case(
                 "tau(noise::edm(), tensor([1.0, 0.0 / 0.0, 1.0]), tensor([0.0, 0.0, 0.0]), #{});",

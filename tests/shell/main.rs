@@ -3,6 +3,7 @@ mod asking;
 mod catalogue;
 mod cli;
 mod errors;
+mod front;
 mod hostile;
 #[path = "../common/process.rs"]
 mod process;

@@ -151,7 +151,7 @@ fn data(v: &Dynamic, at: &str, depth: usize) -> Result<Data> {
     } else {
         let e = unknown(v, "saved as state", at);
         Err(if v.is::<Schedule>() {
-            e.hint("save `schedule.to_map()`, and read it with `schedule_from_map`")
+            e.hint("save `schedule.to_map()`, and read it with `schedule::from_map`")
         } else {
             e
         })

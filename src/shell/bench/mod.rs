@@ -4,9 +4,9 @@
 //! results go to FILE.out, and then each line on standard input asks for one run, answered with milliseconds.
 mod cases;
 
-use crate::nets::{kernels, profile};
-use crate::script::engine::print_line;
-use crate::tensor::device::{parse_device, set_default_device};
+use super::args::BenchArgs;
+use crate::nets::profile;
+use crate::script::front::Front;
 use crate::tensor::dtype::parse as parse_dtype;
 use crate::{Error, Kind, Result};
 use candle_core::Device;
@@ -23,7 +23,8 @@ fn peak_mib() -> Option<f64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<f64>().ok()? / 1024.0)
 }
 
-fn serve(path: &Path) -> Result<()> {
+fn serve(path: &Path, front: &dyn Front) -> Result<()> {
+    let print_line = |text: &str| front.print(text);
     let bytes = crate::access::read(path)?.bytes().map_err(|e| Error::io(path, "read", e))?;
     let bad = |e: String| Error::new(Kind::Format, e).context(format!("`{}`", path.display()));
     let (_, header) = safetensors::SafeTensors::read_metadata(&bytes).map_err(|e| bad(e.to_string()))?;
@@ -67,28 +68,16 @@ fn time(run: &mut Run) -> Result<Summary> {
     Ok(Summary { best, median, runs, outside: outside.get(runs / 2).copied() })
 }
 
-/// `ld3sh bench [conv|norm|attention|net|step|pairs|CASE…] [--json] [--profile] [--exact-conv] [--device=cuda] [--dtype=bf16] [--tf32]`, or
-/// `ld3sh bench --serve FILE`.
-pub fn run(words: &[String]) -> Result<()> {
-    if let [flag, path] = words
-        && flag == "--serve"
-    {
-        return serve(Path::new(path));
+/// Times the cases that are asked for, or serves a comparison.
+pub fn run(args: &BenchArgs, front: &dyn Front) -> Result<()> {
+    let print_line = |text: &str| front.print(text);
+    if let Some(dtype) = &args.dtype {
+        DTYPE.set(parse_dtype(dtype)?);
     }
-    let (flags, names): (Vec<&String>, Vec<&String>) = words.iter().partition(|w| w.starts_with("--"));
-    let known = ["--json", "--exact-conv", "--tf32", "--profile", "--device=cuda", "--dtype=bf16", "--serve"];
-    for f in &flags {
-        match f.split_once('=') {
-            Some(("--device", name)) => set_default_device(parse_device(name)?),
-            Some(("--dtype", name)) => DTYPE.set(parse_dtype(name)?),
-            None if known[..4].contains(&f.as_str()) => {}
-            _ => return Err(Error::unknown("option of `bench`", f, known)),
-        }
+    if let Some(path) = &args.serve {
+        return serve(path, front);
     }
-    let given = |name: &str| flags.iter().any(|f| *f == name);
-    kernels::set_exact(given("--exact-conv"));
-    candle_core::cuda::set_gemm_reduced_precision_f32(given("--tf32"));
-    let as_json = given("--json");
+    let (as_json, names) = (args.json, &args.cases);
     let mut cases: Vec<Case> = vec![];
     let parse = |text: &str| {
         serde_json::from_str(text).map_err(|e| Error::value(format!("`{text}` is not a case of `bench`: {e}")))
@@ -126,8 +115,8 @@ pub fn run(words: &[String]) -> Result<()> {
             let outside = outside.map_or(String::new(), |o| format!(", {:.2} % outside the network", o * 100.0));
             print_line(&format!("{best:10.3} {median:10.3} {runs:6}  {case:?}{outside}"));
         }
-        if given("--profile") {
-            profile(&mut run)?;
+        if args.profile {
+            profile(&mut run, front)?;
         }
     }
     if let (false, Some(peak)) = (as_json, peak_mib()) {
@@ -140,7 +129,8 @@ pub fn run(words: &[String]) -> Result<()> {
 const PLACES: usize = 12;
 
 /// Prints where one more run's time goes inside the network: by kind of operation, and the places that take the longest.
-fn profile(run: &mut Run) -> Result<()> {
+fn profile(run: &mut Run, front: &dyn Front) -> Result<()> {
+    let print_line = |text: &str| front.print(text);
     let (took, times) = profile::collect(|| run.time());
     let all = took?.ms;
     let ms = |d: std::time::Duration| d.as_secs_f64() * 1e3;

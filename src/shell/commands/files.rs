@@ -17,13 +17,13 @@ pub(super) fn path(text: &str) -> PathBuf {
 pub(super) fn cd(_: &mut Session, state: &mut State, to: &str) -> Done {
     let to = path(if to.is_empty() { "~" } else { to });
     std::env::set_current_dir(&to).map_err(|e| Error::io(&to, "change to", e))?;
-    (state.say)(&here()?);
+    state.front.print(&here()?);
     Ok(Answer::Done)
 }
 
 pub(super) fn pwd(_: &mut Session, state: &mut State, rest: &str) -> Done {
     nothing("pwd", rest)?;
-    (state.say)(&here()?);
+    state.front.print(&here()?);
     Ok(Answer::Done)
 }
 

@@ -86,7 +86,7 @@ pub(super) fn save(_: &mut Session, state: &mut State, rest: &str) -> Done {
         return Err(e.hint(format!("`:save! {name}` replaces it")).into());
     }
     write(&file, &state.history)?;
-    (state.say)(&format!("saved {}", file.display()));
+    state.front.print(&format!("saved {}", file.display()));
     Ok(Answer::Done)
 }
 

@@ -1,11 +1,11 @@
 //! What a prompt takes besides code: `:load`, `:time`, `!ls` and so on, a row of [`COMMANDS`] each.
 //!
 //! A command works on a [`Session`] and a [`State`] and speaks through the latter, so that any front end can offer them.
-use super::help::page::wrap;
+use super::outcome::Failure;
 use super::report;
-use super::screen;
-use super::session::{Failure, Session};
-use crate::script::engine::{print_line, report_line};
+use super::screen::wrap;
+use super::session::Session;
+use crate::script::front::Shared as Front;
 use crate::{Error, Result};
 
 mod files;
@@ -151,12 +151,8 @@ pub const COMMANDS: &[Command] = &[
 
 /// What commands know beyond the session.
 pub struct State {
-    /// Shows a text to the user.
-    pub say: fn(&str),
-    /// Shows an error to the user.
-    pub report: fn(&str),
-    /// Whether errors are drawn in color.
-    pub color: bool,
+    /// Where commands speak: the session's front.
+    front: Front,
     /// Whether the time of every input is told.
     pub time_all: bool,
     /// The inputs that succeeded.
@@ -166,16 +162,9 @@ pub struct State {
 }
 
 impl State {
-    /// The state of a session that talks to a terminal.
-    pub fn new(color: bool) -> Self {
-        State {
-            say: print_line,
-            report: report_line,
-            color,
-            time_all: false,
-            history: History::default(),
-            loaded: None,
-        }
+    /// The state beside a session.
+    pub fn new(session: &Session) -> Self {
+        State { front: session.front(), time_all: false, history: History::default(), loaded: None }
     }
     /// Begins to watch the evaluation of an input.
     pub fn begin(&self) -> Watch {
@@ -187,7 +176,7 @@ impl State {
             self.history.push(session, input);
         }
         if self.time_all {
-            (self.say)(&watch.told());
+            self.front.print(&watch.told());
         }
     }
 }
@@ -208,15 +197,11 @@ pub fn dispatch(session: &mut Session, state: &mut State, line: &str) -> Answer 
     } else {
         return Answer::Code;
     };
-    let text = match done {
+    match done {
         Ok(answer) => return answer,
-        Err(Problem::Plain(e)) => report::render_plain(&e, state.color),
-        Err(Problem::Code(f)) => {
-            report::begin_line(&f);
-            report::render(*f, session, state.color)
-        }
-    };
-    (state.report)(&text);
+        Err(Problem::Plain(e)) => state.front.report(&report::render_plain(&e, state.front.report_look())),
+        Err(Problem::Code(f)) => report::tell(*f, session),
+    }
     Answer::Done
 }
 
@@ -237,7 +222,7 @@ pub fn find(name: &str) -> Result<&'static Command> {
 
 /// Shows a command's answer.
 fn told(state: &State, text: String) -> Done {
-    (state.say)(&crate::access::clean(&text));
+    state.front.print(&crate::access::clean(&text));
     Ok(Answer::Done)
 }
 
@@ -270,14 +255,14 @@ fn help(state: &State, about: &str) -> Done {
     let about = about.trim_start_matches(':');
     if !about.is_empty() {
         let c = find(about)?;
-        let summary = wrap(c.summary, screen::width().saturating_sub(2)).join("\n  ");
-        (state.say)(&format!("{}\n  {summary}", line(c)));
+        let summary = wrap(c.summary, state.front.look().width().saturating_sub(2)).join("\n  ");
+        state.front.print(&format!("{}\n  {summary}", line(c)));
         return Ok(Answer::Done);
     }
     let rows = COMMANDS.iter().map(|c| (line(c), c.summary)).chain([shell]);
     // below each other, which any width of the terminal can show
     let text: Vec<String> = rows.map(|(usage, what)| format!("{usage}\n    {what}")).collect();
-    (state.say)(&text.join("\n"));
+    state.front.print(&text.join("\n"));
     Ok(Answer::Done)
 }
 

@@ -99,12 +99,12 @@ pub(super) fn reload(session: &mut Session, state: &mut State, rest: &str) -> Do
         return Err(e.hint("`:load FILE`, or `import \"FILE\" as name;`").into());
     }
     for m in modules {
-        (state.say)(&format!("reloaded {m}"));
+        state.front.print(&format!("reloaded {m}"));
     }
     match state.loaded.clone() {
         Some((file, settings)) => {
             go(session, state, &file, &settings)?;
-            (state.say)(&format!("reloaded {file}"));
+            state.front.print(&format!("reloaded {file}"));
             Ok(Answer::Done)
         }
         None => Ok(Answer::Done),
@@ -125,13 +125,13 @@ pub fn startup(session: &mut Session, state: &State) {
     };
     let text = match text {
         Ok(text) => text,
-        Err(e) => return (state.report)(&report::render_plain(&e, state.color)),
+        Err(e) => return state.front.report(&report::render_plain(&e, state.front.report_look())),
     };
     let failed = match session.run_script(&file.display().to_string(), &text, &[]) {
         Ok((Ok(_), _)) => return,
         Ok((Err(f), _)) | Err(f) => f,
     };
-    (state.report)(&report::render(failed, session, state.color));
+    report::tell(failed, session);
 }
 
 #[cfg(test)]

@@ -40,8 +40,8 @@ pub(super) fn run(state: &State, line: &str) -> Done {
     }
     match status.code() {
         Some(0) => {}
-        Some(code) => (state.report)(&format!("exit code {code}")),
-        None => (state.report)("ended by a signal"),
+        Some(code) => state.front.report(&format!("exit code {code}")),
+        None => state.front.report("ended by a signal"),
     }
     Ok(Answer::Done)
 }

@@ -1,9 +1,8 @@
 //! `:time` and `:profile`.
 use super::{Answer, COMMANDS, Done, Session, State, needed, seconds};
-use crate::access::for_terminal;
 use crate::host::{cpu_time, evaluations};
 use crate::script::profile::Row;
-use crate::shell::session::Outcome;
+use crate::shell::outcome::Outcome;
 use std::time::{Duration, Instant};
 
 /// The rows of a profile that are shown.
@@ -46,10 +45,10 @@ fn command(name: &str) -> &'static super::Command {
 /// Shows an outcome as the prompt does.
 fn echo(session: &Session, state: &State, code: &str, outcome: Outcome) -> Answer {
     match outcome {
-        Outcome::Exit(v) => Answer::Leave(crate::shell::cli::exit_code(&v)),
+        Outcome::Exit(v) => Answer::Leave(crate::shell::outcome::exit_code(&v, &*state.front)),
         Outcome::Value(v) => {
             if !v.is_unit() && !code.trim_end().ends_with(';') {
-                (state.say)(&for_terminal(&std::io::stdout(), &session.show(&v)));
+                state.front.print(&state.front.foreign(&session.show(&v)));
             }
             Answer::Done
         }
@@ -71,7 +70,7 @@ pub(super) fn time(session: &mut Session, state: &mut State, code: &str) -> Done
         state.history.push(session, code);
         echo(session, state, code, o)
     });
-    (state.say)(&told);
+    state.front.print(&told);
     Ok(answer?)
 }
 
@@ -84,7 +83,7 @@ pub(super) fn profile(session: &mut Session, state: &mut State, code: &str) -> D
         state.history.push(session, code);
         echo(session, state, code, o)
     });
-    (state.say)(&format!("{}{told}", table(&rows)));
+    state.front.print(&format!("{}{told}", table(&rows)));
     Ok(answer?)
 }
 

@@ -1,10 +1,9 @@
 //! Questions about a session: the source of its functions, its variables, the type of an expression.
 use super::page::{Page, Style};
-use super::script_entry;
+use super::pages::script_entry;
 use crate::access::clean;
 use crate::script::modules::{self, STDLIB};
 use crate::shell::catalogue::type_name;
-use crate::shell::screen;
 use crate::shell::session::{Failure, Outcome, Session};
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
@@ -188,7 +187,7 @@ pub fn vars(session: &mut Session, part: &str) -> Result<String> {
     // a narrow terminal has no room for dtypes, then none for memory
     for column in [3, 4] {
         let shown = widths.iter().filter(|w| **w > 0);
-        if shown.map(|w| w + 2).sum::<usize>() > screen::width() + 2 {
+        if shown.map(|w| w + 2).sum::<usize>() > session.front().look().width() + 2 {
             widths[column] = 0;
         }
     }

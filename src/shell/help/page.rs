@@ -1,4 +1,5 @@
 //! Text for the terminal: wrapped at its width, coloured where it is wanted.
+use crate::shell::screen::wrap;
 use unicode_width::UnicodeWidthStr;
 
 /// How a page is drawn.
@@ -174,31 +175,12 @@ fn statements(line: &str) -> Vec<&str> {
     parts
 }
 
-/// Breaks text at blanks into lines of at most `width` columns; a longer word stands alone.
-pub fn wrap(text: &str, width: usize) -> Vec<String> {
-    let (mut lines, mut line) = (Vec::new(), String::new());
-    for word in text.split_whitespace() {
-        if !line.is_empty() && line.width() + 1 + word.width() > width {
-            lines.push(std::mem::take(&mut line));
-        }
-        if !line.is_empty() {
-            line.push(' ');
-        }
-        line.push_str(word);
-    }
-    if !line.is_empty() {
-        lines.push(line);
-    }
-    lines
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Page, Style, wrap};
+    use super::{Page, Style};
 
     #[test]
     fn lines_fit() {
-        assert_eq!(wrap("a bb ccc dddd", 5), ["a bb", "ccc", "dddd"]);
         for width in [20, 40, 80] {
             let mut p = Page::new(Style { width, color: false });
             p.prose(

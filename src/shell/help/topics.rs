@@ -16,7 +16,7 @@ pub const TOPICS: &[Topic] = &[
             "Denoiser.guided",
         ],
     ),
-    ("Noise and steps", &["noise", "schedule", "tau", "tau_inverse", "load_schedule", "Schedule.save"]),
+    ("Noise and steps", &["noise", "schedule", "tau", "tau_inverse", "schedule::load", "Schedule.save"]),
     ("Sampling", &["solver", "sample", "solve", "generate", "plan", "image::grid"]),
     ("Learning steps", &["ld3", "loss", "metric", "optim", "grad", "variable", "clip_norm"]),
     ("Numbers", &["Tensor", "tensor", "zeros", "randn", "noise", "matmul", "where", "einsum", "conv2d"]),

@@ -1,6 +1,6 @@
 //! Syntax colours, and the pair of brackets at the cursor.
-use super::lex::{Kind, Lexed, Token, lex};
 use super::validator::is_command;
+use crate::shell::lex::{Kind, Lexed, Token, lex};
 
 /// How a piece of the input is drawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! The grey text behind the cursor: the rest of an earlier input, or a call's parameters.
-use super::lex::{Kind, lex};
 use super::validator::is_command;
 use crate::shell::catalogue::{Catalogue, Entry};
+use crate::shell::lex::{Kind, lex};
 use rustyline::history::{History, SearchDirection};
 
 /// What is offered behind the cursor.

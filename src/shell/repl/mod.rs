@@ -4,19 +4,14 @@ pub mod completion;
 pub mod highlight;
 pub mod hints;
 pub mod history;
-pub mod last;
-pub mod lex;
 pub mod typing;
 pub mod validator;
 
-use super::cli::exit_code;
 use super::commands::{self, Answer, State};
-use super::help;
-use super::report;
-use super::session::{Outcome, Session};
-use super::show::terminal;
+use super::outcome::{Next, Outcome, exit_code};
+use super::session::Session;
+use super::{help, report};
 use crate::access;
-use crate::script::engine::{print_line, report_line};
 use etcetera::BaseStrategy;
 use history::Inputs;
 use rustyline::config::{BellStyle, CompletionType};
@@ -24,15 +19,6 @@ use rustyline::error::ReadlineError;
 use rustyline::{Cmd, Config, Editor, KeyCode, KeyEvent, Modifiers};
 use std::path::PathBuf;
 use typing::Typing;
-
-/// What happens after an input.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Next {
-    /// The next prompt.
-    Prompt,
-    /// The session ends with this exit code.
-    Leave(u8),
-}
 
 /// Takes an input, or leaves it (None) to the next in line.
 pub type Handler = fn(&mut Session, &mut State, &str) -> Option<Next>;
@@ -80,25 +66,25 @@ pub fn run(session: &mut Session, mut state: State) -> u8 {
         .bell_style(BellStyle::None)
         .tab_stop(4)
         .build();
+    let front = session.front();
     let mut editor = match Editor::<Typing, Inputs>::with_history(config, Inputs::default()) {
         Ok(e) => e,
         Err(e) => {
-            report_line(&format!("error: cannot use this terminal: {e}"));
+            front.report(&format!("error: cannot use this terminal: {e}"));
             return 1;
         }
     };
     editor.bind_sequence(KeyEvent(KeyCode::Enter, Modifiers::ALT), Cmd::Newline);
-    editor.set_helper(Some(Typing::new(session, state.color)));
+    editor.set_helper(Some(Typing::new(session)));
     let history = history_file();
     if let Some(file) = &history {
         // there is none the first time
         let _ = editor.load_history(file);
     }
-    print_line(&format!("ld3sh {}. `help` helps, Tab completes, Ctrl-D leaves.", crate::VERSION));
-    terminal::set_interactive();
+    front.print(&format!("ld3sh {}. `help` helps, Tab completes, Ctrl-D leaves.", crate::VERSION));
     loop {
         if let Some((columns, rows)) = editor.dimensions() {
-            terminal::set_size(columns.into(), rows.into());
+            front.prompts(columns.into(), rows.into());
         }
         match editor.readline("ld3> ") {
             Ok(line) => {
@@ -116,7 +102,7 @@ pub fn run(session: &mut Session, mut state: State) -> u8 {
             Err(ReadlineError::Interrupted) => {}
             Err(ReadlineError::Eof) => break 0,
             Err(e) => {
-                report_line(&format!("error: cannot read from this terminal: {e}"));
+                front.report(&format!("error: cannot read from this terminal: {e}"));
                 break 1;
             }
         }
@@ -132,15 +118,14 @@ pub fn evaluate(session: &mut Session, state: &mut State, input: &str) -> Next {
     let result = session.evaluate_line(input);
     let succeeded = result.is_ok();
     match result {
-        Ok(Outcome::Exit(v)) => return Next::Leave(exit_code(&v)),
+        Ok(Outcome::Exit(v)) => return Next::Leave(exit_code(&v, &*session.front())),
         Ok(Outcome::Value(v)) => {
             if !v.is_unit() && !input.trim_end().ends_with(';') {
-                print_line(&access::for_terminal(&std::io::stdout(), &session.show(&v)));
+                session.front().print(&session.front().foreign(&session.show(&v)));
             }
         }
         Err(f) => {
-            report::begin_line(&f);
-            report_line(&report::render(f, session, state.color));
+            report::tell(f, session);
         }
     }
     state.end(session, &watch, input, succeeded);

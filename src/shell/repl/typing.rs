@@ -3,7 +3,6 @@ use super::completion::{Candidate, Imported, Known, complete, types::Shape};
 use super::hints::{self, Hint};
 use super::{highlight, validator};
 use crate::shell::commands::{COMMANDS, Command};
-use crate::shell::screen;
 use crate::shell::session::Session;
 use crate::shell::show::value::cut;
 use rustyline::completion::Completer;
@@ -52,18 +51,17 @@ pub struct Typing<'s> {
     pub session: &'s mut Session,
     /// The commands with their `:`, and what they do.
     commands: Vec<(String, &'static str)>,
-    color: bool,
     /// Whether the line is drawn for the last time, without the marks for the cursor.
     last: Cell<bool>,
     cycle: RefCell<Option<Cycle>>,
 }
 
 impl<'s> Typing<'s> {
-    /// For a session; without `color` there are no hints, which could not be told from what was typed.
-    pub fn new(session: &'s mut Session, color: bool) -> Self {
+    /// For a session.
+    pub fn new(session: &'s mut Session) -> Self {
         let named = |c: &'static Command| c.names.iter().map(|name| (format!(":{name}"), c.summary));
         let commands = COMMANDS.iter().flat_map(named).collect();
-        Typing { session, commands, color, last: Cell::new(false), cycle: RefCell::new(None) }
+        Typing { session, commands, last: Cell::new(false), cycle: RefCell::new(None) }
     }
 
     fn known(&self) -> Known<'_> {
@@ -135,7 +133,7 @@ impl Completer for Typing<'_> {
             return Ok((c.start, vec![row]));
         }
         let (start, found) = complete(&mut self.known(), text, at);
-        let rows = rows(&found, screen::width());
+        let rows = rows(&found, self.session.front().look().width());
         let extended = common(&rows);
         let typed = if extended.len() > at - start { extended } else { &text[start..at] };
         let after = format!("{}{typed}{}", &text[..start], &text[at..]);
@@ -149,7 +147,8 @@ impl Hinter for Typing<'_> {
     type Hint = Hint;
 
     fn hint(&self, text: &str, at: usize, context: &Context) -> Option<Hint> {
-        if !self.color || at < text.len() || self.last.get() {
+        // without colour they could not be told from what was typed
+        if !self.session.front().look().color || at < text.len() || self.last.get() {
             return None;
         }
         let earlier = hints::from_history(context.history(), text);

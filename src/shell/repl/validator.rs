@@ -1,5 +1,5 @@
 //! Whether an input is complete, or Enter shall begin another line of it.
-use super::lex::{Inside, Kind, Token, lex};
+use crate::shell::lex::{Inside, Kind, Token, lex};
 
 /// Words that want a block.
 const BLOCK: &[&str] = &["fn", "if", "else", "while", "until", "loop", "for", "switch", "try", "catch", "do"];

@@ -4,7 +4,6 @@ pub mod chart;
 mod objects;
 pub mod protocols;
 pub mod spark;
-pub mod terminal;
 pub mod value;
 
 use crate::discretize::Schedule;
@@ -12,16 +11,15 @@ use crate::files::image::{GridOptions, Image, grid};
 use crate::files::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines, schedules};
 use crate::real::{Real, host_values};
 use crate::script::context::SharedRun;
-use crate::script::engine::{print_line, report_line};
 use crate::script::error::RhaiResult;
 use crate::script::files::ScriptPlot;
+use crate::script::front::Drawing;
 use crate::script::options::Options;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::{Array, Dynamic, Engine, FuncRegistration, Map};
 use std::cell::Cell;
 use std::rc::Rc;
-use terminal::Graphics;
 
 /// Rows of a chart in characters.
 const CHART: usize = 14;
@@ -70,18 +68,14 @@ fn show(run: &SharedRun, count: &Cell<usize>, x: &Dynamic, options: Map) -> Rhai
     let wanted = o.count("columns")?;
     o.finish()?;
     let shown = shown(x)?;
-    let (columns, rows) = terminal::size();
-    let columns = wanted.unwrap_or(columns).min(columns).max(1);
-    match draw(&shown, terminal::graphics()?, columns, rows.saturating_sub(2).max(1))? {
-        Some(drawn) => print_line(&drawn),
-        None => {
-            let name = format!("show-{}.png", count.get() + 1);
-            count.set(count.get() + 1);
-            let path = run.borrow().out.join(name);
-            crate::access::write(&path)?.make_parent().map_err(|e| Error::io(&path, "create the folder of", e))?;
-            picture(&shown, 2)?.save(&path)?;
-            report_line(&format!("saved `{}`: this output draws no pictures", path.display()));
-        }
+    let front = run.borrow().front.clone();
+    if !front.draw(&shown, wanted)? {
+        let name = format!("show-{}.png", count.get() + 1);
+        count.set(count.get() + 1);
+        let path = run.borrow().out.join(name);
+        crate::access::write(&path)?.make_parent().map_err(|e| Error::io(&path, "create the folder of", e))?;
+        shown.image(2)?.save(&path)?;
+        front.report(&format!("saved `{}`: this output draws no pictures", path.display()));
     }
     Ok(())
 }
@@ -129,19 +123,17 @@ fn shown(x: &Dynamic) -> Result<Shown> {
     numbers.map(Shown::Curve).ok_or_else(|| cannot("this array"))
 }
 
-/// The text that draws it in `columns`×`rows` characters; None where it must become a file.
-fn draw(shown: &Shown, graphics: Graphics, columns: usize, rows: usize) -> Result<Option<String>> {
-    let image = || picture(shown, 1);
-    Ok(Some(match (graphics, shown) {
-        (Graphics::None, _) => return Ok(None),
-        (Graphics::Kitty, _) => protocols::kitty(&image()?, columns, rows)?,
-        (Graphics::Iterm, _) => protocols::iterm(&image()?, columns, rows)?,
-        (Graphics::Sixel, _) => protocols::sixel(&image()?, columns, rows)?,
-        (_, Shown::Curve(values)) => chart::curve(values, columns, CHART.min(rows)),
-        (_, Shown::Schedules(all)) => chart::ticks(&log_sigmas(all)?, columns),
-        (Graphics::Text, _) => return Ok(None),
-        (g, _) => blocks::half_blocks(&image()?, columns, rows, g == Graphics::Blocks),
-    }))
+impl Drawing for Shown {
+    fn image(&self, scale: usize) -> Result<Image> {
+        picture(self, scale)
+    }
+    fn text(&self, columns: usize, rows: usize) -> Result<Option<String>> {
+        Ok(match self {
+            Shown::Curve(values) => Some(chart::curve(values, columns, CHART.min(rows))),
+            Shown::Schedules(all) => Some(chart::ticks(&log_sigmas(all)?, columns)),
+            _ => None,
+        })
+    }
 }
 
 /// Each schedule's name and its ln(σ/α).
@@ -177,6 +169,8 @@ fn picture(shown: &Shown, scale: usize) -> Result<Image> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::shell::graphics::Graphics;
+    use crate::shell::terminal::draw;
 
     fn value(code: &str) -> Dynamic {
         crate::script::engine::new(&Default::default()).eval(code).unwrap()

@@ -1,6 +1,6 @@
 //! How a value prints at the prompt: in lines no wider than the terminal, long things cut in the middle.
 use super::objects;
-use crate::shell::repl::lex::is_word;
+use crate::shell::lex::is_word;
 use crate::tensor::aside;
 use candle_core::Tensor;
 use rhai::{Array, Dynamic, Engine, FnPtr, Map};

@@ -63,14 +63,14 @@ fn other_checkpoints_keep_their_tensors_and_names_of_classes_are_checked() {
     same_tensors(written.tensors(), &open("edm/adm_edm_cond.weights.safetensors"), "adm");
     assert!(written.metadata()["classes"].contains("\"j\""));
 
-    for (args, part) in [
-        (&["convert", &adm][..], "the file to write"),
-        (&["convert", &adm, "x.safetensors", "--haf"], "`--half`"),
-        (&["convert", "nothing.pkl", "x.safetensors"], "nothing.pkl"),
-        (&["convert", &path("solvers.json"), "x.safetensors"], "solvers.json"),
-        (&["convert", &adm, "no/such/folder/x.safetensors"], "no/such/folder"),
+    for (args, part, code) in [
+        (&["convert", &adm][..], "OUT.safetensors", 2),
+        (&["convert", &adm, "x.safetensors", "--haf"], "--half", 2),
+        (&["convert", "nothing.pkl", "x.safetensors"], "nothing.pkl", 1),
+        (&["convert", &path("solvers.json"), "x.safetensors"], "solvers.json", 1),
+        (&["convert", &adm, "no/such/folder/x.safetensors"], "no/such/folder", 1),
     ] {
-        let said = run(dir.path(), args, 1);
+        let said = run(dir.path(), args, code);
         assert!(said.contains(part), "{args:?}: {said}");
     }
     assert!(!dir.path().join("x.safetensors").exists());

@@ -2,9 +2,9 @@
 mod files;
 pub mod types;
 
-use super::lex::{Inside, KEYWORDS, Kind, Lexed, Token, lex};
 use super::validator::indent;
 use crate::shell::catalogue::{Catalogue, Entry, Kind as EntryKind, Origin};
+use crate::shell::lex::{Inside, KEYWORDS, Kind, Lexed, Token, lex};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use types::{Shape, chain_start, infer, map_keys, top_level};
@@ -212,7 +212,7 @@ fn locals(known: &mut Known, text: &str, tokens: &[Token]) {
 fn members(known: &Known, of: Option<&Shape>, prefix: &str) -> Vec<Candidate> {
     let mut found = vec![];
     if let Some(Shape::Map(keys)) = of {
-        let fits = keys.iter().filter(|(k, _)| k.starts_with(prefix) && k.chars().all(super::lex::is_word));
+        let fits = keys.iter().filter(|(k, _)| k.starts_with(prefix) && k.chars().all(crate::shell::lex::is_word));
         found.extend(fits.map(|(k, v)| Candidate::new(k, v.type_name(), "")));
     }
     let ty = of.map(Shape::type_name).filter(|t| *t != "any");

@@ -1,7 +1,7 @@
 //! What type an expression in front of a dot has, as far as it can be told without evaluating anything.
 use super::Known;
 use crate::shell::catalogue::{Catalogue, Entry, Kind as EntryKind, type_name};
-use crate::shell::repl::lex::{Kind, Token};
+use crate::shell::lex::{Kind, Token};
 use rhai::{Array, Dynamic, Engine, Map};
 use std::collections::BTreeMap;
 

@@ -1,9 +1,7 @@
-//! What the terminal can draw, and how large it is: told by its environment, or asked of it where that is safe.
+//! What a terminal can draw, and how large it is: told by its environment, or asked of it where that is safe.
 use crate::{Error, Result, access};
 use std::io::{IsTerminal, Read, Write};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// How pictures reach the screen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,31 +34,11 @@ const NAMES: [(&str, Graphics); 5] = [
 /// How long a terminal may take to answer, in tenths of a second. One that answers later would type into the prompt.
 const PATIENCE: u32 = 10;
 
-static COLUMNS: AtomicUsize = AtomicUsize::new(0);
-static ROWS: AtomicUsize = AtomicUsize::new(0);
-static INTERACTIVE: AtomicBool = AtomicBool::new(false);
-
-/// Tells the size of the terminal in characters.
-pub fn set_size(columns: usize, rows: usize) {
-    crate::shell::screen::set_width(Some(columns));
-    COLUMNS.store(columns, Ordering::Relaxed);
-    ROWS.store(rows, Ordering::Relaxed);
-}
-/// Tells that a prompt reads from the terminal: it may be asked what it can do.
-pub fn set_interactive() {
-    INTERACTIVE.store(true, Ordering::Relaxed);
-}
-/// Columns and rows of the terminal: of the latest prompt, or as `stty` tells, or 80×24.
-pub fn size() -> (usize, usize) {
-    let known = (COLUMNS.load(Ordering::Relaxed), ROWS.load(Ordering::Relaxed));
-    if known.0 > 0 {
-        return known;
-    }
-    let parsed = stty(&["size"]).and_then(|s| {
-        let (rows, columns) = s.trim().split_once(' ')?;
-        Some((columns.parse().ok()?, rows.parse().ok()?))
-    });
-    parsed.filter(|(c, r)| *c > 0 && *r > 0).unwrap_or((80, 24))
+/// Columns and rows as `stty` tells them.
+pub fn stty_size() -> Option<(usize, usize)> {
+    let said = stty(&["size"])?;
+    let (rows, columns) = said.trim().split_once(' ')?;
+    Some((columns.parse().ok()?, rows.parse().ok()?)).filter(|(c, r)| *c > 0 && *r > 0)
 }
 
 /// Runs `stty` on the controlling terminal: its settings without a line of unsafe code.
@@ -70,19 +48,13 @@ fn stty(args: &[&str]) -> Option<String> {
     done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned())
 }
 
-/// What the terminal that standard output goes to can draw.
+/// What the terminal that standard output goes to can draw; `ask` asks it.
 ///
 /// # Errors
 /// A value of `LD3SH_GRAPHICS` that is none of kitty, iterm, sixel, blocks, none.
-pub fn graphics() -> Result<Graphics> {
-    static ANSWER: OnceLock<String> = OnceLock::new();
+pub fn graphics<'a>(ask: &dyn Fn() -> &'a str) -> Result<Graphics> {
     let environment = |name: &str| std::env::var(name).ok().filter(|v| !v.is_empty());
-    let ask = || match INTERACTIVE.load(Ordering::Relaxed) {
-        true => ANSWER.get_or_init(|| ask().unwrap_or_default()).as_str(),
-        // a script may run in the background, where changing the terminal's settings would stop it
-        false => "",
-    };
-    choose(&environment, std::io::stdout().is_terminal(), &ask)
+    choose(&environment, std::io::stdout().is_terminal(), ask)
 }
 
 /// The decision of [`graphics`], from the environment, whether there is a terminal at all, and its answer to [`QUESTION`].
@@ -143,7 +115,7 @@ fn has_sixel(answer: &str) -> bool {
 }
 
 /// Sends [`QUESTION`] and reads the answer, byte by byte, until the attributes' end or until nothing comes any more.
-fn ask() -> Option<String> {
+pub fn ask() -> Option<String> {
     let saved = stty(&["-g"])?;
     let mut tty = access::terminal().ok()?;
     // reads return nothing after the time given

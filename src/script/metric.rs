@@ -1,0 +1,77 @@
+//! Rhai functions for metrics: module `metric`.
+use super::error::RhaiResult;
+use super::options::Options;
+use crate::Error;
+use crate::tensor::aside;
+use candle_core::Tensor;
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, FLOAT, Map};
+
+/// Adds this area's functions to `engine`.
+pub fn register(engine: &mut Engine) {
+    engine.register_static_module("metric", rhai::exported_module!(metric_api).into());
+}
+
+/// Metrics; nothing here is differentiated.
+#[export_module]
+mod metric_api {
+    /// The mean squared error of each sample, a tensor [B] in f64.
+    ///
+    /// Example: `metric::mse(ones([2, 3]), zeros([2, 3]))` is [1, 1]
+    #[rhai_fn(return_raw)]
+    pub fn mse(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        Ok(aside::run(aside::load(&[&x, &target]), move || crate::metric::mse(&x, &target))?)
+    }
+    /// The peak signal-to-noise ratio of each sample in dB, for images in [−1, 1]; a tensor [B] in f64.
+    ///
+    /// Example: `metric::psnr(ones([1, 4]), 0.9 * ones([1, 4]))` is about 26
+    #[rhai_fn(return_raw)]
+    pub fn psnr(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        psnr_with(x, target, Map::new())
+    }
+    /// The peak signal-to-noise ratio of each sample in dB, a tensor [B] in f64.
+    ///
+    /// Options:
+    /// - `range` (2.0): the largest possible value minus the smallest
+    ///
+    /// Example: `metric::psnr(ones([1, 4]), zeros([1, 4]), #{ range: 255 })`
+    #[rhai_fn(name = "psnr", return_raw)]
+    pub fn psnr_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        let mut o = Options::new("metric::psnr", options);
+        let range = o.float("range")?.unwrap_or(2.0);
+        o.finish()?;
+        Ok(aside::run(aside::load(&[&x, &target]), move || crate::metric::psnr(&x, &target, range))?)
+    }
+    /// The mean and the covariance of features [N, D], as a map `#{ mean, cov }` of tensors [D] and [D, D] in f64.
+    ///
+    /// Example: `metric::gaussian(randn([100, 3], #{ seed: 0 })).mean`
+    #[rhai_fn(return_raw)]
+    pub fn gaussian(features: Tensor) -> RhaiResult<Map> {
+        let load = aside::load_of_pairs(&[&features, &features]);
+        let (mean, cov) = aside::run(load, move || crate::metric::gaussian(&features))?;
+        Ok(Map::from([("mean".into(), Dynamic::from(mean)), ("cov".into(), Dynamic::from(cov))]))
+    }
+    /// The Fréchet distance between two Gaussians (FID, when they are of Inception features), in f64.
+    ///
+    /// Arguments: two maps `#{ mean: [D], cov: [D, D] }` as `metric::gaussian` returns them.
+    ///
+    /// Dowson & Landau, 1982; Heusel et al., 2017.
+    ///
+    /// Example: `let f = metric::gaussian(randn([100, 3], #{ seed: 0 })); metric::frechet(f, f)` is 0
+    #[rhai_fn(return_raw)]
+    pub fn frechet(a: Map, b: Map) -> RhaiResult<FLOAT> {
+        let read = |map: Map| -> RhaiResult<(Tensor, Tensor)> {
+            let mut o = Options::new("metric::frechet", map);
+            let (mean, cov) = (o.native::<Tensor>("mean", "a tensor")?, o.native::<Tensor>("cov", "a tensor")?);
+            o.finish()?;
+            match (mean, cov) {
+                (Some(m), Some(c)) => Ok((m, c)),
+                _ => Err(Error::value("metric::frechet: a Gaussian needs `mean` and `cov`").into()),
+            }
+        };
+        let ((m1, c1), (m2, c2)) = (read(a)?, read(b)?);
+        // roots and eigenvalues take the cube of D
+        let load = aside::load_of_pairs(&[&c1, &c2]);
+        Ok(aside::run(load, move || crate::metric::frechet_distance(&m1, &c1, &m2, &c2))?)
+    }
+}
