@@ -397,3 +397,17 @@ fn every_function_has_a_page() {
     });
     assert!(missing.is_empty(), "{missing:?}");
 }
+
+/// What was computed before a file could not be written is not lost: the report says how to reach it.
+#[test]
+fn a_failing_save_offers_inspect() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |code: &str| {
+        std::fs::write(dir.path().join("main.rhai"), code).unwrap();
+        err(&ld3sh(dir.path(), &dir.path().join("cache")).arg("main.rhai").output().unwrap())
+    };
+    let text = run("let x = ones([2]);\nsave(\"no/such/folder/x.npy\", x);");
+    assert!(text.contains("main.rhai:2:") && text.contains("`--inspect`"), "{text}");
+    let text = run("let x = ones([2]);\nx + ones([3]);");
+    assert!(!text.contains("--inspect"), "{text}");
+}
