@@ -262,18 +262,25 @@ pub fn written(ast: &AST, text: &str) -> BTreeMap<String, Vec<Written>> {
         if let Some(ASTNode::Expr(Expr::FnCall(f, _)) | ASTNode::Stmt(Stmt::FnCall(f, _))) = path.last()
             && let ("with_defaults", [defaults, _, Expr::StringConstant(of, _)]) = (f.name.as_str(), f.args.as_slice())
         {
-            let map = match defaults {
-                Expr::Variable(v, ..) => constants.get(v.1.as_str()).copied(),
-                other => Some(other),
-            };
-            if let Some(Expr::Map(entries, _)) = map {
-                let options = entries.0.iter().filter_map(|(key, e)| entry(&key.name, e, text));
-                found.insert(of.to_string(), options.collect::<Vec<_>>());
+            let options = entries(defaults, &constants).into_iter().filter_map(|(key, e)| entry(&key.name, e, text));
+            let options: Vec<Written> = options.collect();
+            if !options.is_empty() {
+                found.insert(of.to_string(), options);
             }
         }
         true
     });
     found
+}
+
+/// The entries of a map in a script's text: written out, a constant of the top level, or a sum of these.
+fn entries<'a>(e: &'a Expr, constants: &BTreeMap<&str, &'a Expr>) -> Vec<(&'a rhai::Ident, &'a Expr)> {
+    match e {
+        Expr::Map(entries, _) => entries.0.iter().map(|(key, e)| (key, e)).collect(),
+        Expr::Variable(v, ..) => constants.get(v.1.as_str()).map(|e| entries(e, constants)).unwrap_or_default(),
+        Expr::FnCall(f, _) if f.name == "+" => f.args.iter().flat_map(|a| entries(a, constants)).collect(),
+        _ => vec![],
+    }
 }
 
 /// An entry `key: option(…)` of a map.

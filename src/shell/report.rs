@@ -82,7 +82,12 @@ pub fn render(failure: Failure, session: &Session, look: impl Into<Look>) -> Str
     }
     let text = session.run().borrow().sources.get(&source).cloned();
     let place = text.as_deref().and_then(|t| place(t, at));
-    let told = describe(&error, &Known::of(session), !frames.is_empty(), place.as_ref());
+    let mut told = describe(&error, &Known::of(session), !frames.is_empty(), place.as_ref());
+    let lost = matches!(&*error, EvalAltResult::ErrorRuntime(v, _) if caught::error_of(v).is_some_and(|e| e.kind() == Kind::Io));
+    if lost && session.run().borrow().script.is_some() && !session.scope().is_empty() {
+        told =
+            told.help("with `--inspect` a prompt opens after an error, and what the script holds by then can be saved");
+    }
     frames.retain(|f| !f.at.is_none() && (f.at != at || f.source != source));
     frames.reverse();
     // recursion, and a closure called in a loop of native code, come through one place again and again

@@ -102,8 +102,8 @@ impl Home {
                 parts.reads.insert(variable.clone(), value.clone());
             }
         }
-        let own = text.calls.iter().chain(&text.reads).filter(|c| self.texts.contains_key(c.as_str()));
-        own.fold(true, |all, f| self.collect(f, parts, seen) && all)
+        let mut own = text.calls.iter().chain(&text.reads).filter(|c| self.texts.contains_key(c.as_str()));
+        own.all(|f| self.collect(f, parts, seen))
     }
 }
 

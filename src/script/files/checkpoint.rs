@@ -135,7 +135,7 @@ mod checkpoint_api {
     /// checksum that does not fit. What is not read (sparse, quantized, nested tensors) is listed when the checkpoint is printed.
     /// Errors name the file and the byte.
     ///
-    /// Example: `let c = checkpoint::open("model.pt"); print(c); let w = c["state_dict.conv.weight"];`
+    /// Example: `let c = checkpoint::open("models/fashion28-edm.safetensors"); print(c); let w = c[c.names[0]];`
     #[rhai_fn(return_raw)]
     pub fn open(path: &str) -> RhaiResult<ScriptCheckpoint> {
         Ok(ScriptCheckpoint { path: path.into(), inner: Rc::new(checkpoint::open(path)?) })
@@ -147,14 +147,14 @@ mod checkpoint_api {
 mod methods {
     /// The names of a checkpoint's tensors, sorted.
     ///
-    /// Example: `checkpoint::open("model.pt").names`
+    /// Example: `checkpoint::open("models/fashion28-edm.safetensors").names`
     #[rhai_fn(get = "names", pure)]
     pub fn names(c: &mut ScriptCheckpoint) -> Array {
         c.inner.tensors().keys().map(|k| k.clone().into()).collect()
     }
     /// The metadata of a safetensors file, a map of strings; empty for other formats.
     ///
-    /// Example: `json::parse(c.metadata.config)`
+    /// Example: `checkpoint::open("models/fashion28-edm.safetensors").metadata.keys()`
     #[rhai_fn(get = "metadata", pure)]
     pub fn metadata(c: &mut ScriptCheckpoint) -> Map {
         c.inner.metadata().iter().map(|(k, v)| (k.as_str().into(), v.clone().into())).collect()
@@ -163,14 +163,14 @@ mod methods {
     ///
     /// Errors where there is none, naming the nearest.
     ///
-    /// Example: `c.tensor("state_dict.conv.weight")`
+    /// Example: `let c = checkpoint::open("models/fashion28-edm.safetensors"); c.tensor(c.names[0])`
     #[rhai_fn(name = "tensor", index_get, return_raw, pure)]
     pub fn tensor(c: &mut ScriptCheckpoint, name: &str) -> RhaiResult<Tensor> {
         Ok(c.inner.tensor(name)?)
     }
     /// All tensors, a map by name; what is not read is left out with a note.
     ///
-    /// Example: `let weights = c.tensors();`
+    /// Example: `let weights = checkpoint::open("models/fashion28-edm.safetensors").tensors();`
     #[rhai_fn(return_raw, pure)]
     pub fn tensors(c: &mut ScriptCheckpoint) -> RhaiResult<Map> {
         Ok(c.under("")?)
@@ -179,21 +179,21 @@ mod methods {
     ///
     /// Errors where there are none.
     ///
-    /// Example: `let weights = c.tensors("state_dict.");`
+    /// Example: `let weights = checkpoint::open("models/fashion28-edm.safetensors").tensors("model.dec.");`
     #[rhai_fn(name = "tensors", return_raw, pure)]
     pub fn tensors_under(c: &mut ScriptCheckpoint, prefix: &str) -> RhaiResult<Map> {
         Ok(c.under(prefix)?)
     }
     /// The shape of a tensor in the file, without reading its data.
     ///
-    /// Example: `c.shape("state_dict.conv.weight")`
+    /// Example: `let c = checkpoint::open("models/fashion28-edm.safetensors"); c.shape(c.names[0])`
     #[rhai_fn(return_raw, pure)]
     pub fn shape(c: &mut ScriptCheckpoint, name: &str) -> RhaiResult<Array> {
         Ok(c.view(name)?.shape().iter().map(|d| Dynamic::from_int(*d as i64)).collect())
     }
     /// The dtype of a tensor in the file, as safetensors names it: "F32", "BF16", "BOOL", …
     ///
-    /// Example: `c.dtype("state_dict.conv.weight")`
+    /// Example: `let c = checkpoint::open("models/fashion28-edm.safetensors"); c.dtype(c.names[0])` is "F32"
     #[rhai_fn(return_raw, pure)]
     pub fn dtype(c: &mut ScriptCheckpoint, name: &str) -> RhaiResult<String> {
         Ok(format!("{:?}", c.view(name)?.dtype()))
@@ -203,7 +203,7 @@ mod methods {
     /// An object that means nothing here is a map of `class` and, where it has them, `args`, `attributes`, `items` and `entries`.
     /// Errors where the path leads nowhere, on a safetensors file, and on values that are parts of themselves.
     ///
-    /// Example: `c.value("hyper_parameters.width")`
+    /// Example: `try { checkpoint::open("models/fashion28-edm.safetensors").value("config.width"); } catch (e) { print(e.message); }`
     #[rhai_fn(name = "value", return_raw, pure)]
     pub fn value_at(c: &mut ScriptCheckpoint, path: &str) -> RhaiResult<Dynamic> {
         let Some(doc) = c.inner.document() else {

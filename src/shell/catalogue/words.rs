@@ -32,6 +32,7 @@ pub const TYPES: &[TypeInfo] = &[
         &["SharedPlateau"],
         "Counts the steps without improvement and lowers learning rates, made by `optim::plateau`.",
     ),
+    named("Checkpoint", &["ScriptCheckpoint"], "A file of tensors by name, opened by `checkpoint::open`."),
     named("Image", &[], "A picture of 8-bit pixels, made in module `image`."),
     named("Plot", &["ScriptPlot"], "A plot, made in module `plot`."),
     named("Table", &[], "Rows aligned in columns for print and Markdown, made by `table`."),
