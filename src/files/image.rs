@@ -1,7 +1,7 @@
 //! 8-bit images: from tensors in [−1, 1] and back, grids, and PNG files.
 use super::{atomic, sniff};
 use crate::host::note;
-use crate::tensor::aside;
+use crate::tensor::{aside, memory};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use std::panic::catch_unwind;
@@ -50,6 +50,7 @@ impl Image {
             let e = Error::value(format!("an image of {width}×{height} pixels cannot be made"));
             return Err(e.hint(format!("an image has between 1 and {MOST_PIXELS} pixels")));
         };
+        memory::room("a picture", pixels.saturating_mul(channels))?;
         let data = match channels {
             1 => vec![rgb[0]; pixels],
             3 => rgb.repeat(pixels),
@@ -172,6 +173,7 @@ impl Image {
         }
         let mut reader = decoder.read_info().map_err(bad)?;
         let size = reader.output_buffer_size().ok_or_else(|| Error::new(Kind::Format, "the PNG is too large"))?;
+        memory::room("a picture", size)?;
         let mut data = vec![0; size];
         let info = reader.next_frame(&mut data).map_err(bad)?;
         // reads to the end: a truncated tail is an error, not a picture

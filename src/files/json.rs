@@ -1,5 +1,6 @@
 //! JSON, read strictly: an object with one key twice is an error, where most readers silently take one of the two.
 use super::sniff;
+use crate::tensor::memory;
 use crate::{Error, Kind, Result};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
@@ -64,6 +65,9 @@ impl<'de> Visitor<'de> for Any {
 
 /// The value of a text. Errors: not JSON, one key twice in an object; what else it is, where that can be told.
 pub fn parse(text: &str) -> Result<Value> {
+    // there is a comma or a colon before each value but the first
+    let values = text.bytes().filter(|b| matches!(b, b',' | b':')).count();
+    memory::room("JSON", values.saturating_mul(size_of::<Value>()))?;
     match serde_json::from_str::<Strict>(text) {
         Ok(Strict(value)) => Ok(value),
         Err(e) => Err(sniff::instead(text.as_bytes(), "JSON", &[])

@@ -11,8 +11,8 @@ pub enum Literal {
     List(Vec<Literal>),
     /// A text without escapes.
     Text(String),
-    /// An integer ≥ 0; Python 2 wrote some with an `L`.
-    Int(u64),
+    /// An integer; Python 2 wrote some with an `L`.
+    Int(i128),
     /// True or False.
     Bool(bool),
     /// None.
@@ -101,7 +101,9 @@ impl Parser<'_> {
             self.rest = rest;
             return Ok(Literal::Text(text.into()));
         }
-        let end = self.rest.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(self.rest.len());
+        let sign = usize::from(self.rest.starts_with('-'));
+        let end = self.rest[sign..].find(|c: char| !c.is_ascii_alphanumeric() && c != '_');
+        let end = end.map_or(self.rest.len(), |i| sign + i);
         let (word, rest) = self.rest.split_at(end);
         self.rest = rest;
         match word {
@@ -109,7 +111,7 @@ impl Parser<'_> {
             "False" => Ok(Literal::Bool(false)),
             "None" => Ok(Literal::None),
             _ => match word.strip_suffix('L').unwrap_or(word) {
-                digits if !digits.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) => {
+                digits if digits.len() > sign && digits[sign..].bytes().all(|b| b.is_ascii_digit()) => {
                     digits.parse().map(Literal::Int).map_err(|_| format!("the number {digits} is too large"))
                 }
                 _ => Err(format!("`{}` is no value", excerpt(if word.is_empty() { self.rest } else { word }))),
@@ -144,13 +146,14 @@ mod tests {
             "{'a': 1 'b': 2}",
             "{1: 2}",
             "Truex",
-            "-1",
+            "-",
+            "--1",
             "1 2",
             "(1 2)",
             "'a",
             "x()",
             "'\\x41'",
-            "99999999999999999999",
+            "9999999999999999999999999999999999999999999999",
             "((((((((((((((((((((1))))))))))))))))))))",
         ] {
             assert!(parse(text).is_err(), "{text}");

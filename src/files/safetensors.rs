@@ -1,7 +1,9 @@
 //! safetensors, in and out: names, tensors, and the metadata beside them.
+use super::checkpoint::{self, Checkpoint};
 use super::npy::{Element, encode};
+use super::pickle::Shared;
 use super::torch::Data;
-use super::{atomic, checkpoint, json, sniff};
+use super::{atomic, json, sniff};
 use crate::{Error, Kind, Result};
 use ::safetensors::SafeTensorError as Broken;
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -25,9 +27,16 @@ pub struct Contents {
 /// out, with a note.
 pub fn read(path: impl AsRef<Path>) -> Result<Contents> {
     let path = path.as_ref();
-    let file = checkpoint::open_safetensors(path)?;
-    let tensors = file.readable("").map_err(|e| e.context(path.display()))?;
-    Ok(Contents { tensors, metadata: file.metadata().clone().into_iter().collect() })
+    contents(&checkpoint::open_safetensors(path)?).map_err(|e| e.context(path.display()))
+}
+
+/// Reads safetensors from memory.
+pub fn from_bytes(bytes: &[u8]) -> Result<Contents> {
+    contents(&checkpoint::from_bytes(&Shared::new(bytes.to_vec()), true)?)
+}
+
+fn contents(file: &Checkpoint) -> Result<Contents> {
+    Ok(Contents { tensors: file.readable("")?, metadata: file.metadata().clone().into_iter().collect() })
 }
 
 /// What a header says of its file.

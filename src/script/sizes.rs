@@ -114,6 +114,19 @@ fn growing(engine: &mut Engine) {
     engine.register_fn("+=", |s: &mut ImmutableString, c: char| longer(s, c.encode_utf8(&mut [0; 4])));
     engine.register_fn("+", |mut a: Array, b: Array| extend(&mut a, b).map(|()| a));
     engine.register_fn("+=", extend);
+    fn replace(s: &mut ImmutableString, find: &str, with: &str) -> RhaiResult<()> {
+        let places = if find.is_empty() { s.len() + 1 } else { s.matches(find).count() };
+        memory::room("a text", s.len().saturating_add(places.saturating_mul(with.len())))?;
+        *s = s.replace(find, with).into();
+        Ok(())
+    }
+    let doc = "/// Replaces each place of one text in another.\n///\n/// Errors, kind `memory`, where there is no room.\n///\n\
+               /// Example: `let s = \"a-b\"; s.replace(\"-\", \"+\"); s` is \"a+b\"";
+    FuncRegistration::new("replace")
+        .in_global_namespace()
+        .with_params_info(["string: &mut ImmutableString", "find: &str", "with: &str", "()"])
+        .with_comments([doc])
+        .register_into_engine(engine, replace);
     let named = |name: &str, doc: &str, params: [&str; 3]| {
         let doc = doc.to_string();
         FuncRegistration::new(name).in_global_namespace().with_params_info(params).with_comments([doc])

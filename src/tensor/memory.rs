@@ -33,7 +33,7 @@ static SINCE: AtomicUsize = AtomicUsize::new(0);
 /// The bytes that can still be taken, where the system tells: what is available to the machine, to the control groups that
 /// this process is in, and below its own limits.
 pub fn left() -> Option<u64> {
-    let machine = field(&read_to_string("/proc/meminfo").unwrap_or_default(), "MemAvailable:");
+    let machine = machine(&read_to_string("/proc/meminfo").unwrap_or_default());
     let groups = read_to_string("/proc/self/cgroup").unwrap_or_default();
     let groups = groups.lines().filter_map(memory_group).flat_map(|(folder, files)| {
         // a limit of a group above holds for those below
@@ -89,6 +89,12 @@ pub fn size(bytes: u64) -> String {
         b if b >= 1e5 => format!("{:.1} MiB", b / 2f64.powi(20)),
         _ => format!("{bytes} bytes"),
     }
+}
+
+/// What is available to the machine, but for a fiftieth of it: other processes grow too, and the system ends one before all is gone.
+fn machine(meminfo: &str) -> Option<u64> {
+    let kept = field(meminfo, "MemTotal:").unwrap_or(0) / 50;
+    Some(field(meminfo, "MemAvailable:")?.saturating_sub(kept))
 }
 
 /// What `ulimit -v` leaves of the address space.
@@ -160,6 +166,7 @@ mod tests {
     fn lines_of_the_system() {
         let text = "MemTotal:       100 kB\nMemAvailable:   42 kB\n";
         assert_eq!((field(text, "MemAvailable:"), field(text, "MemFree:")), (Some(43008), None));
+        assert_eq!(machine(text), Some(43008 - 2048));
         assert_eq!(plain("anon 1\ninactive_file 7\n", "inactive_file"), Some(7));
     }
 

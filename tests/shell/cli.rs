@@ -162,7 +162,7 @@ fn bad_modules() {
     let (_, stderr) = run(d.path(), &["a.rhai"], 1);
     assert!(stderr.contains("not UTF-8") && stderr.contains("line 2"), "{stderr}");
     std::fs::write(d.path().join("c.rhai"), b"\xff\xfe").unwrap();
-    assert!(run(d.path(), &["c.rhai"], 1).1.contains("not UTF-8"));
+    assert!(run(d.path(), &["c.rhai"], 1).1.contains("UTF-16"));
     let (_, stderr) = run(d.path(), &["."], 1);
     assert!(stderr.contains("cannot read `.`"), "{stderr}");
 }

@@ -102,7 +102,7 @@ fn checkpoints_that_lie() {
         vec![
             load("long.safetensors", &["long.safetensors", "header too large"]),
             load("longer.safetensors", &["header too large"]),
-            load("empty.safetensors", &["empty.safetensors", "header too small"]),
+            load("empty.safetensors", &["empty.safetensors", "an empty file"]),
             load("cut.safetensors", &["cut.safetensors", "truncated"]),
             load("overlap.safetensors", &["overlap.safetensors", "invalid offset for tensor `b`"]),
             load("dtype.safetensors", &["dtype.safetensors", "invalid shape, data type, or offset"]),
@@ -334,12 +334,7 @@ fn a_disk_that_runs_full_while_writing() {
     let mut c = Command::new("sh");
     c.args(["-c", &limited]).current_dir(dir.path()).env("LD3SH_CACHE", cache.path());
     let o = c.output().unwrap();
-    assert_eq!(
-        faults(&o, 1, &["old.npy", "the disk is full: nothing was changed"]),
-        Vec::<String>::new(),
-        "{}",
-        err(&o)
-    );
+    assert_eq!(faults(&o, 1, &["old.npy", "nothing was changed"]), Vec::<String>::new(), "{}", err(&o));
     assert_eq!(files(dir.path()), before);
 
     // what is printed must arrive, too

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 const PIECE: usize = 1 << 20;
 
 /// A file that was opened, as it was then.
-pub struct Opened {
+struct Opened {
     file: Mutex<File>,
     len: u64,
     changed: Option<SystemTime>,

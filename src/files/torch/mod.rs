@@ -13,7 +13,7 @@ mod names;
 mod view;
 mod zip;
 
-pub use data::{Data, Opened};
+pub use data::Data;
 pub use document::{Document, Storage};
 pub use item::{Item, Object};
 pub use names::{Contents, Part};

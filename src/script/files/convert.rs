@@ -96,6 +96,7 @@ fn float(f: f64, text: bool, at: &str) -> Result<Value> {
 fn nested(t: &Tensor, text: bool, at: &str) -> Result<Value> {
     if t.rank() > 0 {
         check_cancelled()?;
+        memory::room("JSON", t.dim(0)?.saturating_mul(size_of::<Value>()))?;
         let rows = (0..t.dim(0)?).map(|i| nested(&t.get(i)?, text, at));
         return Ok(Value::Array(rows.collect::<Result<_>>()?));
     }

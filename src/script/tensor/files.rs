@@ -68,7 +68,8 @@ fn save(path: &str, t: Tensor) -> RhaiResult<()> {
 
 pub(super) fn register(d: &mut Defs) {
     let doc = "Reads a .npy file (a tensor), or a .npz or .safetensors file (a map of tensors), onto the CPU.\n\n\
-               Errors: a missing file, a damaged one, Python objects in it.\n\nExample: `save(out(\"noise.npy\"), randn([2, 3])); load(out(\"noise.npy\")).shape` is [2, 3]";
+               FP8 becomes f32. What is no array of numbers (texts, Python objects, complex numbers) is left out of a map with a note.\n\n\
+               Errors: a missing file, a damaged one, a name that comes twice, nothing in it that is read.\n\nExample: `save(out(\"noise.npy\"), randn([2, 3])); load(out(\"noise.npy\")).shape` is [2, 3]";
     d.add("load", "path: string -> any", doc, load);
     let doc = "Writes a tensor to a .npy file, or a map of tensors to .npz or .safetensors; replaces the file as a whole.\n\n\
                Example: `save(out(\"samples.npz\"), #{ x: ones([2]), labels: arange(2) })`";

@@ -270,7 +270,15 @@ pub(super) fn all(engine: &Engine) -> Vec<Entry> {
     };
     let (own, whole) = (read(false), read(true));
     let own_types: BTreeSet<String> = own.custom_types.iter().map(|t| t.display_name.clone()).collect();
-    let native: BTreeSet<u64> = own.functions.iter().map(|f| f.full_hash).collect();
+    // what is registered in place of one of Rhai's functions is there twice, and stays a part of the language
+    let count = |m: &Module| {
+        m.functions.iter().fold(BTreeMap::new(), |mut n: BTreeMap<u64, usize>, f| {
+            *n.entry(f.full_hash).or_default() += 1;
+            n
+        })
+    };
+    let (of_own, of_all) = (count(&own), count(&whole));
+    let native: BTreeSet<u64> = of_own.into_iter().filter(|(h, n)| of_all.get(h) == Some(n)).map(|(h, _)| h).collect();
     let (mut out, mut groups) = (Vec::new(), Groups::new());
     for f in &whole.functions {
         let origin = if native.contains(&f.full_hash) { Origin::Native } else { Origin::Rhai };
