@@ -8,7 +8,7 @@ use ld3sh::files::pickle::Shared;
 use ld3sh::files::state::{self, Data};
 use ld3sh::files::{checkpoint, image, json, npy, result, safetensors};
 use ld3sh::script::modules;
-use ld3sh::shell::repl::lex;
+use ld3sh::shell::lex;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;

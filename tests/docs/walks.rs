@@ -63,6 +63,7 @@ fn apply(heading: &str, dir: &Path) {
         let path = dir.join(&change.file);
         if change.new {
             assert!(!path.exists(), "{} is there already", change.file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(&path, change.text).unwrap();
         } else {
             let text = std::fs::read_to_string(&path).unwrap();
@@ -85,7 +86,7 @@ fn copy() -> tempfile::TempDir {
     dir
 }
 
-const WALKS: [&str; 2] = ["Add a solver", "Add a metric"];
+const WALKS: [&str; 3] = ["Add a solver", "Add a network family", "Add a metric"];
 
 /// The lines that the walks change are there.
 #[test]
@@ -103,7 +104,7 @@ fn the_walks_fit_the_sources() {
     }
 }
 
-/// Both walks at once, with the commands that they name: the reference is written, and the tests over all solvers and examples pass.
+/// All walks at once, with the commands that they name: the reference is written, and the tests over all solvers and examples pass.
 #[test]
 #[ignore = "builds ld3sh once more: minutes"]
 fn the_walks_work() {

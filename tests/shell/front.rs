@@ -78,7 +78,7 @@ impl Front for Narrow {
         Ok(false)
     }
     fn look(&self) -> Look {
-        Look { columns: Some(30), color: false }
+        Look { columns: Some(30), ..Look::default() }
     }
     fn is_closed(&self) -> bool {
         self.0.get() >= 2

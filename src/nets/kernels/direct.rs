@@ -70,7 +70,7 @@ struct Job<'a> {
     size: [usize; 2],
     first: usize,
     rows: usize,
-    out: Columns,
+    out: Columns<'a>,
     scratch: &'a mut Aligned,
 }
 

@@ -10,6 +10,7 @@ use super::simd::{Aligned, DEPTH, PANEL, Product, dispatch, groups, packed_len, 
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 /// Between the 36 planes, so that they do not fall on the same cache sets.
@@ -83,24 +84,26 @@ impl Taps {
 
 /// A result that several threads write to, each its own columns of pixels.
 #[derive(Clone, Copy)]
-pub(super) struct Columns {
+pub(super) struct Columns<'o> {
     data: *mut f32,
     len: usize,
+    /// It is that slice, borrowed for as long as any copy of this lives.
+    of: PhantomData<&'o mut [f32]>,
 }
 // SAFETY: whoever makes one gives each thread other elements to write (see `Columns::at`).
-unsafe impl Send for Columns {}
-unsafe impl Sync for Columns {}
+unsafe impl Send for Columns<'_> {}
+unsafe impl Sync for Columns<'_> {}
 
-impl Columns {
-    pub(super) fn new(out: &mut [f32]) -> Self {
-        Columns { data: out.as_mut_ptr(), len: out.len() }
+impl<'o> Columns<'o> {
+    pub(super) fn new(out: &'o mut [f32]) -> Self {
+        Columns { data: out.as_mut_ptr(), len: out.len(), of: PhantomData }
     }
     /// `n` elements from `i` on.
     ///
     /// # Safety
     /// No other reference to any of them may exist while this one is used.
     #[inline(always)]
-    pub(super) unsafe fn at<'a>(self, i: usize, n: usize) -> &'a mut [f32] {
+    pub(super) unsafe fn at(self, i: usize, n: usize) -> &'o mut [f32] {
         assert!(i + n <= self.len);
         // SAFETY: in bounds by the line above; not aliased by the caller's promise
         unsafe { std::slice::from_raw_parts_mut(self.data.add(i), n) }
@@ -161,7 +164,7 @@ struct Block<'a> {
     x: &'a [f32],
     shape: Shape,
     panels: Range<usize>,
-    out: Columns,
+    out: Columns<'a>,
     scratch: &'a mut Aligned,
 }
 
@@ -329,7 +332,7 @@ struct OnePanel<'a> {
     v: &'a [f32],
     u: &'a mut [f32],
     m: &'a mut [f32],
-    out: Columns,
+    out: Columns<'a>,
 }
 
 impl WithSimd for OnePanel<'_> {
@@ -416,7 +419,7 @@ impl WithSimd for Transform<'_> {
 struct OutOf<'a> {
     m: &'a [f32],
     shape: Shape,
-    out: Columns,
+    out: Columns<'a>,
     cout: usize,
     first: usize,
     n: usize,

@@ -25,7 +25,7 @@ fn recognises(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
 fn build(file: &mut File) -> Result<Parts> {
     let width = file.metadata("toy.width").and_then(|w| w.parse().ok());
     let width = width.ok_or_else(|| Error::new(Kind::Format, "`toy.width` must be a number of channels"))?;
-    let (device, dtype, hash) = (file.device.clone(), file.dtype, file.hash("toy"));
+    let (device, dtype, hash) = (file.device.clone(), file.dtype, file.hash("toy")?);
     file.allow_more("does `toy.width` describe this network?");
     let denoiser = Runner::new(denoiser(file, width, dtype)?, &device, dtype);
     let decoder = Runner::new(decoder(file, dtype)?, &device, dtype);
