@@ -8,7 +8,11 @@ use rhai::{Array, Blob, Dynamic, Engine, FuncRegistration, INT, ImmutableString}
 /// Replaces Rhai's functions.
 pub fn register(engine: &mut Engine) {
     let pad = |doc: &str, params: [&str; 4]| {
-        FuncRegistration::new("pad").in_global_namespace().with_params_info(params).with_comments([doc.to_string()])
+        FuncRegistration::new("pad")
+            .in_global_namespace()
+            .with_purity(false)
+            .with_params_info(params)
+            .with_comments([doc.to_string()])
     };
     let doc = "/// Makes an array `len` values long, with copies of a value at its end; a longer one stays.\n///\n\
                /// Errors, kind `memory`, where there is not so much.\n///\n\
@@ -124,12 +128,17 @@ fn growing(engine: &mut Engine) {
                /// Example: `let s = \"a-b\"; s.replace(\"-\", \"+\"); s` is \"a+b\"";
     FuncRegistration::new("replace")
         .in_global_namespace()
+        .with_purity(false)
         .with_params_info(["string: &mut ImmutableString", "find: &str", "with: &str", "()"])
         .with_comments([doc])
         .register_into_engine(engine, replace);
     let named = |name: &str, doc: &str, params: [&str; 3]| {
         let doc = doc.to_string();
-        FuncRegistration::new(name).in_global_namespace().with_params_info(params).with_comments([doc])
+        FuncRegistration::new(name)
+            .in_global_namespace()
+            .with_purity(false)
+            .with_params_info(params)
+            .with_comments([doc])
     };
     let doc = "/// Adds a value at the end of an array.\n///\n/// Errors, kind `memory`, where there is no room.\n///\n\
                /// Example: `let a = [1]; a.push(2); a` is [1, 2]";

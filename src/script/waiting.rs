@@ -12,8 +12,9 @@ const LOOK: Duration = Duration::from_millis(10);
 /// Replaces Rhai's functions.
 pub fn register(engine: &mut Engine) {
     let doc = "/// Waits so many seconds. Ctrl-C ends the wait.\n///\n/// Example: `sleep(0.01)`";
-    let named =
-        |name: &str, doc: &str| FuncRegistration::new(name).in_global_namespace().with_comments([doc.to_string()]);
+    let named = |name: &str, doc: &str| {
+        FuncRegistration::new(name).in_global_namespace().with_purity(false).with_comments([doc.to_string()])
+    };
     named("sleep", doc).with_params_info(["seconds: f64", "()"]).register_into_engine(engine, sleep);
     named("sleep", doc)
         .with_params_info(["seconds: i64", "()"])
