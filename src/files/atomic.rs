@@ -34,7 +34,7 @@ pub fn write(path: impl AsRef<Path>, bytes: &[u8]) -> Result<()> {
     write_with(path, |f| f.write_all(bytes))
 }
 
-/// As [`write`], with the content written by `f`. Ctrl-C between two pieces ends it with [`Kind::Cancelled`], and leaves
+/// As [`write()`], with the content written by `f`. Ctrl-C between two pieces ends it with [`Kind::Cancelled`], and leaves
 /// what was there before.
 pub fn write_with(path: impl AsRef<Path>, f: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
     let path = path.as_ref();

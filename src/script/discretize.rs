@@ -324,7 +324,7 @@ mod methods {
     pub fn schedule_noise(schedule: &mut Schedule) -> Noise {
         schedule.noise.clone()
     }
-    /// Where the schedule came from, a key for `schedule::named` where it is a heuristic: "logsnr", "list", "tau", …
+    /// Where the schedule came from: "logsnr", "list", "tau", …
     #[rhai_fn(get = "name", pure)]
     pub fn schedule_name(schedule: &mut Schedule) -> ImmutableString {
         schedule.name.as_str().into()

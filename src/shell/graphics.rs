@@ -114,7 +114,7 @@ fn has_sixel(answer: &str) -> bool {
     attributes.is_some_and(|(a, _)| a.split(';').skip(1).any(|n| n == "4"))
 }
 
-/// Sends [`QUESTION`] and reads the answer, byte by byte, until the attributes' end or until nothing comes any more.
+/// Sends the question and reads the answer, byte by byte, until the attributes' end or until nothing comes any more.
 pub fn ask() -> Option<String> {
     let saved = stty(&["-g"])?;
     let mut tty = access::terminal().ok()?;

@@ -7,7 +7,7 @@
 //! that `net.f(|x| net.g(x))` holds no lock on `net`.
 //!
 //! It also lets functions read the variables and constants of the top level of their script (or of the REPL), as they are
-//! at the time of the call: each such variable that some function reads is recorded ([`record`]) when it is declared.
+//! at the time of the call: each such variable that some function reads is recorded (`record`) when it is declared.
 use super::error::RhaiResult;
 use super::numbers;
 use rhai::{

@@ -126,7 +126,7 @@ fn from_map(of: &str, map: Map) -> RhaiResult<Schedule> {
     }
 }
 
-/// What stands in module `schedule` beside the heuristics.
+// what stands in module `schedule` beside the heuristics, which document the module
 #[export_module]
 pub(in crate::script) mod in_schedule {
     /// Reads a schedule file, checking its format, its hash and its steps.
