@@ -32,7 +32,8 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
         return Ok(Source::Builtin(known));
     }
     let path = Path::new(name);
-    if path.exists() || path.components().count() != 1 {
+    let here = || crate::access::read(path).is_ok_and(|file| file.meta().is_ok());
+    if path.components().count() != 1 || here() {
         crate::files::atomic::existing(path)?;
         return Ok(Source::Path(path.into()));
     }

@@ -1,7 +1,7 @@
 //! Runs any graph on a device, in a dtype: on plain buffers with all threads where that is f32 on the CPU, on candle tensors elsewhere.
 use super::graph::{Absent, Graph, Layout, Port};
 use super::tape::{Candle, Shapes, Tape, Value};
-use super::threads::{awake, collect, portable};
+use super::threads::awake;
 use super::weights::wide;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor, Var};
@@ -111,10 +111,10 @@ impl Run {
             tape.pull(outs, &wanted)
         };
         let work: Vec<_> = self.parts.into_iter().zip(cots.0).collect();
-        let all = || work.into_par_iter().map(|w| one(w).map_err(portable)).collect();
+        let all = || work.into_par_iter().map(one).collect::<Vec<_>>();
         let mut grads = vec![vec![]; wanted.len()];
-        for part in collect(if self.awake { awake(all) } else { all() })? {
-            for (to, from) in grads.iter_mut().zip(part) {
+        for part in if self.awake { awake(all) } else { all() } {
+            for (to, from) in grads.iter_mut().zip(part?) {
                 to.extend_from_slice(&from);
             }
         }
@@ -252,11 +252,13 @@ impl Runner {
             let outputs = graph.run(&mut tape, inputs.clone())?;
             Ok((i, Part { tape, inputs, outputs }))
         };
-        let all = || work.into_par_iter().map(|w| one(w).map_err(portable)).collect();
-        let parts = collect(if par { awake(all) } else { all() })?;
+        let all = || work.into_par_iter().map(one).collect::<Vec<_>>();
+        let parts = if par { awake(all) } else { all() };
         let run = |b: &Batch| Run { parts: vec![], per, count: b.count, wanted: b.wanted.clone(), awake: par };
         let mut runs: Vec<Run> = batches.iter().map(run).collect();
-        for (i, part) in parts {
+        // the error of the first that failed
+        for part in parts {
+            let (i, part) = part?;
             runs[i].parts.push(part);
         }
         Ok(runs)

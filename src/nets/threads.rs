@@ -1,5 +1,4 @@
-//! Work that is spread over threads: helpers that stay awake, errors that cross.
-use crate::{Error, Kind, Result};
+//! Work that is spread over threads: helpers that stay awake.
 use rayon::Yield;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -43,17 +42,4 @@ pub(crate) fn awake<R: Send>(f: impl FnOnce() -> R + Send) -> R {
         let _done = AtEnd(done, true);
         f()
     })
-}
-
-/// An error that can cross threads.
-pub(crate) type Portable = (Kind, String);
-
-/// What of an error can cross threads.
-pub(crate) fn portable(e: Error) -> Portable {
-    (e.kind(), e.message().to_string())
-}
-
-/// The results of all parts, or the error of the first that failed.
-pub(crate) fn collect<T>(parts: Vec<std::result::Result<T, Portable>>) -> Result<Vec<T>> {
-    parts.into_iter().map(|p| p.map_err(|(kind, message)| Error::new(kind, message))).collect()
 }

@@ -14,7 +14,6 @@ use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
-use std::io::Write;
 use std::rc::Rc;
 
 fn edm_noise() -> Result<Noise> {
@@ -69,8 +68,7 @@ fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<Dy
         net = net.augmented(&labels)?;
     }
     for note in notes.into_iter().chain(net.notes()) {
-        // a closed stderr must not stop the computation
-        let _ = writeln!(std::io::stderr(), "note: {name}: {note}");
+        crate::host::note(&format!("{name}: {note}"));
     }
     let net: DynDenoiser = Rc::new(net.denoiser()?.clamp_time(clamp));
     Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
