@@ -22,7 +22,7 @@
 //! let solver = Solver::of(&UNIPC).with("order", 2)?;
 //! let sample = |steps: &Schedule| -> ld3sh::Result<Tensor> {
 //!     let plan = solver.plan(steps)?;
-//!     Ok(plan.sample(&noise, &net, &Quiet, &z, &SolveOptions::default(), None)?.x)
+//!     Ok(plan.sample(&noise, &net, &Quiet, &(&z).into(), &SolveOptions::default(), None)?.x.into_tensor()?)
 //! };
 //!
 //! let logsnr = Heuristic::named("logsnr")?;

@@ -252,7 +252,7 @@ fn a_failing_save_or_cache_costs_a_note() {
     let mut c = ld3sh(dir.path(), Path::new("/dev/null/cache"));
     let o = c.arg("main.rhai").output().unwrap();
     assert_eq!((out(&o).trim(), o.status.code()), ("2", Some(0)), "{}", err(&o));
-    assert!(err(&o).contains("note: pairs: there is no cache"), "{}", err(&o));
+    assert!(err(&o).contains("`pairs` is not kept in the cache"), "{}", err(&o));
     // a damaged entry is made anew
     let (_, _) = prints(dir.path(), "1;");
     let entries: Vec<_> = std::fs::read_dir(dir.path().join("cache")).unwrap().flatten().map(|e| e.path()).collect();

@@ -32,12 +32,12 @@ pub(crate) fn check(q: &Query, shape: Option<&[usize]>, classes: Option<usize>) 
     if classes == Some(0) && !matches!(q.cond, Cond::None) {
         return Err(Error::value("this denoiser takes no condition").hint("leave `cond` out"));
     }
-    if let Cond::Named(all) = q.cond {
-        if let Some((name, t)) = all.iter().find(|(_, t)| t.dims().first() != Some(&batch)) {
-            let what = if name == super::CLASSES { "condition rows".into() } else { format!("rows of `{name}`") };
-            let m = format!("expected {batch} {what}, one per sample, got shape {:?}", t.dims());
-            return Err(Error::shape(m, &[t.dims(), dims]));
-        }
+    if let Cond::Named(all) = q.cond
+        && let Some((name, t)) = all.iter().find(|(_, t)| t.dims().first() != Some(&batch))
+    {
+        let what = if name == super::CLASSES { "condition rows".into() } else { format!("rows of `{name}`") };
+        let m = format!("expected {batch} {what}, one per sample, got shape {:?}", t.dims());
+        return Err(Error::shape(m, &[t.dims(), dims]));
     }
     if let Some(rows) = q.cond.rows() {
         match classes {

@@ -77,10 +77,10 @@ fn linear(lo: f64, hi: f64, n: f64) -> Vec<(f64, String)> {
 fn short(v: f64, exponent: i32) -> String {
     let size = if v == 0.0 { exponent } else { v.abs().log10().floor() as i32 };
     if v != 0.0 && (size >= 6 || exponent < -4) {
-        let digits = (size - exponent).clamp(0, 15) as usize;
+        let digits = size.saturating_sub(exponent).clamp(0, 15) as usize;
         return format!("{v:.digits$e}");
     }
-    let digits = (-exponent).clamp(0, 15) as usize;
+    let digits = exponent.saturating_neg().clamp(0, 15) as usize;
     // no "-0"
     let v = if v.abs() < 0.5 * 10f64.powi(-(digits as i32)) { 0.0 } else { v };
     format!("{v:.digits$}")

@@ -44,6 +44,8 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
             Err(Error::value(m).hint("`ld3sh models` lists what there is"))
         }
         None => {
+            // a file that may not be read is not called absent
+            crate::access::read(path)?;
             let networks = zoo::ENTRIES.iter().filter(|e| e.role == zoo::Role::Denoiser).map(|e| e.name);
             let known: Vec<&str> = builtins().chain(networks).collect();
             if path.extension().is_some() && crate::error::nearest(name, known.iter().copied()).is_none() {

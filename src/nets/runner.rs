@@ -35,10 +35,13 @@ struct Inner {
     dtype: DType,
 }
 
-/// Inputs as plain values, for [`Runner::start`]: by port, each with the shape of one sample.
+/// Values of all samples, and the shape of one.
+pub type Plain<'a> = (&'a [f32], Vec<usize>);
+
+/// Inputs as plain values, for [`Runner::start`], by port.
 pub struct Batch<'a> {
-    /// The values and the sample's shape; none for an input that is left out.
-    pub values: Vec<Option<(&'a [f32], Vec<usize>)>>,
+    /// The values; none for an input that is left out.
+    pub values: Vec<Option<Plain<'a>>>,
     /// How many samples there are.
     pub count: usize,
     /// The ports with respect to which gradients will be wanted.
@@ -239,7 +242,7 @@ impl Runner {
         let one = |(i, start): (usize, usize)| -> Result<(usize, Part)> {
             let batch = &batches[i];
             let (n, mut tape) = (per.min(batch.count - start), Tape::new(!batch.wanted.is_empty(), par));
-            let value = |(port, v): (usize, &Option<(&[f32], Vec<usize>)>)| {
+            let value = |(port, v): (usize, &Option<Plain>)| {
                 let (data, sizes) = v.as_ref()?;
                 let len: usize = sizes.iter().product();
                 let (data, dims) = (&data[start * len..(start + n) * len], [&[n], &sizes[..]].concat());

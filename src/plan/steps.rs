@@ -39,6 +39,9 @@ pub struct Walk {
     pub nfe: usize,
 }
 
+/// A step: from what it is given to the next state and what it remembers.
+pub type StepFn<'a, M> = &'a mut dyn FnMut(Step<M>) -> Result<(Tensor, M)>;
+
 /// Goes along the times `t` [N + 1] from `x` [B, …]; `step` returns the next state and what it wants to remember.
 ///
 /// # Errors
@@ -49,7 +52,7 @@ pub fn walk<M>(
     x: &Tensor,
     start: M,
     trajectory: bool,
-    step: &mut dyn FnMut(Step<M>) -> Result<(Tensor, M)>,
+    step: StepFn<M>,
     mut on_step: Option<OnStep>,
 ) -> Result<Walk> {
     // only counting tells how many evaluations a function makes

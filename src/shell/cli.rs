@@ -286,7 +286,7 @@ fn readable(path: &str) -> bool {
 fn near_script(path: &str) -> Option<String> {
     let path = Path::new(path);
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty());
-    let entries = std::fs::read_dir(parent.unwrap_or(Path::new("."))).ok()?;
+    let entries = access::read(parent.unwrap_or(Path::new("."))).ok()?.list().ok()?;
     let mut names: Vec<String> = entries.filter_map(|e| e.ok()?.file_name().into_string().ok()).collect();
     names.retain(|n| n.ends_with(".rhai"));
     names.sort();
@@ -317,7 +317,7 @@ fn file(session: &mut Session, path: &str, args: &ScriptArgs, way: Way) -> u8 {
         Err(e) => {
             let front = session.front();
             front.report(&report::render_plain(&e, front.report_look()));
-            FAILED
+            if e.kind() == Kind::Cancelled { INTERRUPTED } else { FAILED }
         }
     }
 }

@@ -46,7 +46,7 @@ pub fn man(dir: Option<&Path>, front: &dyn Front) -> Result<()> {
         front.print(as_text(page(all)?.1)?.trim_end());
         return Ok(());
     };
-    std::fs::create_dir_all(dir).map_err(|e| Error::io(dir, "create folder", e))?;
+    crate::access::write(dir)?.make_folder().map_err(|e| Error::io(dir, "create folder", e))?;
     let below: Vec<clap::Command> = all.get_subcommands().filter(|c| c.get_name() != "help").cloned().collect();
     let count = below.len() + 1;
     for command in below.into_iter().chain([all]) {

@@ -79,8 +79,7 @@ fn the_tables_are_whole() {
             .collect();
         assert!(missing.is_empty(), "{missing:?}");
         let titles: Vec<String> = session.catalogue().iter().map(|e| e.title()).collect();
-        // `checkpoint` has no entry yet
-        let listed = |k: &&str| *k == "checkpoint::open" || titles.iter().any(|t| t == k);
+        let listed = |k: &&str| titles.iter().any(|t| t == k);
         let gone: Vec<&str> = known.into_iter().filter(|k| !listed(k)).collect();
         assert!(gone.is_empty(), "{gone:?}");
     };

@@ -93,6 +93,8 @@ pub const READERS: &[(&str, &str)] = &[
     ("checkpoint::open", "checkpoint::open(\"PATH\")"),
     ("denoiser::load", "denoiser::load(\"PATH\")"),
     ("image::load", "image::load(\"PATH\")"),
+    ("schedule::load", "schedule::load(\"PATH\")"),
+    ("schedule::info", "schedule::info(\"PATH\")"),
     ("load_schedule", "load_schedule(\"PATH\")"),
     ("schedule_info", "schedule_info(\"PATH\")"),
     ("file_exists", "file_exists(\"PATH\")"),
@@ -103,7 +105,7 @@ pub const READERS: &[(&str, &str)] = &[
 ];
 
 /// What takes a path, or an option that is one, and is no function of the tables: it goes through those, or opens nothing.
-pub const OTHERS: [&str; 3] = ["out", "cache_path", "ld3::train"];
+pub const OTHERS: [&str; 5] = ["out", "cache_path", "ld3::train", "experiment::run", "Checkpoint.value"];
 
 /// A script that tries `call` and prints the error's kind, or `done`.
 pub fn trying(call: &str) -> String {

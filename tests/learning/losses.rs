@@ -156,6 +156,7 @@ fn scripts_call_losses_and_pass_them_as_values() {
     e.register_type_with_name::<Tensor>("Tensor");
     e.register_fn("item", |x: &mut Tensor| v(x)[0]);
     ld3sh::script::loss::register(&mut e);
+    ld3sh::script::metric::register(&mut e);
     let mut scope = rhai::Scope::new();
     scope.push("x", t(&X, &[2, 3]));
     scope.push("y", t(&Y, &[2, 3]));

@@ -305,7 +305,7 @@ mod tests {
         let codes = [
             "let a = []; for i in 0..300 { a.push(i); } a",
             "let a = []; for i in 0..20 { a.push(\"text \" + i); } a",
-            "let m = #{}; for i in 0..80 { m[\"a rather long key \" + i] = [i, [i, i]]; } m",
+            "let m = #{}; for i in 0..80 { m.set(\"a rather long key \" + i, [i, [i, i]]); } m",
             "[#{ a: [1, 2, 3], b: \"xxxxxxxxxxxxxxxxxxxxxxxxx\" }, 1, |x| x]",
         ];
         for code in codes {
