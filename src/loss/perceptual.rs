@@ -338,19 +338,15 @@ impl Forward {
     /// The gradients of Σ cot_i · value_i in both batches, where wanted.
     fn pull(self, measures: &[Option<Measure>], cot: &[f64], want: [bool; 2]) -> Result<[Option<Vec<f32>>; 2]> {
         let given: Vec<bool> = measures.iter().map(Option::is_some).collect();
-        let gx = want[0].then(|| {
-            self.x.cotangents(&given, |k, i, to| {
-                if let Some(m) = &measures[k] {
-                    m.pull(self.x.sample(k, i), self.y.get(i, k), channels(&self.x, k), cot[i], to);
-                }
-            })
-        });
+        // adds the cotangent of tap `k` of image `i` on one side, given the other side's features
+        let one = |run: &Run, other: &[f32], k: usize, i: usize, to: &mut [f32]| {
+            if let Some(m) = &measures[k] {
+                m.pull(run.sample(k, i), other, channels(run, k), cot[i], to);
+            }
+        };
+        let gx = want[0].then(|| self.x.cotangents(&given, |k, i, to| one(&self.x, self.y.get(i, k), k, i, to)));
         let gy = match &self.y {
-            Side::Live(y) if want[1] => Some(y.cotangents(&given, |k, i, to| {
-                if let Some(m) = &measures[k] {
-                    m.pull(y.sample(k, i), self.x.sample(k, i), channels(y, k), cot[i], to);
-                }
-            })),
+            Side::Live(y) if want[1] => Some(y.cotangents(&given, |k, i, to| one(y, self.x.sample(k, i), k, i, to))),
             _ => None,
         };
         let through = |run: Run, g: Option<Cotangents>| -> Result<Option<Vec<f32>>> {

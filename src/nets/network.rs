@@ -163,8 +163,10 @@ fn lost() -> Error {
 
 impl Network for Net {
     fn describe(&self) -> String {
+        // channels last; a family may leave sizes open, and then there are none to tell
         let shape = self.sample_shape().unwrap_or_default();
-        let size: Vec<String> = shape[1..].iter().chain(&shape[..1]).map(usize::to_string).collect();
+        let (channels, rest) = shape.split_at(shape.len().min(1));
+        let size: Vec<String> = rest.iter().chain(channels).map(usize::to_string).collect();
         let classes = match self.classes() {
             0 => "unconditional".to_string(),
             n => format!("{n} classes"),

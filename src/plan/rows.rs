@@ -6,18 +6,20 @@ use candle_core::Tensor;
 
 /// Noise column `column` for each part of `like`: parts after the first have generators of their own.
 pub fn normal_state(seed: u64, first: u64, column: usize, like: &State) -> Result<State> {
-    let part = |(i, t): (usize, &Tensor)| {
-        let stream = stream::SAMPLER | (column as u64) << 32 | (i as u64) << 56;
-        normal(seed, first, t.dims(), stream, t.dtype(), t.device())
-    };
+    let part = |(i, t): (usize, &Tensor)| normal_part(seed, first, column, i, t);
     Ok(like.with_values(like.values().enumerate().map(part).collect::<Result<Vec<_>>>()?))
 }
 
 /// Noise column `column` of a stochastic sampler: unit-variance noise of the shape, dtype and device of `like` [B, …]; row i
 /// belongs to sample `first + i`.
 pub fn normal_like(seed: u64, first: u64, column: usize, like: &Tensor) -> Result<Tensor> {
-    // the columns share the samplers' stream number, each with a high half of its own
-    let stream = stream::SAMPLER | (column as u64) << 32;
+    normal_part(seed, first, column, 0, like)
+}
+
+/// The same for part `part` of a state.
+fn normal_part(seed: u64, first: u64, column: usize, part: usize, like: &Tensor) -> Result<Tensor> {
+    // the columns share the samplers' stream number, each with a high half of its own, whose highest byte is the part
+    let stream = stream::SAMPLER | (column as u64) << 32 | (part as u64) << 56;
     normal(seed, first, like.dims(), stream, like.dtype(), like.device())
 }
 

@@ -80,12 +80,14 @@ fn build(
     Ok(Net::new(runner, card, hash))
 }
 
+/// The error for metadata that lack an entry.
+fn missing(key: &str) -> Error {
+    Error::new(Kind::Format, format!("the safetensors metadata has no `{key}`"))
+        .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata")
+}
+
 /// The network that a file's metadata and tensors describe.
 fn network(file: &mut File) -> Result<Net> {
-    let missing = |key: &str| {
-        Error::new(Kind::Format, format!("the safetensors metadata has no `{key}`"))
-            .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata")
-    };
     let precond = file.metadata("precond").ok_or_else(|| missing("precond"))?.to_string();
     let json = file.metadata("config").ok_or_else(|| missing("config"))?.to_string();
     // where the configuration does not name its architecture, the tensors do

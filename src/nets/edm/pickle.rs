@@ -55,8 +55,7 @@ const VALUES: usize = 10_000;
 pub fn describe(checkpoint: &Checkpoint) -> Result<Described<'_>> {
     find_network(checkpoint)?.ok_or_else(|| match checkpoint.document() {
         Some(doc) => nothing_known(doc, checkpoint),
-        None => Error::new(Kind::Format, "the safetensors metadata has no `precond`")
-            .hint("an EDM network needs `config` (JSON) and `precond` (\"EDMPrecond\") in its metadata"),
+        None => super::missing("precond"),
     })
 }
 
