@@ -56,6 +56,10 @@ impl Guided {
         self
     }
 
+    /// How many runs an evaluation takes: with weight 1 or 0 one of the two says all.
+    fn both(&self) -> usize {
+        if [0.0, 1.0].contains(&self.scale) { 1 } else { 2 }
+    }
     fn runs(&self, q: &Query) -> Runs {
         if matches!(q.cond, Cond::None) {
             return Runs::Asked;
@@ -150,10 +154,10 @@ impl Denoiser for Guided {
         Some(&*self.inner)
     }
     fn runs_per_eval(&self) -> usize {
-        2 * self.inner.runs_per_eval()
+        self.both() * self.inner.runs_per_eval()
     }
     fn kept(&self, batch: usize) -> Option<u64> {
-        self.inner.kept(2 * batch)
+        self.inner.kept(self.both() * batch)
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = query::check(q, None, None)?;

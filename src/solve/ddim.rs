@@ -1,6 +1,5 @@
 //! DDIM (Song et al. 2021a, eq. 12): first order in λ on the noise prediction, with η between the ODE (0) and ancestral
 //! sampling (1). For any noise schedule: the noise that enters at t has σ_η = η σ_t √(1 − e^(−2h)).
-use super::expo::Expo;
 use super::grid::Draft;
 use super::row::{Cost, Row, any};
 use crate::Result;
@@ -28,17 +27,14 @@ fn plan(mut d: Draft, o: &Values) -> Result<Plan> {
     let mut x = d.start();
     for i in 1..=d.steps() {
         let (s, t) = (d.pts[i - 1].clone(), d.pts[i].clone());
-        let step = Expo::new(&s, &t, Prediction::Noise)?;
-        let eps = d.eval(x, i - 1, Prediction::Noise);
-        let v = if eta == 0.0 || t.sigma.v() == 0.0 {
-            x * &step.a - eps * step.first
-        } else {
-            // σ_t² − σ_η² = σ_t² (1 − η² (1 − e^(−2h)))
-            let fresh = -(&step.h * -2.0).exp_m1() * (eta * eta);
-            let kept: Real = &t.sigma * (1.0 - &fresh).sqrt();
-            let z = d.noise();
-            x * &step.a + eps * (kept - &step.a * &s.sigma) + z * (&t.sigma * fresh.sqrt())
-        };
+        let (mut v, eps) = d.first_order(x, i, Prediction::Noise);
+        if eta > 0.0 && t.sigma.v() > 0.0 {
+            // σ_t² − σ_η² = σ_t² (1 − η² (1 − e^(−2h))); from a state without signal h is infinite
+            let all = if s.is_inner() { -((&t.lambda - &s.lambda) * -2.0).exp_m1() } else { 1.0.into() };
+            let fresh = all * (eta * eta);
+            let replaced: Real = &t.sigma * (1.0 - (1.0 - &fresh).sqrt());
+            v = v - eps * replaced + d.noise() * (&t.sigma * fresh.sqrt());
+        }
         x = d.step(v, i, Label::Step);
     }
     d.finish(x)

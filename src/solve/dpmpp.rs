@@ -55,25 +55,25 @@ fn multistep(mut d: Draft, o: &Values) -> Result<Plan> {
         m.insert(0, d.eval(x, i - 1, Prediction::Data));
         m.truncate(3);
         let p = usable(&d.pts, i, order_at(order, i, n, lower));
-        let v = update(&d.pts, i, p, taylor, x, &m)?;
+        let v = update(&d.pts, i, p, taylor, x, &m);
         x = d.step(v, i, Label::Step);
     }
     d.finish(x)
 }
 
 /// The step to step end `i` from the predictions `m`, newest first.
-fn update(pts: &[Point], i: usize, order: usize, taylor: bool, x: Node, m: &[Lin]) -> Result<Lin> {
-    let step = Expo::new(&pts[i - 1], &pts[i], Prediction::Data)?;
+fn update(pts: &[Point], i: usize, order: usize, taylor: bool, x: Node, m: &[Lin]) -> Lin {
+    let step = Expo::new(&pts[i - 1], &pts[i], Prediction::Data);
     let first = x * &step.a - &m[0] * &step.first;
     if order == 1 {
-        return Ok(first);
+        return first;
     }
     // the spacings of the history in units of this step, and h m′ over the last one
     let r = |j: usize| (&pts[i - 1 - j].lambda - &pts[i - 2 - j].lambda) / &step.h;
     let r0 = r(0);
     let d10 = (&m[0] - &m[1]) * (1.0 / &r0);
     if order == 2 {
-        return Ok(if taylor { first - d10 * step.psi(2) } else { first - d10 * (&step.first * 0.5) });
+        return if taylor { first - d10 * step.psi(2) } else { first - d10 * (&step.first * 0.5) };
     }
     let r1 = r(1);
     let d11 = (&m[1] - &m[2]) * (1.0 / &r1);
@@ -82,7 +82,7 @@ fn update(pts: &[Point], i: usize, order: usize, taylor: bool, x: Node, m: &[Lin
     // the published method takes half of h² m″ here, and is of second order; `taylor` takes all of it
     let scale = if taylor { 2.0 } else { 1.0 };
     let d2 = bend * (Real::from(scale) / (r0 + r1));
-    Ok(first - d1 * step.psi(2) - d2 * step.psi(3))
+    first - d1 * step.psi(2) - d2 * step.psi(3)
 }
 
 /// SDE-DPM-Solver++(2M): N evaluations for N steps.
@@ -100,7 +100,7 @@ fn sde(mut d: Draft, o: &Values) -> Result<Plan> {
         let h = &t.lambda - &s.lambda;
         if !h.v().is_finite() {
             // no signal at the start or no noise at the end: the limit of the coefficients, all noise is fresh or none
-            let step = Expo::new(&s, &t, Prediction::Data)?;
+            let step = Expo::new(&s, &t, Prediction::Data);
             let v = if eta > 0.0 && t.sigma.v() > 0.0 {
                 let z = d.noise();
                 &m[0] * &t.alpha + z * (&t.sigma * s_noise)

@@ -7,7 +7,6 @@
 use super::grid::Point;
 use crate::denoise::Prediction;
 use crate::real::Real;
-use crate::{Error, Result};
 
 /// φ_k(z) = Σ_n zⁿ / (n + k)!, for k ≥ 0: exact near zero, and with its exact derivative φ_k − k φ_{k+1}.
 pub(super) fn phi(k: usize, z: &Real) -> Real {
@@ -49,14 +48,13 @@ pub(super) struct Expo {
 }
 
 impl Expo {
-    /// The step from `s` to `t`.
+    /// The step from `s` to `t`. With the noise prediction `s` has signal: the step from α = 0 is [`Draft::first_order`]'s.
     ///
-    /// # Errors
-    /// With the noise prediction from a point without signal (α = 0), where it says nothing about the data.
-    pub fn new(s: &Point, t: &Point, want: Prediction) -> Result<Expo> {
+    /// [`Draft::first_order`]: super::grid::Draft::first_order
+    pub fn new(s: &Point, t: &Point, want: Prediction) -> Expo {
         let h = &t.lambda - &s.lambda;
         let finite = h.v().is_finite();
-        Ok(match want {
+        match want {
             Prediction::Data => {
                 let a = &t.sigma / &s.sigma;
                 let z = -&h;
@@ -64,18 +62,11 @@ impl Expo {
                 Expo { a, e: t.alpha.clone(), z, first, h }
             }
             Prediction::Noise => {
-                if s.alpha.v() == 0.0 {
-                    let e =
-                        Error::value(format!("a noise-predicting solver cannot start at t = {}, where α = 0", s.t.v()));
-                    return Err(
-                        e.hint("start a little below, or use euler, dpmpp or unipc, which predict the data there")
-                    );
-                }
                 let a = &t.alpha / &s.alpha;
                 let first = if finite { &t.sigma * h.exp_m1() } else { &a * &s.sigma - &t.sigma };
                 Expo { a, e: t.sigma.clone(), z: h.clone(), first, h }
             }
-        })
+        }
     }
     /// e z φ_k(z).
     pub fn psi(&self, k: usize) -> Real {

@@ -1,4 +1,5 @@
 //! What every solver starts from: the steps with α, σ, λ, the decoupled evaluation times, and the plan being drafted.
+use super::expo::Expo;
 use crate::denoise::Prediction;
 use crate::noise::Noise;
 use crate::plan::{Builder, Label, Lin, Node, Plan};
@@ -139,6 +140,21 @@ impl<'a> Draft<'a> {
         }
         let t = self.told(&p.t, node);
         self.builder.eval(x, &t, want)
+    }
+    /// The step of first order from state `x` at step end `i - 1` to step end `i`, and the prediction that it follows.
+    ///
+    /// A state without signal (α = 0) is its own noise, and says nothing of the data: there the denoiser is asked for these, and
+    /// x_t = α_t x̂₀ + σ_t ε̂ is the limit of the step.
+    pub fn first_order(&mut self, x: Node, i: usize, want: Prediction) -> (Lin, Lin) {
+        let (s, t) = (self.pts[i - 1].clone(), self.pts[i].clone());
+        if want == Prediction::Noise && s.alpha.v() == 0.0 {
+            let data = self.eval(x, i - 1, Prediction::Data);
+            let noise = x * &(1.0 / &s.sigma);
+            return (data * &t.alpha + &noise * &t.sigma, noise);
+        }
+        let step = Expo::new(&s, &t, want);
+        let m = self.eval(x, i - 1, want);
+        (x * &step.a - &m * &step.first, m)
     }
     /// A column of unit-variance noise.
     pub fn noise(&mut self) -> Lin {

@@ -70,17 +70,24 @@ fn plan(mut d: Draft, o: &Values, weights: Weights) -> Result<Plan> {
     let mut eps: Vec<Lin> = vec![];
     for i in 1..=d.steps() {
         let (s, t) = (d.pts[i - 1].clone(), d.pts[i].clone());
-        let step = Expo::new(&s, &t, Prediction::Noise)?;
-        eps.insert(0, d.eval(x, i - 1, Prediction::Noise));
+        let (first, m) = d.first_order(x, i, Prediction::Noise);
+        eps.insert(0, m);
         eps.truncate(order);
         let p = eps.len();
+        if p == 1 {
+            x = d.step(first, i, Label::Step);
+            continue;
+        }
+        let step = Expo::new(&s, &t, Prediction::Noise);
         // Σ w = α_t (σ_s/α_s − σ_t/α_t): minus the coefficient of a constant prediction
-        let w: Vec<Real> = if weights == Weights::Equal || p == 1 {
+        let w: Vec<Real> = if weights == Weights::Equal {
             WEIGHTS[p - 1].iter().map(|w| &step.first * *w).collect()
         } else {
             let sigma = |i: usize| &d.pts[i].sigma / &d.pts[i].alpha;
             let c = if weights == Weights::Sigma {
-                let nodes: Vec<Real> = (0..p).map(|j| sigma(i - 1 - j)).collect();
+                // what was predicted without signal is at σ/α = ∞ and has no weight at finite levels
+                let finite = (1..=p).map(|j| i - j).take_while(|k| d.pts[*k].alpha.v() > 0.0);
+                let nodes: Vec<Real> = finite.map(sigma).collect();
                 integrals(&nodes, &panels_in_sigma(&sigma(i), &nodes[0]), |s| s.clone())
             } else {
                 let nodes: Vec<Real> = (0..p).map(|j| d.pts[i - 1 - j].t.clone()).collect();

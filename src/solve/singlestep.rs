@@ -105,20 +105,22 @@ fn plan(mut d: Draft, order: usize, want: Prediction, o: &Values) -> Result<Plan
     for (i, order) in (1..).zip(list) {
         let (s, t) = (d.pts[i - 1].clone(), d.pts[i].clone());
         let order = if s.is_inner() && t.is_inner() { order } else { 1 };
-        let m = d.eval(x, i - 1, want);
         let v = match order {
-            1 => first(&s, &t, want, x, &m)?,
-            2 => second(&mut d, &s, &t, want, x, &m, o)?,
-            _ => third(&mut d, &s, &t, want, x, &m, o)?,
+            1 => d.first_order(x, i, want).0,
+            _ => {
+                let m = d.eval(x, i - 1, want);
+                let inner = if order == 2 { second } else { third };
+                inner(&mut d, &s, &t, want, x, &m, o)
+            }
         };
         x = d.step(v, i, Label::Step);
     }
     d.finish(x)
 }
 
-fn first(s: &Point, t: &Point, want: Prediction, x: Node, m: &Lin) -> Result<Lin> {
-    let step = Expo::new(s, t, want)?;
-    Ok(x * &step.a - m * step.first)
+fn first(s: &Point, t: &Point, want: Prediction, x: Node, m: &Lin) -> Lin {
+    let step = Expo::new(s, t, want);
+    x * &step.a - m * step.first
 }
 
 /// The point a fraction `r` of the way from `s` to `t` in λ.
@@ -126,26 +128,26 @@ fn between(d: &Draft, s: &Point, t: &Point, r: f64) -> Point {
     Point::of_lambda(d.noise, &s.lambda + (&t.lambda - &s.lambda) * r)
 }
 
-fn second(d: &mut Draft, s: &Point, t: &Point, want: Prediction, x: Node, m: &Lin, o: &Values) -> Result<Lin> {
+fn second(d: &mut Draft, s: &Point, t: &Point, want: Prediction, x: Node, m: &Lin, o: &Values) -> Lin {
     let (r1, _) = inner(2, o);
-    let step = Expo::new(s, t, want)?;
+    let step = Expo::new(s, t, want);
     let s1 = between(d, s, t, r1);
-    let v = first(s, &s1, want, x, m)?;
+    let v = first(s, &s1, want, x, m);
     let x1 = d.inner(v, &s1.t, Label::Inner);
     let m1 = d.eval_point(x1, &s1, None, want);
     let d1 = (m1 - m) * (1.0 / r1);
     let base = x * &step.a - m * &step.first;
-    Ok(if o.is("solver_type", "taylor") { base - d1 * step.psi(2) } else { base - d1 * (&step.first * 0.5) })
+    if o.is("solver_type", "taylor") { base - d1 * step.psi(2) } else { base - d1 * (&step.first * 0.5) }
 }
 
-fn third(d: &mut Draft, s: &Point, t: &Point, want: Prediction, x: Node, m: &Lin, o: &Values) -> Result<Lin> {
+fn third(d: &mut Draft, s: &Point, t: &Point, want: Prediction, x: Node, m: &Lin, o: &Values) -> Lin {
     let (r1, r2) = inner(3, o);
-    let step = Expo::new(s, t, want)?;
+    let step = Expo::new(s, t, want);
     let (s1, s2) = (between(d, s, t, r1), between(d, s, t, r2));
-    let v = first(s, &s1, want, x, m)?;
+    let v = first(s, &s1, want, x, m);
     let x1 = d.inner(v, &s1.t, Label::Inner);
     let m1 = d.eval_point(x1, &s1, None, want);
-    let to2 = Expo::new(s, &s2, want)?;
+    let to2 = Expo::new(s, &s2, want);
     // (r2/r1) e z₂ φ₂(z₂) (m1 − m), z₂ = r2 z
     let bend = &to2.e * &to2.z * phi(2, &to2.z) * (r2 / r1);
     let v = x * &to2.a - m * &to2.first - (&m1 - m) * bend;
@@ -153,10 +155,10 @@ fn third(d: &mut Draft, s: &Point, t: &Point, want: Prediction, x: Node, m: &Lin
     let m2 = d.eval_point(x2, &s2, None, want);
     let base = x * &step.a - m * &step.first;
     if !o.is("solver_type", "taylor") {
-        return Ok(base - (m2 - m) * (step.psi(2) * (1.0 / r2)));
+        return base - (m2 - m) * (step.psi(2) * (1.0 / r2));
     }
     let (d10, d11) = ((m1 - m) * (1.0 / r1), (m2 - m) * (1.0 / r2));
     let d1 = (&d10 * r2 - &d11 * r1) * (1.0 / (r2 - r1));
     let d2 = (d11 - d10) * (2.0 / (r2 - r1));
-    Ok(base - d1 * step.psi(2) - d2 * step.psi(3))
+    base - d1 * step.psi(2) - d2 * step.psi(3)
 }

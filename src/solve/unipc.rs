@@ -36,11 +36,12 @@ fn plan(mut d: Draft, o: &Values) -> Result<Plan> {
     let bh2 = o.is("variant", "bh2");
     let n = d.steps();
     let mut x = d.start();
-    let mut m: Vec<Lin> = vec![d.eval(x, 0, predicts)];
+    let (first, m) = d.first_order(x, 1, predicts);
+    let mut m: Vec<Lin> = vec![m];
     for i in 1..=n {
         let p = usable(&d.pts, i, order_at(order, i, n, lower_order_final));
-        let step = Update::new(&d.pts, i, p, predicts, bh2)?;
-        let predicted = step.predict(x, &m)?;
+        let step = Update::new(&d.pts, i, p, predicts, bh2);
+        let predicted = if i == 1 { first.clone() } else { step.predict(x, &m)? };
         if i == n {
             x = d.step(predicted, i, Label::Step);
             break;
@@ -71,12 +72,12 @@ struct Update {
 }
 
 impl Update {
-    fn new(pts: &[Point], i: usize, order: usize, predicts: Prediction, bh2: bool) -> Result<Update> {
-        let expo = Expo::new(&pts[i - 1], &pts[i], predicts)?;
+    fn new(pts: &[Point], i: usize, order: usize, predicts: Prediction, bh2: bool) -> Update {
+        let expo = Expo::new(&pts[i - 1], &pts[i], predicts);
         let mut r: Vec<Real> = (1..order).map(|k| (&pts[i - 1 - k].lambda - &pts[i - 1].lambda) / &expo.h).collect();
         r.push(1.0.into());
         let b_h = if bh2 { expo.z.exp_m1() } else { expo.z.clone() };
-        Ok(Update { expo, order, r, b_h })
+        Update { expo, order, r, b_h }
     }
     /// ρ from R ρ = b with R[i][k] = r_kⁱ, b[i] = z φ_{i+2}(z) (i+1)! / B(h), for the first `n` points.
     fn rho(&self, n: usize) -> Result<Vec<Real>> {

@@ -191,6 +191,9 @@ fn guidance_is_a_weighted_sum_of_two_runs() {
         close(&eval(&guided, &x, &t, &cond, want), &expected, 1e-14);
         let count = guided.counter().unwrap();
         assert_eq!((count.nfe(), count.samples(), guided.runs_per_eval()), (1, 4, 2), "one batch of both runs");
+        for alone in [0.0, 1.0] {
+            assert_eq!(Guided::new(inner.clone(), alone).unwrap().runs_per_eval(), 1, "one of the two says all");
+        }
         // within the interval only: the first sample is outside, so it keeps the conditional prediction
         let part = Guided::new(inner.clone(), 2.5).unwrap().interval(0.1, 1.0).unwrap();
         let mixed = eval(&part, &x, &t, &cond, want);
