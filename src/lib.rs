@@ -60,7 +60,8 @@
 //! - [`noise`]: noise schedules α, σ, λ.
 //! - [`denoise`]: the denoiser trait, adapters for what a network predicts, guidance, closed forms.
 //! - [`discretize`]: heuristic schedules and τ_ξ.
-//! - [`files`]: checkpoints, arrays, images, plots and results on disk.
+//! - [`files`]: checkpoints, arrays, images and results on disk.
+//! - [`draw`]: plots of lines and schedules, contact sheets.
 //! - [`nets`]: networks as graphs, a folder for each family, and the frozen kernels that they share.
 //! - [`plan`]: a sampler as data, its executor and its reverse pass.
 //! - [`solve`]: solvers, each a function from time steps to a plan.
@@ -76,6 +77,7 @@
 pub mod access;
 pub mod denoise;
 pub mod discretize;
+pub mod draw;
 pub mod error;
 pub mod files;
 pub mod host;

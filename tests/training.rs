@@ -340,10 +340,19 @@ fn keys_tell_functions_apart() {
         print(s.call(|s| s.x) == s.call(|s| s.x * 1.0));
         print(type_of(key_of(reads)));
         print(key_of(#{ f: |x| x, name: \"mine\", key: 1 }) == key_of(#{ f: |x| x + 1, name: \"mine\", key: 1 }));
-        print(key_of(denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\" }, |x, s, c| x)));
+        let d = |o, f| key_of(denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\" } + o, f));
+        print(d.call(#{}, |x, s, c| x) == d.call(#{}, |x, s, c| x * 2));
+        print(d.call(#{ name: \"a\", key: 1 }, |x, s, c| x) == d.call(#{ name: \"a\", key: 1 }, |x, s, c| x * 2));
+        print(d.call(#{ name: \"a\", key: 1 }, |x, s, c| x) == d.call(#{ name: \"a\", key: 2 }, |x, s, c| x));
+        print(d.call(#{ shape: [2] }, |x, s, c| x) == d.call(#{ shape: [3] }, |x, s, c| x));
+        // what it captures may change after it is made
+        let scale = 1; let changing = |x, s, c| x * scale; scale += 1;
+        print(d.call(#{}, changing));
+        print(key_of(solver::from_fn(#{ name: \"a\", key: 1 }, |s| s.x)) == key_of(solver::from_fn(#{ name: \"a\", key: 1 }, |s| s.x * 1.0)));
+        print(key_of(solver::from_plan(#{ name: \"a\", key: 1 }, |s| s)) == key_of(solver::from_plan(#{ name: \"a\", key: 2 }, |s| s)));
         print(key_of(schedule::edm(noise::edm(), 4)) == key_of(schedule::edm(noise::edm(), 5)));",
     );
-    assert_eq!(text, "false\nfalse\ntrue\nfalse\nfalse\nstring\ntrue\n\nfalse");
+    assert_eq!(text, "false\nfalse\ntrue\nfalse\nfalse\nstring\ntrue\nfalse\ntrue\nfalse\nfalse\n\ntrue\nfalse\nfalse");
     // the text counts, not its place; a constant or helper that changed counts too
     let key = |code: &str| prints(dir.path(), code).0;
     let base = key("const C = 5;\nfn helper(x) { x + C }\nprint(key_of(|x| helper(x)));");

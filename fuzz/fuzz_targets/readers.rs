@@ -4,7 +4,7 @@ use ld3sh::files::image::Image;
 use ld3sh::files::pickle::Shared;
 use ld3sh::files::{checkpoint, json, npy, result, state};
 use ld3sh::script::modules;
-use ld3sh::shell::repl::lex;
+use ld3sh::shell::lex;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -1,5 +1,5 @@
 //! A network that is a function of a script.
-use super::query::times;
+use super::query::{digest, times};
 use super::{Cond, NetPullback, Network};
 use crate::host::{Callback, Host, Value};
 use crate::tensor::grad;
@@ -17,6 +17,10 @@ pub struct FnNetwork {
     pub shape: Option<Vec<usize>>,
     /// The number of classes; 0 when conditions are not class labels.
     pub classes: usize,
+    /// Its name, for people.
+    pub name: Option<String>,
+    /// What tells it from every other, where that is known.
+    pub key: Option<String>,
     /// Bytes that the latest pull-back held for each sample.
     pub kept: Cell<Option<u64>>,
 }
@@ -24,7 +28,7 @@ pub struct FnNetwork {
 impl FnNetwork {
     /// A network with this function.
     pub fn new(function: Callback, shape: Option<Vec<usize>>, classes: usize) -> Self {
-        FnNetwork { function, shape, classes, kept: Cell::new(None) }
+        FnNetwork { function, shape, classes, name: None, key: None, kept: Cell::new(None) }
     }
     fn call(&self, host: &dyn Host, x: &Tensor, c: &Tensor, cond: &Cond) -> Result<Tensor> {
         let cond = match cond {
@@ -58,7 +62,7 @@ impl FnNetwork {
 
 impl Network for FnNetwork {
     fn describe(&self) -> String {
-        let mut s = String::from("script function");
+        let mut s = self.name.clone().unwrap_or_else(|| "script function".into());
         if let Some(shape) = &self.shape {
             s += &format!(" {}", times(shape));
         }
@@ -68,7 +72,7 @@ impl Network for FnNetwork {
         s
     }
     fn hash(&self) -> Option<String> {
-        None
+        Some(digest(&[self.key.as_ref()?.as_bytes(), self.describe().as_bytes()]))
     }
     fn sample_shape(&self) -> Option<Vec<usize>> {
         self.shape.clone()

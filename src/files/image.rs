@@ -104,7 +104,7 @@ impl Image {
     }
 
     /// Copies `other` (same number of channels) to (x, y); what does not fit is cut off.
-    pub(super) fn paste(&mut self, other: &Image, x: usize, y: usize) {
+    pub(crate) fn paste(&mut self, other: &Image, x: usize, y: usize) {
         let c = self.channels.min(other.channels);
         let w = other.width.min(self.width.saturating_sub(x));
         for row in 0..other.height.min(self.height.saturating_sub(y)) {
@@ -114,7 +114,7 @@ impl Image {
     }
 
     /// Mixes `rgb` into the pixel (x, y); outside the picture nothing happens.
-    pub(super) fn blend(&mut self, x: i64, y: i64, rgb: [u8; 3], alpha: f32) {
+    pub(crate) fn blend(&mut self, x: i64, y: i64, rgb: [u8; 3], alpha: f32) {
         let (Ok(x), Ok(y)) = (usize::try_from(x), usize::try_from(y)) else { return };
         if x < self.width && y < self.height {
             let at = (y * self.width + x) * self.channels;
@@ -235,7 +235,7 @@ pub fn grid(t: &Tensor, o: &GridOptions) -> Result<Image> {
 }
 
 /// The pictures in a tensor [H, W], [C, H, W] or [B, C, H, W].
-pub(super) fn from_batch(what: &str, t: &Tensor) -> Result<Vec<Image>> {
+pub(crate) fn from_batch(what: &str, t: &Tensor) -> Result<Vec<Image>> {
     let dims = match *t.dims() {
         [h, w] => Some((1, 1, h, w)),
         [c, h, w] => Some((1, c, h, w)),
@@ -265,7 +265,7 @@ fn incomplete(why: &str) -> Error {
 }
 
 /// Fails unless the file name ends in one of `known`.
-pub(super) fn require_extension(path: &Path, known: &[&str]) -> Result<String> {
+pub(crate) fn require_extension(path: &Path, known: &[&str]) -> Result<String> {
     let e = path.extension().and_then(|e| e.to_str()).unwrap_or_default().to_lowercase();
     if known.contains(&e.as_str()) {
         return Ok(e);

@@ -1,4 +1,4 @@
-//! Files: atomic writes, hashes, images, plots, tables, learned schedules, and state to resume from.
+//! Files: atomic writes, hashes, images, tables, learned schedules, and state to resume from.
 pub mod atomic;
 pub mod bulk;
 pub mod cache;
@@ -9,15 +9,10 @@ pub mod json;
 mod literal;
 pub mod npy;
 pub mod pickle;
-pub mod plot;
-mod plot_axis;
 pub mod result;
 pub mod safetensors;
-mod scene;
-pub mod sheet;
 pub mod sniff;
 pub mod state;
 pub mod table;
-mod text;
 pub mod torch;
 pub mod utf8;

@@ -1,4 +1,5 @@
 //! Weights by name: from a safetensors file, checked against what the architecture asks for, or random.
+use crate::files::checkpoint;
 use crate::files::torch::View;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -45,6 +46,10 @@ impl Stored<'_> {
         let raw = match self {
             Stored::View(v) => {
                 let stored = match v.dtype() {
+                    // widened as they are read
+                    Dtype::F8_E4M3 | Dtype::F8_E5M2 => {
+                        return Ok(checkpoint::tensor(v).and_then(|t| Ok(t.to_dtype(dtype)?)));
+                    }
                     Dtype::F16 => DType::F16,
                     Dtype::BF16 => DType::BF16,
                     Dtype::F32 => DType::F32,

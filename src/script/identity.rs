@@ -3,11 +3,13 @@
 use super::closures::parts;
 use super::error::RhaiResult;
 use super::files::convert::{from_json, to_data};
+use super::options::Options;
 use super::plan::ScriptSolver;
 use crate::denoise::DynDenoiser;
 use crate::discretize::Schedule;
 use crate::files::{hash, state};
 use crate::noise::Noise;
+use crate::{Error, Kind};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, FnPtr, Map, NativeCallContext};
 
@@ -46,8 +48,8 @@ fn key(context: &NativeCallContext, v: &Dynamic, depth: usize) -> Option<String>
     if let Some(s) = v.read_lock::<ScriptSolver>() {
         return match &*s {
             ScriptSolver::Native(_) => digest("solver", [s.to_json().ok()?.to_string()]),
-            ScriptSolver::FromPlan(f) => digest("solver::from_plan", [function(context, f, depth)?]),
-            ScriptSolver::FromFn(f) => digest("solver::from_fn", [function(context, f, depth)?]),
+            ScriptSolver::FromPlan(own) => digest("solver::from_plan", [own.key(context, depth)?]),
+            ScriptSolver::FromFn(own) => digest("solver::from_fn", [own.key(context, depth)?]),
         };
     }
     if let Some(net) = v.read_lock::<DynDenoiser>() {
@@ -62,6 +64,49 @@ fn key(context: &NativeCallContext, v: &Dynamic, depth: usize) -> Option<String>
     }
     let data = to_data(v).ok()?;
     Some(hash::sha256(&state::to_bytes(&data).ok()?))
+}
+
+/// A function of the script that a native object calls, and what the script says that it is.
+#[derive(Clone)]
+pub struct Own {
+    /// The function.
+    pub function: FnPtr,
+    /// Its name, for people.
+    pub name: Option<String>,
+    key: Option<String>,
+}
+
+impl Own {
+    /// `function` with options `name` and `key`.
+    pub fn new(context: &NativeCallContext, o: &mut Options, function: FnPtr) -> RhaiResult<Own> {
+        let name = o.string("name")?;
+        let key = match o.take("key") {
+            None => None,
+            Some(v) => Some(key_of(context, &v).ok_or_else(|| {
+                Error::new(Kind::Type, format!("option `key` must be data, not {}", super::error::type_of(&v)))
+                    .hint("a text or number that no other function of this name has")
+            })?),
+        };
+        Ok(Own { function, name, key })
+    }
+    /// `function`, of which nothing is said.
+    pub fn plain(function: FnPtr) -> Own {
+        Own { function, name: None, key: None }
+    }
+    fn key(&self, context: &NativeCallContext, depth: usize) -> Option<String> {
+        match &self.key {
+            Some(key) => digest("said", [self.name.clone().unwrap_or_default(), key.clone()]),
+            None => function(context, &self.function, depth),
+        }
+    }
+    /// What it is and stays, whatever the script does later: its key, or a hash if nothing that it captures or reads can change.
+    pub fn fixed_key(&self, context: &NativeCallContext) -> Option<String> {
+        let may_change = || {
+            let reads = parts(context, &self.function).is_none_or(|made| made.reads.iter().any(|(_, v)| v.is_shared()));
+            reads || self.function.iter_curry().any(Dynamic::is_shared)
+        };
+        if self.key.is_none() && may_change() { None } else { self.key(context, 0) }
+    }
 }
 
 fn noise(n: &Noise) -> String {
@@ -92,7 +137,7 @@ mod api {
     ///
     /// Of data their bits; of solvers, schedules and noise schedules their settings; of denoisers their weights and configuration; of
     /// a function its text, what it captures, and the functions and variables of its script that it uses. A map with `name` and `key`
-    /// is known by these alone: so a method says what its function stands for.
+    /// is known by these alone, as is what was made of a function with these options: so a method says what its function stands for.
     ///
     /// Example: `key_of(|x| x + 1) == key_of(|x| x + 2)` is false
     #[rhai_fn(name = "key_of")]

@@ -262,6 +262,9 @@ mod methods {
     }
     /// All that is needed to go on with the same bits, a map for `load_state` and `state::save`.
     ///
+    /// Its fields: `rule`, the optimizer's name; `lr`; `slots`, a map for each parameter in their order: `step`, and the moments that
+    /// the rule keeps, tensors by name.
+    ///
     /// Example: `let opt = optim::adam(); opt.step([ones([2])], [ones([2])]); opt.state().lr` is 0.001
     #[rhai_fn(name = "state", pure)]
     pub fn optimizer_state(optimizer: &mut SharedOptimizer) -> Map {
@@ -350,6 +353,9 @@ mod methods {
         plateau.0.borrow().floored as INT
     }
     /// The counters, a map for `load_state` and `state::save`.
+    ///
+    /// Its fields: `best`, the lowest loss; `bad`, validations since then or since the last decay; `decays`, how many were asked for;
+    /// `floored`, how many rates were at the floor already.
     ///
     /// Example: `optim::plateau().state().bad` is 0
     #[rhai_fn(name = "state", pure)]

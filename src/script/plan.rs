@@ -3,6 +3,7 @@ pub(super) mod solve;
 mod solvers;
 
 use super::error::RhaiResult;
+use super::identity::Own;
 use super::options::Options;
 use crate::denoise::Prediction;
 use crate::plan::{Tracked, prediction_name};
@@ -10,7 +11,7 @@ use crate::solve::Solver;
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, FLOAT, FnPtr, INT, ImmutableString, Map};
+use rhai::{Array, Dynamic, Engine, FLOAT, INT, ImmutableString, Map};
 
 /// A solver as scripts hold it.
 #[derive(Clone)]
@@ -18,26 +19,27 @@ pub enum ScriptSolver {
     /// A native one.
     Native(Solver),
     /// `|schedule| plan`.
-    FromPlan(FnPtr),
+    FromPlan(Own),
     /// `|step| x`, called for each step.
-    FromFn(FnPtr),
+    FromFn(Own),
 }
 
 impl ScriptSolver {
-    /// Its name: of a native one that in the table, of others that of the function that makes such solvers.
-    pub fn name(&self) -> &'static str {
+    /// Its name: of a native one that in the table, of others the one that the script gave, or that of the function that made it.
+    pub fn name(&self) -> &str {
         match self {
             ScriptSolver::Native(s) => s.name(),
-            ScriptSolver::FromPlan(_) => "from_plan",
-            ScriptSolver::FromFn(_) => "from_fn",
+            ScriptSolver::FromPlan(own) => own.name.as_deref().unwrap_or("from_plan"),
+            ScriptSolver::FromFn(own) => own.name.as_deref().unwrap_or("from_fn"),
         }
     }
     /// One line: the solver's name and what differs from its defaults.
     pub fn describe(&self) -> String {
         match self {
             ScriptSolver::Native(s) => s.describe(),
-            ScriptSolver::FromPlan(f) => format!("from_plan({})", f.fn_name()),
-            ScriptSolver::FromFn(f) => format!("from_fn({})", f.fn_name()),
+            ScriptSolver::FromPlan(own) | ScriptSolver::FromFn(own) => {
+                own.name.clone().unwrap_or_else(|| format!("{}({})", self.name(), own.function.fn_name()))
+            }
         }
     }
     /// Name and options, for results.

@@ -2,9 +2,9 @@
 use crate::caught::caught;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::discretize::Schedule;
+use ld3sh::draw::plot::{LinesOptions, SchedulesOptions, Series, Space, lines, schedules};
+use ld3sh::draw::sheet::{SheetOptions, sheet};
 use ld3sh::files::image::{GridOptions, Image, grid};
-use ld3sh::files::plot::{LinesOptions, SchedulesOptions, Series, Space, lines, schedules};
-use ld3sh::files::sheet::{SheetOptions, sheet};
 use ld3sh::files::state::{self, Data};
 use ld3sh::files::table::{Table, number};
 use ld3sh::files::{atomic, hash, result};

@@ -9,6 +9,8 @@ use ld3sh::host::Quiet;
 use ld3sh::model::{self, Source};
 use ld3sh::nets::edm::{self, Config};
 use ld3sh::nets::network::Net;
+use safetensors::tensor::TensorView;
+use safetensors::{Dtype, SafeTensors};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::rc::Rc;
@@ -209,6 +211,36 @@ fn labels_of_the_wrong_kind_are_refused() {
     for label in [-1, 6] {
         assert!(ld3sh::denoise::one_hot(&[0, label], 6, DType::F32, &Device::Cpu).is_err());
     }
+}
+
+/// E4M3: 0x38 is 1, 0xC0 is −2. Such weights give what the same values in f32 give.
+#[test]
+fn weights_of_eight_bits_are_widened_as_they_are_read() {
+    let bytes = std::fs::read(fixture("edm/ddpmpp_edm.weights.safetensors")).unwrap();
+    let (_, header) = SafeTensors::read_metadata(&bytes).unwrap();
+    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let load = |name: &str, dtype: Dtype, two: [&[u8]; 2]| {
+        let mut all: Vec<(String, Dtype, Vec<usize>, Vec<u8>)> = vec![];
+        for (name, view) in file.tensors() {
+            let n = view.shape().iter().product::<usize>();
+            all.push(if name.ends_with("conv0.weight") {
+                let data = (0..n).flat_map(|i| two[usize::from(i % 3 == 0)].to_vec()).collect();
+                (name, dtype, view.shape().to_vec(), data)
+            } else {
+                (name, view.dtype(), view.shape().to_vec(), view.data().to_vec())
+            });
+        }
+        let views = all.iter().map(|(n, d, s, b)| (n, TensorView::new(*d, s.clone(), b).unwrap()));
+        let path = dir.path().join(name);
+        safetensors::serialize_to_file(views, header.metadata().clone(), &path).unwrap();
+        let net = model::denoiser(&Source::Path(path), &Device::Cpu, DType::F32).unwrap();
+        let x = Tensor::ones((1, 3, 16, 16), DType::F32, &Device::Cpu).unwrap();
+        values(&denoise(net, &x, &[1.0], &Cond::None, &x)[0])
+    };
+    let small = load("e4m3.safetensors", Dtype::F8_E4M3, [&[0x38], &[0xc0]]);
+    let wide = load("f32.safetensors", Dtype::F32, [&1f32.to_le_bytes(), &(-2f32).to_le_bytes()]);
+    assert!(small == wide && small.iter().all(|x| x.is_finite()));
 }
 
 #[test]

@@ -73,3 +73,35 @@ fn a_network_from_earlier_lines() {
     t.send("exit\r");
     assert_eq!(t.exit_code(), 0);
 }
+
+/// A terminal that knows no escape sequences gets none, at the prompt and from a script.
+#[test]
+fn a_dumb_terminal_gets_no_escapes() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("s.rhai"), "print(1 + 1);\nnothing(1);\n").unwrap();
+    let mut t = Terminal::open(home.path(), 80, &[("TERM", "dumb")]);
+    t.patience = Duration::from_secs(15);
+    t.send("1 + 10\r");
+    t.wait("\n11\n");
+    t.send(":load s.rhai\r");
+    t.wait("unknown function `nothing`");
+    assert!(!t.raw().contains('\u{1b}'), "{:?}", t.raw());
+}
+
+/// What went wrong can be read without scrolling back.
+#[test]
+fn a_report_longer_than_the_screen_ends_with_its_message() {
+    let home = tempfile::tempdir().unwrap();
+    let calls: String = (0..12).map(|i| format!("fn f{i}() {{\n    f{}()\n}}\n", i + 1)).collect();
+    std::fs::write(home.path().join("s.rhai"), format!("{calls}fn f12() {{ missing_one(1) }}\nf0();\n")).unwrap();
+    for (rows, told) in [(12, 1), (120, 1)] {
+        let mut t = Terminal::open_with(home.path(), rows, 80, &[], &[("NO_COLOR", "1")]);
+        t.patience = Duration::from_secs(15);
+        t.enter(":load s.rhai");
+        t.wait("unknown function `missing_one`");
+        t.enter("20 + 1");
+        t.wait("\n21\n");
+        // in twelve rows the first one is out of sight
+        assert_eq!(t.contents().matches("error: unknown function").count(), told, "{}", t.contents());
+    }
+}

@@ -8,6 +8,7 @@ use crate::noise::{self, Noise};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
 use crate::script::host::{ScriptHost, callback};
+use crate::script::identity::Own;
 use crate::script::options::Options;
 use crate::tensor::device::{default_device, parse_device};
 use crate::{Error, Kind, Result};
@@ -234,10 +235,12 @@ pub mod denoiser_api {
     /// - `classes` (0): the width of one-hot conditions
     /// - `shape` (any): one sample's, if only one will do
     /// - `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one
+    /// - `name` ("script function"): in tables and records
+    /// - `key` (a hash of the function, where nothing that it captures or reads can change): data by which caches and checkpoints know it
     ///
     /// Example: `denoiser::from_fn(#{ noise: noise::edm(), predicts: "data" }, |x, sigma, cond| x / (1.0 + sigma.reshape([-1, 1]) ** 2))`
     #[rhai_fn(return_raw)]
-    pub fn from_fn(options: Map, network: FnPtr) -> RhaiResult<DynDenoiser> {
+    pub fn from_fn(context: NativeCallContext, options: Map, network: FnPtr) -> RhaiResult<DynDenoiser> {
         let of = "denoiser::from_fn";
         let mut o = Options::new(of, options);
         let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
@@ -245,6 +248,7 @@ pub mod denoiser_api {
         let sigma_data = o.float("sigma_data")?;
         let (time, clamp) = (o.take("time"), o.bool("clamp_time")?.unwrap_or(false));
         let (classes, shape) = (o.count("classes")?.unwrap_or(0), shape_option(&mut o)?);
+        let own = Own::new(&context, &mut o, network)?;
         o.finish()?;
         let noise = noise.ok_or_else(|| missing(of, "noise", "noise::edm()"))?;
         let predicts = match predicts.ok_or_else(|| missing(of, "predicts", "\"noise\""))? {
@@ -258,7 +262,8 @@ pub mod denoiser_api {
             return Err(Error::value("denoiser::from_fn: `sigma_data` belongs to `predicts: \"edm\"`").into());
         }
         let time = time_input(time, &noise, predicts)?;
-        let net = FnNetwork::new(callback(network), shape, classes);
+        let key = own.fixed_key(&context);
+        let net = FnNetwork { name: own.name, key, ..FnNetwork::new(callback(own.function), shape, classes) };
         Ok(Rc::new(Preconditioned::new(Rc::new(net), noise, predicts)?.with_time(time)?.clamp_time(clamp)))
     }
 }

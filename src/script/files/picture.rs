@@ -1,8 +1,8 @@
 //! Rhai functions for images and plots: modules `image` and `plot`, types `Image` and `Plot`.
 use crate::discretize::Schedule;
+use crate::draw::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines as draw_lines, schedules};
+use crate::draw::sheet::{SheetOptions, sheet as make_sheet};
 use crate::files::image::{GridOptions, Image, grid as make_grid};
-use crate::files::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines as draw_lines, schedules};
-use crate::files::sheet::{SheetOptions, sheet as make_sheet};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;

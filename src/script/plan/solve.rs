@@ -219,7 +219,7 @@ impl Sampler {
     ) -> RhaiResult<Sampler> {
         same_noise(&schedule.noise, net.noise(), &schedule.t)?;
         match solver {
-            ScriptSolver::FromFn(f) => Ok(Sampler::Steps(f.clone(), schedule.clone())),
+            ScriptSolver::FromFn(own) => Ok(Sampler::Steps(own.function.clone(), schedule.clone())),
             other => Ok(Sampler::Plan(solvers::plan_of(ctx, other, schedule)?)),
         }
     }
@@ -264,8 +264,10 @@ fn with_schedule(
     let what = if prior { "sample" } else { "solve" };
     same_noise(&schedule.noise, net.noise(), &schedule.t)?;
     match solver {
-        ScriptSolver::FromFn(f) if prior => run_steps(ctx, what, net, f, schedule, &from_prior(schedule, x)?, map),
-        ScriptSolver::FromFn(f) => run_steps(ctx, what, net, f, schedule, x, map),
+        ScriptSolver::FromFn(own) => {
+            let start = if prior { from_prior(schedule, x)? } else { x.clone() };
+            run_steps(ctx, what, net, &own.function, schedule, &start, map)
+        }
         other => run_plan(ctx, what, net, &solvers::plan_of(ctx, other, schedule)?, x, prior, map),
     }
 }

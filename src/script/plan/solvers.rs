@@ -1,6 +1,7 @@
 //! Module `solver`: the solvers as scripts make them, and their methods.
 use super::super::error::RhaiResult;
 use super::super::files::convert;
+use super::super::identity::Own;
 use super::super::options::Options;
 use super::{ScriptSolver, index};
 use crate::discretize::Schedule;
@@ -61,8 +62,8 @@ pub(super) fn add_to(module: &mut Module) {
 pub(super) fn plan_of(ctx: &NativeCallContext, solver: &ScriptSolver, schedule: &Schedule) -> RhaiResult<Tracked> {
     match solver {
         ScriptSolver::Native(s) => Ok(s.plan(schedule)?),
-        ScriptSolver::FromPlan(f) => {
-            let made: Dynamic = f.call_raw(ctx, None, [Dynamic::from(schedule.clone())])?;
+        ScriptSolver::FromPlan(own) => {
+            let made: Dynamic = own.function.call_raw(ctx, None, [Dynamic::from(schedule.clone())])?;
             let kind = crate::script::error::type_of(&made);
             made.try_cast::<Tracked>().ok_or_else(|| {
                 let e =
@@ -76,6 +77,13 @@ pub(super) fn plan_of(ctx: &NativeCallContext, solver: &ScriptSolver, schedule: 
             Err(e.hint("use solver::from_plan to define a solver by its coefficients").into())
         }
     }
+}
+
+fn own(ctx: &NativeCallContext, of: &'static str, options: Map, f: FnPtr) -> RhaiResult<Own> {
+    let mut o = Options::new(of, options);
+    let own = Own::new(ctx, &mut o, f)?;
+    o.finish()?;
+    Ok(own)
 }
 
 /// Solvers: what turns time steps into a sampler.
@@ -117,7 +125,18 @@ pub mod api {
     ///
     /// Example: `solver::from_plan(|s| solver::ipndm().plan(s).scale_row(0, 1.01)).plan(schedule::edm(noise::edm(), 4))`
     pub fn from_plan(f: FnPtr) -> ScriptSolver {
-        ScriptSolver::FromPlan(f)
+        ScriptSolver::FromPlan(Own::plain(f))
+    }
+    /// A solver by its coefficients, under a name of its own.
+    ///
+    /// Options:
+    /// - `name` ("from_plan"): in tables and records
+    /// - `key` (a hash of the function): data by which caches and checkpoints know it
+    ///
+    /// Example: `solver::from_plan(#{ name: "mine", key: 1 }, |s| solver::ipndm().plan(s)).describe()` is "mine"
+    #[rhai_fn(name = "from_plan", return_raw)]
+    pub fn from_plan_named(ctx: NativeCallContext, options: Map, f: FnPtr) -> RhaiResult<ScriptSolver> {
+        Ok(ScriptSolver::FromPlan(own(&ctx, "solver::from_plan", options, f)?))
     }
     /// A solver step by step with tensors: a function `|s| x` that returns the state at the end of a step.
     ///
@@ -132,7 +151,18 @@ pub mod api {
     /// sample(net, euler, schedule::edm(net.noise, 4), 2).shape  // [2, 2]
     /// ```
     pub fn from_fn(f: FnPtr) -> ScriptSolver {
-        ScriptSolver::FromFn(f)
+        ScriptSolver::FromFn(Own::plain(f))
+    }
+    /// A solver step by step with tensors, under a name of its own.
+    ///
+    /// Options:
+    /// - `name` ("from_fn"): in tables and records
+    /// - `key` (a hash of the function): data by which caches and checkpoints know it
+    ///
+    /// Example: `solver::from_fn(#{ name: "idle", key: 1 }, |s| s.x).describe()` is "idle"
+    #[rhai_fn(name = "from_fn", return_raw)]
+    pub fn from_fn_named(ctx: NativeCallContext, options: Map, f: FnPtr) -> RhaiResult<ScriptSolver> {
+        Ok(ScriptSolver::FromFn(own(&ctx, "solver::from_fn", options, f)?))
     }
 }
 
@@ -179,7 +209,7 @@ pub mod methods {
     }
     /// The solver's name, a key for `solver::named`: "unipc".
     ///
-    /// A solver that is made of a script's function has the name of what made it, "from_plan" or "from_fn".
+    /// A solver that is made of a script's function has the name that it was given, or that of what made it, "from_plan" or "from_fn".
     ///
     /// Example: `solver::named(solver::unipc().name, #{ order: 2 }).name` is "unipc"
     #[rhai_fn(get = "name", pure)]

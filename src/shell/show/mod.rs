@@ -7,8 +7,8 @@ pub mod spark;
 pub mod value;
 
 use crate::discretize::Schedule;
+use crate::draw::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines, schedules};
 use crate::files::image::{GridOptions, Image, grid};
-use crate::files::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines, schedules};
 use crate::real::{Real, host_values};
 use crate::script::context::SharedRun;
 use crate::script::error::RhaiResult;

@@ -1,10 +1,10 @@
 //! Plots: lines over axes, and schedules side by side; PNG or SVG by the file's name.
-use super::atomic;
-use super::image::{Image, require_extension};
-use super::plot_axis::Axis;
+use super::axis::Axis;
 use super::scene::{At, Rgb, Scene, Shape};
 use super::text;
 use crate::discretize::Schedule;
+use crate::files::atomic;
+use crate::files::image::{Image, require_extension};
 use crate::real::Real;
 use crate::{Error, Kind, Result};
 use std::path::Path;

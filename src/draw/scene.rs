@@ -1,7 +1,7 @@
 //! A drawing as data: lines, rectangles, dots and text, written as SVG or drawn onto a bitmap with smooth edges.
-use super::image::Image;
 use super::text;
 use crate::Result;
+use crate::files::image::Image;
 use ab_glyph_rasterizer::{Point, Rasterizer, point};
 use std::fmt::Write;
 

@@ -1,6 +1,6 @@
 //! Contact sheets: one labelled row of pictures per method, same noise in the same column.
-use super::image::{Image, from_batch};
 use super::text;
+use crate::files::image::{Image, from_batch};
 use crate::{Error, Result};
 use candle_core::Tensor;
 

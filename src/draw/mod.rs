@@ -1,0 +1,6 @@
+//! Pictures that are drawn: plots of lines and schedules, and contact sheets.
+mod axis;
+pub mod plot;
+mod scene;
+pub mod sheet;
+mod text;
