@@ -2,10 +2,12 @@
 #[path = "../common/caught.rs"]
 mod caught;
 mod experiments;
+mod families;
 mod losses;
 mod lpips;
 mod method;
 mod optim;
+mod published;
 #[path = "../common/process.rs"]
 mod process;
 #[path = "../common/trunks.rs"]
