@@ -142,6 +142,8 @@ pub fn tau(noise: &Noise, xi: &Tensor, xi_c: Option<&Tensor>, opts: &TauOptions)
                 (Space::Lambda, Compat::Reference) => smallest_gap(&p[0]),
                 _ => smallest_gap(&x),
             } * opts.win_rate;
+            // a number there, through which nothing is learned
+            let bound = if opts.compat == Compat::Reference { bound.v().into() } else { bound };
             out.push((pinned(&shifted(&x, c, &bound)), shape.clone()));
         }
         Ok(out)

@@ -1,6 +1,7 @@
 //! The expanded view of a plan: the lower-triangular matrix A over (x_T, m_1 … m_S, noise), and plans made from one.
 use super::{Eval, Label, Plan, Source, State, Term, prediction_name};
 use crate::denoise::Prediction;
+use crate::noise::Noise;
 use crate::real::Real;
 use crate::{Error, Result};
 use std::fmt::{self, Write};
@@ -114,6 +115,32 @@ impl Plan {
         Ok(plan)
     }
 
+    /// The same sampler with outputs of another kind: each output is replaced by what it is in the other kind and the state that its
+    /// evaluation saw, with α and σ at the evaluation's time.
+    pub fn predicting(&self, want: Prediction, noise: &Noise) -> Result<Plan> {
+        let mut plan = self.clone();
+        for state in &mut plan.states {
+            let mut terms = vec![];
+            for Term { source, coef } in state.terms.drain(..) {
+                match source {
+                    Source::Output(s) if self.evals[s].want != want => {
+                        let Eval { state, t, .. } = &self.evals[s];
+                        let (alpha, sigma) = (noise.alpha(t), noise.sigma(t));
+                        // m = (x − σ ε)/α, ε = (x − α m)/σ
+                        let (of, by) = if want == Prediction::Noise { (sigma, alpha) } else { (alpha, sigma) };
+                        terms.push(Term { source: Source::State(*state), coef: &coef / &by });
+                        terms.push(Term { source, coef: -(coef * of / by) });
+                    }
+                    source => terms.push(Term { source, coef }),
+                }
+            }
+            state.terms = merged(terms);
+        }
+        plan.evals.iter_mut().for_each(|e| e.want = want);
+        plan.check()?;
+        Ok(plan)
+    }
+
     /// The same plan with other evaluation times, one per evaluation.
     pub fn with_t_eval(&self, t: &[Real]) -> Result<Plan> {
         if t.len() != self.nfe() {
@@ -127,6 +154,18 @@ impl Plan {
         plan.check()?;
         Ok(plan)
     }
+}
+
+/// Terms of one vector joined.
+fn merged(terms: Vec<Term>) -> Vec<Term> {
+    let mut all: Vec<Term> = vec![];
+    for term in terms {
+        match all.iter_mut().find(|t| t.source == term.source) {
+            Some(t) => t.coef = &t.coef + &term.coef,
+            None => all.push(term),
+        }
+    }
+    all
 }
 
 /// Significant digits that a table shows.

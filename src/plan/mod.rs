@@ -13,6 +13,7 @@
 pub mod build;
 pub mod lin;
 pub mod matrix;
+pub mod recurrence;
 pub mod reverse;
 pub mod rows;
 pub mod run;
@@ -70,6 +71,9 @@ pub enum Label {
 }
 
 impl Label {
+    /// All labels.
+    pub const ALL: [Label; 7] =
+        [Label::Start, Label::Step, Label::Predicted, Label::Corrected, Label::Inner, Label::Churned, Label::Denoised];
     /// The word that tables and trajectories show.
     pub fn name(self) -> &'static str {
         match self {

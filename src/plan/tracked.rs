@@ -1,5 +1,6 @@
 //! A plan together with the tensors that its numbers came from, so that [`crate::tensor::grad`] reaches time steps,
 //! evaluation times and coefficients through a solve.
+use super::recurrence::Recurrence;
 use super::run::{Keep, OnStep, RunOptions, run};
 use super::{Plan, reverse};
 use crate::denoise::{Cond, DynDenoiser, Prediction, State};
@@ -125,6 +126,25 @@ impl Tracked {
         let plan = Plan::from_matrix(&a, &t, &vec![want; t.len()], "from_matrix")?;
         Ok(Tracked { plan: Rc::new(plan), tape, inputs })
     }
+    /// A plan from the coefficients of its steps ([`Recurrence`]): states [n, n], outputs [n, k], times [n+1], told times [k]; all may be
+    /// tracked.
+    pub fn from_steps(
+        name: &str,
+        states: &Tensor,
+        outputs: &Tensor,
+        t: &Tensor,
+        t_eval: Option<&Tensor>,
+        want: Prediction,
+        inner: &[usize],
+    ) -> Result<Tracked> {
+        let (tape, mut inputs) = (Tape::new(), vec![]);
+        let states = rows(&tape, &mut inputs, states)?;
+        let outputs = rows(&tape, &mut inputs, outputs)?;
+        let t = reals(&tape, &mut inputs, t)?;
+        let t_eval = t_eval.map(|e| reals(&tape, &mut inputs, e)).transpose()?;
+        let made = Recurrence { states: &states, outputs: &outputs, t: &t, t_eval: t_eval.as_deref(), want, inner };
+        Ok(Tracked { plan: Rc::new(made.plan(name)?), tape, inputs })
+    }
     /// A plan without gradients to its numbers.
     pub fn constant(plan: Plan) -> Tracked {
         Tracked { plan: Rc::new(plan), tape: Tape::new(), inputs: vec![] }
@@ -138,6 +158,10 @@ impl Tracked {
         let mut inputs = self.inputs.clone();
         let a = rows(&self.tape, &mut inputs, a)?;
         Ok(Tracked { plan: Rc::new(self.plan.with_matrix(&a)?), tape: self.tape.clone(), inputs })
+    }
+    /// The same sampler with outputs of another kind ([`Plan::predicting`]).
+    pub fn predicting(&self, want: Prediction, noise: &Noise) -> Result<Tracked> {
+        Ok(Tracked { plan: Rc::new(self.plan.predicting(want, noise)?), ..self.clone() })
     }
     /// The same plan with entry [row, col] of its matrix replaced by `f` of the old one.
     pub fn map_entry(&self, row: usize, col: usize, f: impl FnOnce(&Real) -> Real) -> Result<Tracked> {

@@ -10,9 +10,17 @@ use std::path::{Path, PathBuf};
 
 /// The modules compiled in: name, text.
 pub const STDLIB: &[(&str, &str)] = &[
+    ("bezier", include_str!("../../stdlib/bezier.rhai")),
+    ("bns", include_str!("../../stdlib/bns.rhai")),
     ("cache", include_str!("../../stdlib/cache.rhai")),
+    ("dyweight", include_str!("../../stdlib/dyweight.rhai")),
+    ("epd", include_str!("../../stdlib/epd.rhai")),
     ("experiment", include_str!("../../stdlib/experiment.rhai")),
+    ("free", include_str!("../../stdlib/free.rhai")),
+    ("gs", include_str!("../../stdlib/gs.rhai")),
     ("ld3", include_str!("../../stdlib/ld3.rhai")),
+    ("learn", include_str!("../../stdlib/learn.rhai")),
+    ("s4s", include_str!("../../stdlib/s4s.rhai")),
 ];
 
 type Located<T> = std::result::Result<T, Box<EvalAltResult>>;

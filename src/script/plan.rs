@@ -3,10 +3,12 @@ pub(super) mod solve;
 mod solvers;
 
 use super::error::RhaiResult;
+use super::files::convert;
 use super::identity::Own;
 use super::options::Options;
 use crate::denoise::Prediction;
-use crate::plan::{Tracked, prediction_name};
+use crate::noise::Noise;
+use crate::plan::{Plan, Tracked, prediction_name};
 use crate::solve::Solver;
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
@@ -133,6 +135,29 @@ fn prediction(o: &mut Options) -> RhaiResult<Option<Prediction>> {
     }))
 }
 
+fn from_steps(states: Dynamic, outputs: Dynamic, t: Dynamic, options: Map) -> RhaiResult<Tracked> {
+    const WHO: &str = "plan::from_steps";
+    let mut o = Options::new(WHO, options);
+    let want = prediction(&mut o)?.unwrap_or(Prediction::Data);
+    let name = o.string("name")?.unwrap_or_else(|| "from_steps".into());
+    let t_eval = o.take("t_eval").map(|t| numbers("plan::from_steps: t_eval", t)).transpose()?;
+    let inner = match o.take("inner") {
+        None => vec![],
+        Some(v) => {
+            let list = v.into_typed_array::<INT>();
+            let list = list.map_err(|t| {
+                Error::new(Kind::Type, format!("{WHO}: option `inner` must be an array of integers, not {t}"))
+            })?;
+            list.into_iter().map(|i| index("plan::from_steps: a state of `inner`", i)).collect::<RhaiResult<_>>()?
+        }
+    };
+    o.finish()?;
+    let states = numbers("plan::from_steps: states", states)?;
+    let outputs = numbers("plan::from_steps: outputs", outputs)?;
+    let t = numbers("plan::from_steps: t", t)?;
+    Ok(Tracked::from_steps(&name, &states, &outputs, &t, t_eval.as_ref(), want, &inner)?)
+}
+
 fn from_matrix(a: Dynamic, t_eval: Dynamic, options: Map) -> RhaiResult<Tracked> {
     let mut o = Options::new("plan::from_matrix", options);
     let want = prediction(&mut o)?.unwrap_or(Prediction::Data);
@@ -165,6 +190,40 @@ mod plan_api {
     #[rhai_fn(name = "from_matrix", return_raw)]
     pub fn from_matrix_options(a: Dynamic, t_eval: Dynamic, options: Map) -> RhaiResult<Tracked> {
         from_matrix(a, t_eval, options)
+    }
+    /// A plan from the coefficients of its steps: x_{i+1} = Σ states[i, j] x_j + Σ outputs[i, s] output_s over the states x_0 = x_T … x_n.
+    ///
+    /// `states`: [n, n], `outputs`: [n, k] with k ≤ n, `t`: [n+1], the times of the states; tensors (may be variables: gradients reach
+    /// them) or arrays. The k outputs are those of the evaluations at the last k of the states x_0 … x_{n−1}: with k = n − 1 the first
+    /// step asks no network.
+    ///
+    /// Options:
+    /// - `predicts` ("data"): or "noise"; what the outputs are
+    /// - `t_eval` (the times of the states): [k], the times that the denoiser is told
+    /// - `inner` ([]): numbers of the states that stand inside a step, for trajectories
+    /// - `name` ("from_steps"): what the plan is called
+    ///
+    /// Errors where a row uses a state or an output that comes after it.
+    ///
+    /// Example: `plan::from_steps([[1, 0], [0, 1]], [[-79, 0], [0, -0.9]], [80.0, 1.0, 0.1], #{ predicts: "noise" }).nfe` is 2
+    #[rhai_fn(name = "from_steps", return_raw)]
+    pub fn from_steps_default(states: Dynamic, outputs: Dynamic, t: Dynamic) -> RhaiResult<Tracked> {
+        from_steps(states, outputs, t, Map::new())
+    }
+    /// A plan from the coefficients of its steps, with options.
+    #[rhai_fn(name = "from_steps", return_raw)]
+    pub fn from_steps_options(states: Dynamic, outputs: Dynamic, t: Dynamic, options: Map) -> RhaiResult<Tracked> {
+        from_steps(states, outputs, t, options)
+    }
+    /// The plan that `to_map` described.
+    ///
+    /// Errors, kind `format`, on anything else.
+    ///
+    /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); plan::from_map(p.to_map()).hash == p.hash` is true
+    #[rhai_fn(return_raw)]
+    pub fn from_map(map: Map) -> RhaiResult<Tracked> {
+        let json = convert::to_json(&Dynamic::from_map(map), false)?;
+        Ok(Tracked::constant(Plan::from_json(&json)?))
     }
 }
 
@@ -231,6 +290,17 @@ mod methods {
         };
         plan.trajectory.iter().map(state).collect()
     }
+    /// The plan as plain data, for JSON (`json::save(path, plan.to_map())`), hashes and `plan::from_map`. Its numbers come back to the bit.
+    ///
+    /// Times are those of the noise schedule that it was made for, which is not among them.
+    ///
+    /// Example: `solver::unipc().plan(schedule::logsnr(noise::edm(), 3)).to_map().evals.len()` is 3
+    #[rhai_fn(pure)]
+    pub fn to_map(plan: &mut Tracked) -> Dynamic {
+        let mut json = plan.plan().to_json();
+        json["name"] = plan.plan().name.as_str().into();
+        convert::from_json(&json)
+    }
     /// The plan as a table of its coefficients.
     ///
     /// Example: `let p = solver::unipc().plan(schedule::logsnr(noise::edm(), 3)); print(p);`
@@ -251,6 +321,18 @@ mod methods {
     #[rhai_fn(pure, return_raw)]
     pub fn with_t_eval(plan: &mut Tracked, t: Dynamic) -> RhaiResult<Tracked> {
         Ok(plan.with_t_eval(&numbers("with_t_eval: the times", t)?)?)
+    }
+    /// The same sampler with "data" or "noise" predictions as its outputs: other coefficients, the same samples.
+    ///
+    /// `noise`: the noise schedule in whose time the plan is. Errors, kind `value`, where α or σ is 0 at a time that the denoiser is told.
+    ///
+    /// Example: `let n = noise::edm(); solver::ipndm().plan(schedule::logsnr(n, 3)).predicting("data", n).predicts[0]` is "data"
+    #[rhai_fn(pure, return_raw)]
+    pub fn predicting(plan: &mut Tracked, what: &str, noise: Noise) -> RhaiResult<Tracked> {
+        let kinds = [Prediction::Data, Prediction::Noise];
+        let want = kinds.into_iter().find(|k| prediction_name(*k) == what);
+        let want = want.ok_or_else(|| Error::unknown("prediction", what, kinds.map(prediction_name)))?;
+        Ok(plan.predicting(want, &noise)?)
     }
     /// The same plan with entry [row, col] of its matrix replaced; negative ones count from the end.
     ///

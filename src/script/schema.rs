@@ -249,21 +249,38 @@ pub struct Written {
     pub doc: String,
 }
 
-/// The options that the calls of `with_defaults` in a script declare, by the function that they name.
-pub fn written(ast: &AST, text: &str) -> BTreeMap<String, Vec<Written>> {
-    let mut constants: BTreeMap<&str, &Expr> = BTreeMap::new();
-    for s in ast.statements() {
-        if let Stmt::Var(x, ..) = s {
-            constants.insert(&x.0.name, &x.1);
-        }
+/// A script's text, parsed.
+pub struct Source<'a> {
+    /// What was parsed.
+    pub ast: &'a AST,
+    /// From what.
+    pub text: &'a str,
+}
+
+impl<'a> Source<'a> {
+    /// Its constants and variables of the top level.
+    fn values(&self) -> impl Iterator<Item = (&'a str, &'a Expr)> {
+        self.ast.statements().iter().filter_map(|s| match s {
+            Stmt::Var(x, ..) => Some((x.0.name.as_str(), &x.1)),
+            _ => None,
+        })
     }
+}
+
+/// The options that the calls of `with_defaults` in a script declare, by the function that they name. `modules`: those that it may import,
+/// by name, whose constants it may use.
+pub fn written(source: &Source, modules: &BTreeMap<&str, Source>) -> BTreeMap<String, Vec<Written>> {
     let mut found = BTreeMap::new();
-    ast.walk(&mut |path| {
+    source.ast.walk(&mut |path| {
         if let Some(ASTNode::Expr(Expr::FnCall(f, _)) | ASTNode::Stmt(Stmt::FnCall(f, _))) = path.last()
             && let ("with_defaults", [defaults, _, Expr::StringConstant(of, _)]) = (f.name.as_str(), f.args.as_slice())
         {
-            let options = entries(defaults, &constants).into_iter().filter_map(|(key, e)| entry(&key.name, e, text));
-            let options: Vec<Written> = options.collect();
+            let mut options: Vec<Written> = vec![];
+            for w in entries(defaults, source, modules) {
+                // as in a sum of maps, the later one counts
+                options.retain(|o| o.name != w.name);
+                options.push(w);
+            }
             if !options.is_empty() {
                 found.insert(of.to_string(), options);
             }
@@ -273,12 +290,16 @@ pub fn written(ast: &AST, text: &str) -> BTreeMap<String, Vec<Written>> {
     found
 }
 
-/// The entries of a map in a script's text: written out, a constant of the top level, or a sum of these.
-fn entries<'a>(e: &'a Expr, constants: &BTreeMap<&str, &'a Expr>) -> Vec<(&'a rhai::Ident, &'a Expr)> {
+/// The options of a map in a script's text: written out, a constant of its own or of a module, or a sum of these.
+fn entries(e: &Expr, source: &Source, modules: &BTreeMap<&str, Source>) -> Vec<Written> {
     match e {
-        Expr::Map(entries, _) => entries.0.iter().map(|(key, e)| (key, e)).collect(),
-        Expr::Variable(v, ..) => constants.get(v.1.as_str()).map(|e| entries(e, constants)).unwrap_or_default(),
-        Expr::FnCall(f, _) if f.name == "+" => f.args.iter().flat_map(|a| entries(a, constants)).collect(),
+        Expr::Map(map, _) => map.0.iter().filter_map(|(key, e)| entry(&key.name, e, source.text)).collect(),
+        Expr::Variable(v, ..) => {
+            let home = if v.2.is_empty() { Some(source) } else { modules.get(v.2.to_string().as_str()) };
+            let value = home.and_then(|h| Some((h, h.values().find(|(name, _)| *name == v.1.as_str())?.1)));
+            value.map(|(home, e)| entries(e, home, modules)).unwrap_or_default()
+        }
+        Expr::FnCall(f, _) if f.name == "+" => f.args.iter().flat_map(|a| entries(a, source, modules)).collect(),
         _ => vec![],
     }
 }

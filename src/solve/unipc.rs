@@ -23,6 +23,12 @@ pub static UNIPC: Row = Row {
         flag("corrector", true, "correct each state with the next evaluation").said("no corrector"),
         flag("lower_order_final", true, "let the order fall to 1 over the last steps").said("full order to the end"),
         word("predicts", &["data", "noise"], "which prediction is expanded in λ").said("{} prediction"),
+        word(
+            "ratios",
+            &["exact", "constant"],
+            "whether gradients go through the ratios r_k of the steps in R ρ = b; in the published code they are constants",
+        )
+        .said("{} ratios"),
     ],
     forms: &[],
     check: any,
@@ -33,14 +39,14 @@ pub static UNIPC: Row = Row {
 fn plan(mut d: Draft, o: &Values) -> Result<Plan> {
     let (order, corrector, lower_order_final) = (o.count("order"), o.flag("corrector"), o.flag("lower_order_final"));
     let predicts = if o.is("predicts", "noise") { Prediction::Noise } else { Prediction::Data };
-    let bh2 = o.is("variant", "bh2");
+    let (bh2, constant) = (o.is("variant", "bh2"), o.is("ratios", "constant"));
     let n = d.steps();
     let mut x = d.start();
     let (first, m) = d.first_order(x, 1, predicts);
     let mut m: Vec<Lin> = vec![m];
     for i in 1..=n {
         let p = usable(&d.pts, i, order_at(order, i, n, lower_order_final));
-        let step = Update::new(&d.pts, i, p, predicts, bh2);
+        let step = Update::new(&d.pts, i, p, predicts, bh2, constant);
         let predicted = if i == 1 { first.clone() } else { step.predict(x, &m)? };
         if i == n {
             x = d.step(predicted, i, Label::Step);
@@ -67,17 +73,20 @@ struct Update {
     order: usize,
     /// r_k = (λ_{i−1−k} − λ_{i−1}) / h for the history, then 1 for the new point.
     r: Vec<Real>,
+    /// The same as they stand in R: without gradients, if asked for.
+    in_r: Vec<Real>,
     /// B(h).
     b_h: Real,
 }
 
 impl Update {
-    fn new(pts: &[Point], i: usize, order: usize, predicts: Prediction, bh2: bool) -> Update {
+    fn new(pts: &[Point], i: usize, order: usize, predicts: Prediction, bh2: bool, constant: bool) -> Update {
         let expo = Expo::new(&pts[i - 1], &pts[i], predicts);
         let mut r: Vec<Real> = (1..order).map(|k| (&pts[i - 1 - k].lambda - &pts[i - 1].lambda) / &expo.h).collect();
         r.push(1.0.into());
         let b_h = if bh2 { expo.z.exp_m1() } else { expo.z.clone() };
-        Update { expo, order, r, b_h }
+        let in_r = r.iter().map(|r| if constant { r.v().into() } else { r.clone() }).collect();
+        Update { expo, order, r, in_r, b_h }
     }
     /// ρ from R ρ = b with R[i][k] = r_kⁱ, b[i] = z φ_{i+2}(z) (i+1)! / B(h), for the first `n` points.
     fn rho(&self, n: usize) -> Result<Vec<Real>> {
@@ -86,7 +95,7 @@ impl Update {
         let (mut rows, mut b) = (vec![], vec![]);
         for i in 0..n {
             factorial *= (i + 1) as f64;
-            rows.push(self.r[..n].iter().map(|r| r.powi(i as i32)).collect());
+            rows.push(self.in_r[..n].iter().map(|r| r.powi(i as i32)).collect());
             b.push(z * phi(i + 2, z) * factorial / &self.b_h);
         }
         solve(rows, b)

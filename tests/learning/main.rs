@@ -2,11 +2,13 @@
 #[path = "../common/caught.rs"]
 mod caught;
 mod experiments;
+mod families;
 mod losses;
 mod lpips;
 mod method;
 mod optim;
 #[path = "../common/process.rs"]
 mod process;
+mod published;
 #[path = "../common/trunks.rs"]
 mod trunks;

@@ -13,6 +13,16 @@ use std::rc::Rc;
 thread_local! {
     /// The block for which [`BODY`] stands the next time that it is parsed.
     pub(super) static NEXT_BODY: RefCell<Dynamic> = const { RefCell::new(Dynamic::UNIT) };
+    /// The source of the function whose body runs.
+    static RUNNING: RefCell<ImmutableString> = RefCell::new(ImmutableString::new());
+}
+
+/// Puts the source of the running function back when its callee ends, in whatever way.
+struct Back(ImmutableString);
+impl Drop for Back {
+    fn drop(&mut self) {
+        RUNNING.replace(std::mem::take(&mut self.0));
+    }
 }
 
 /// The custom syntax around the block of a `try`.
@@ -90,6 +100,13 @@ pub(super) fn register(engine: &mut rhai::Engine) {
 
 fn run(context: &mut EvalContext, body: &Body) -> Evaluated {
     let _file = body.0.file.then(policy::enter_file);
+    // Rhai remembers by name which function a call meant, also across modules that have functions of the same name
+    let back = Back(RUNNING.replace(body.0.source.clone()));
+    let mut frame = context.new_frame();
+    if back.0 != body.0.source {
+        frame = frame.with_new_caching_layer();
+    }
+    let context = &mut *frame;
     // deprecated only to say that the interface may change; the version of rhai is pinned by Cargo.lock
     #[allow(deprecated)]
     let result = if profile::is_on() {

@@ -2,7 +2,7 @@
 use super::words::{BUILT_IN, KEYWORDS, TYPES};
 use super::{Entry, Kind, OptionKey, Origin, doc};
 use crate::script::modules::STDLIB;
-use crate::script::schema;
+use crate::script::schema::{self, Source};
 use rhai::Engine;
 use serde::Deserialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -232,15 +232,15 @@ fn plain(name: &str, kind: Kind, origin: Origin, summary: &str, text: &str, exam
 }
 
 /// The functions of a module in Rhai, and the module itself.
-fn stdlib(engine: &Engine, name: &str, text: &str, out: &mut Vec<Entry>, groups: &mut Groups) {
+fn stdlib(name: &str, source: &Source, all: &BTreeMap<&str, Source>, out: &mut Vec<Entry>, groups: &mut Groups) {
+    let Source { ast, text } = source;
     let head: Vec<&str> = text.lines().take_while(|l| l.starts_with("//!")).collect();
     let d = doc::parse(&[&head.join("\n")]);
     let usage = format!("{}\n\nImport it first: `import \"{name}\" as {name};`", d.text);
     let mut module = plain(name, Kind::Module, Origin::Stdlib, &d.summary, usage.trim(), d.example.as_deref());
     module.options = d.options;
     out.push(module);
-    let Ok(ast) = engine.compile(text) else { return };
-    let mut declared = schema::written(&ast, text);
+    let mut declared = schema::written(source, all);
     for f in ast.iter_functions().filter(|f| f.access == rhai::FnAccess::Public && writable(f.name)) {
         let group = groups.entry((format!("{name}::{}", f.name), None, false)).or_default();
         group.origin = Some(Origin::Stdlib);
@@ -291,8 +291,11 @@ pub(super) fn all(engine: &Engine) -> Vec<Entry> {
             add(&mut groups, f, Some(name), Origin::Native, &own_types);
         }
     }
-    for (name, text) in STDLIB {
-        stdlib(engine, name, text, &mut out, &mut groups);
+    let parsed: Vec<_> =
+        STDLIB.iter().filter_map(|(name, text)| Some((*name, engine.compile(text).ok()?, *text))).collect();
+    let sources = BTreeMap::from_iter(parsed.iter().map(|(name, ast, text)| (*name, Source { ast, text })));
+    for (name, source) in &sources {
+        stdlib(name, source, &sources, &mut out, &mut groups);
     }
     for t in TYPES.iter().filter(|t| t.name != "any") {
         let origin = if own_types.contains(t.name) { Origin::Native } else { Origin::Rhai };

@@ -1,0 +1,326 @@
+//! Families of learned samplers: their plans are those of the public code, gradients included; every one of them resumes to the same bits and
+//! survives being saved; what cannot be trained is refused by name.
+use crate::process::{err, ld3sh, out};
+use std::path::Path;
+
+fn fixture(name: &str) -> String {
+    format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+fn run(dir: &Path, script: &str) -> std::process::Output {
+    std::fs::write(dir.join("main.rhai"), script).unwrap();
+    ld3sh(dir, &dir.join("cache")).args(["--quiet", "--threads", "1", "main.rhai"]).output().unwrap()
+}
+
+#[track_caller]
+fn prints(dir: &Path, script: &str) -> String {
+    let o = run(dir, script);
+    assert!(o.status.success(), "{script}\n{}", err(&o));
+    out(&o)
+}
+
+/// Runs a script that prints `what error` in each line, and checks that each error is within its bound.
+#[track_caller]
+fn within(script: &str, lines: usize, bound: impl Fn(&str) -> f64) {
+    let dir = tempfile::tempdir().unwrap();
+    let head = format!(
+        "import \"learn\" as learn;
+        let f = |x| tensor(x, #{{ dtype: \"f64\" }});
+        let g = json::load(\"{}\").gmm;
+        let mixture = |n| denoiser::mixture(#{{ means: f.call(g.means), stds: f.call(g.stds), weights: g.weights, noise: n }});
+        let rel = |a, b| (a - f.call(b)).abs().max().item() / (f.call(b).abs().max().item() + 1e-300);\n",
+        fixture("solvers.json")
+    );
+    let text = prints(dir.path(), &format!("{head}{script}"));
+    let mut wrong = Vec::new();
+    for line in text.lines() {
+        let (what, error) = line.rsplit_once(' ').unwrap();
+        let error: f64 = error.parse().unwrap();
+        if error.is_nan() || error > bound(what) {
+            wrong.push(line.to_string());
+        }
+    }
+    assert_eq!((text.lines().count(), wrong), (lines, vec![]), "{text}");
+}
+
+/// Samples to 1e-9, gradients to 1e-7.
+fn usual(what: &str) -> f64 {
+    if what.starts_with("grad") { 1e-7 } else { 1e-9 }
+}
+
+#[test]
+fn gs_is_the_generalized_solver() {
+    let script = format!(
+        "import \"gs\" as gs;
+        for c in json::load(\"{}\").cases {{
+            if !c.theory {{ continue; }}
+            let n = if c.schedule == \"vp_linear\" {{ noise::vp_linear(#{{ t_min: c.t_eps }}) }} else {{ noise::vp_discrete(\"sd\") }};
+            let columns = |of, letter| {{ let r = []; for k in 1..c.order + 1 {{ r.push(f.call(of[`${{letter}}${{k}}_diff`])); }} stack(r, 1) }};
+            let p = #{{
+                mu: variable(f.call(c.params.mu_logit)), couple: variable(f.call(c.params.t_couple)),
+                c: variable(columns.call(c.params, \"c\")), a: variable(columns.call(c.params, \"a\")),
+            }};
+            let x = variable(f.call(c.x_T));
+            let made = gs::solver(n, n, p);
+            let y = solve(mixture.call(n), made, x);
+            print(`t ${{rel.call(gs::times(n, p.mu), c.t)}}`);
+            print(`told ${{rel.call(made.t_eval, c.t_seen)}}`);
+            print(`x_0 ${{rel.call(y, c.x_0)}}`);
+            let got = grad((y * f.call(c.cotangent)).sum(), [x, p.mu, p.couple, p.c, p.a]);
+            let want = [c.grad_x_T, c.grad.mu_logit, c.grad.t_couple, columns.call(c.grad, \"c\").to_array(), columns.call(c.grad, \"a\").to_array()];
+            for k in 0..5 {{ print(`grad ${{k}} ${{rel.call(got[k], want[k])}}`); }}
+        }}
+        // all corrections zero: DPM-Solver++(3M) at full order, on a VE network too
+        let net = mixture.call(noise::edm());
+        let family = gs::family(net, #{{ nfe: 5 }});
+        let over = learn::vp_of(net.noise, 0.0001);
+        let z = noise([2, 2, 3, 3], #{{ seed: 1 }}).to(\"f64\");
+        let steps = schedule::list(net.noise, over.ve_sigma(gs::times(over, family.params.mu)).to_array());
+        let theory = sample(net, solver::dpmpp(#{{ lower_order_final: false }}), steps, z);
+        print(`theory ${{rel.call(sample(net, family.make.call(family.params), z), theory.to_array())}}`);",
+        fixture("learned/gas.json")
+    );
+    within(&script, 8 * 8 + 1, usual);
+}
+
+#[test]
+fn dyweight_is_the_public_sampler() {
+    let script = format!(
+        "import \"dyweight\" as dyweight;
+        for c in json::load(\"{}\").cases {{
+            let net = mixture.call(noise::edm(#{{ sigma_min: c.sigma_min, sigma_max: c.sigma_max }}));
+            let seen = zeros([c.steps, c.steps], #{{ dtype: \"f64\" }});
+            for k in 0..min(c.steps, c.history ?? c.steps) {{ seen += learn::band(c.steps, k); }}
+            let w = variable(f.call(c.weights)); let s = variable(f.call(c.t_scale)); let z = variable(f.call(c.noise));
+            let sigmas = f.call(c.sigmas);
+            let at = dyweight::levels(sigmas, w * seen);
+            let told = dyweight::told_levels(at, s);
+            let nfe = c.steps - if c.afs {{ 1 }} else {{ 0 }};
+            let family = dyweight::family(net, #{{ nfe: nfe, history: c.history ?? c.steps, afs: c.afs }});
+            print(`start ${{rel.call(family.params.w.start, c.initial_weights)}}`);
+            let made = dyweight::solver(net.noise, sigmas, at, w * seen, told, c.afs);
+            if made.nfe != nfe {{ throw \"evaluations\"; }}
+            let y = sample(net, made, z);
+            print(`told ${{rel.call(told, c.sigma_seen)}}`);
+            print(`x_0 ${{rel.call(y, c.x_0)}}`);
+            let got = grad((y * f.call(c.cotangent)).sum(), [z, w, s]);
+            let want = [c.grad_noise, c.grad_weights, c.grad_t_scale];
+            for k in 0..3 {{ print(`grad ${{k}} ${{rel.call(got[k], want[k])}}`); }}
+        }}",
+        fixture("learned/dyweight.json")
+    );
+    within(&script, 5 * 6, usual);
+}
+
+/// The solver; its plug-in into iPNDM is not among what is here.
+#[test]
+fn epd_is_the_public_solver_and_counts_every_evaluation() {
+    let script = format!(
+        "import \"epd\" as epd;
+        for c in json::load(\"{}\").cases {{
+            if c.solver != \"epd\" {{ continue; }}
+            let net = mixture.call(noise::edm());
+            let names = #{{ r: \"r_params\", w: \"weight_s\", c: \"scale_dir_params\", a: \"scale_time_params\" }};
+            let p = #{{}};
+            for k in names.keys() {{ p[k] = variable(f.call(c.params.get(names[k]) ?? zeros([c.steps, c.points]).to_array())); }}
+            let z = variable(f.call(c.noise));
+            let form = #{{ afs: c.afs, scale_dir: c.scale_dir, scale_time: c.scale_time }};
+            let made = epd::solver(net.noise, f.call(c.sigmas), p, form);
+            if made.nfe != c.sigma_seen.len() {{ throw \"evaluations\"; }}
+            let y = sample(net, made, z);
+            print(`told ${{rel.call(made.t_eval, c.sigma_seen)}}`);
+            print(`x_0 ${{rel.call(y, c.x_0)}}`);
+            let loss = (y * f.call(c.cotangent)).sum();
+            print(`grad z ${{rel.call(grad(loss, [z])[0], c.grad_noise)}}`);
+            for k in names.keys() {{
+                if names[k] in c.grad {{ print(`grad ${{k}} ${{rel.call(grad(loss, [p[k]])[0], c.grad[names[k]])}}`); }}
+            }}
+        }}",
+        fixture("learned/epd.json")
+    );
+    within(&script, 3 * 3 + 4 + 2 + 3, usual);
+}
+
+#[test]
+fn bezier_curves_are_the_public_ones() {
+    let script = format!(
+        "import \"bezier\" as bezier;
+        let first = true;
+        for c in json::load(\"{}\").cases {{
+            let a = variable(f.call(c.alpha_logits)); let b = variable(f.call(c.sigma_logits));
+            let r = bezier::curve(a, b, f.call(c.s));
+            for k in [\"alpha_points\", \"sigma_points\", \"alpha\", \"sigma\", \"lambda\"] {{ print(`${{k}} ${{rel.call(r[k], c[k])}}`); }}
+            let got = grad((r.lambda * f.call(c.cotangent)).sum(), [a, b]);
+            // in the first case α stands on its lower bound, where the gradient is either side's
+            if !first {{ print(`grad alpha ${{rel.call(got[0], c.grad_alpha_logits)}}`); }}
+            print(`grad sigma ${{rel.call(got[1], c.grad_sigma_logits)}}`);
+            first = false;
+        }}",
+        fixture("learned/bezier.json")
+    );
+    within(&script, 4 * 7 - 1, usual);
+}
+
+/// All families, by name, for a network `net` and so few evaluations that they are quick.
+const FAMILIES: &str = "
+import \"bezier\" as bezier; import \"bns\" as bns; import \"dyweight\" as dyweight; import \"epd\" as epd; import \"free\" as free;
+import \"gs\" as gs; import \"ld3\" as ld3; import \"learn\" as learn; import \"s4s\" as s4s;
+let net = denoiser::mixture(#{ means: [[-1.0], [1.0]], stds: 0.2 });
+let pairs = ld3::pairs(net, solver::unipc(), schedule::logsnr(net.noise, 20), #{ train: 4, valid: 4 });
+let families = #{
+    bezier: bezier::family(net, solver::ipndm(), #{ nfe: 3, fit: 20 }),
+    bns: bns::family(net, #{ nfe: 3 }),
+    dyweight: dyweight::family(net, #{ nfe: 3 }),
+    epd: epd::family(net, #{ steps: 2, points: 1, lr: 0.02 }),
+    free: free::family(net, solver::ipndm(), #{ nfe: 3 }),
+    free_afs: free::family(net, solver::unipc(#{ afs: true }), #{ nfe: 3 }),
+    gs: gs::family(net, #{ nfe: 3 }),
+    ld3: ld3::family(net, solver::ddim(), #{ nfe: 3, phase1: 1 }),
+    s4s: s4s::family(net, #{ nfe: 3, learn: \"both\" }),
+};
+let z = noise([5, 1], #{ seed: 9 });
+let draw = |name, made| learn::draw(net, families[name], made, z, \"none\", \"auto\");
+";
+
+/// Stopped in the middle and run again, a training ends as if nothing had been; what it saved draws the same samples in another process.
+#[test]
+fn every_family_resumes_to_the_same_bits_and_survives_on_disk() {
+    for extra in ["soft: true", "soft: false, rate: \"cosine\", ema: 0.5"] {
+        let dir = tempfile::tempdir().unwrap();
+        let train = |more: &str, name: &str| {
+            format!("learn::train(net, families[{name}], pairs, #{{ epochs: 3, batch: 2, {extra}, {more} }})")
+        };
+        let whole = prints(
+            dir.path(),
+            &format!(
+                "{FAMILIES}for name in families.keys() {{
+                    let r = {};
+                    print(`${{name}} ${{hash_of(#{{ p: r.params, h: r.history, l: r.loss, x: draw.call(name, r.made) }})}}`);
+                }}",
+                train("out: out(`${name}-whole.json`)", "name")
+            ),
+        );
+        assert_eq!(whole.lines().count(), 9, "{whole}");
+        let stopped = prints(
+            dir.path(),
+            &format!(
+                "{FAMILIES}for name in families.keys() {{
+                    try {{
+                        {};
+                    }} catch (e) {{ print(e.message); }}
+                }}",
+                train(
+                    "checkpoint: out(`${name}.state`), callback: |s| { if s.iteration == 4 { throw \"stopped\"; } }",
+                    "name"
+                )
+            ),
+        );
+        assert_eq!(stopped, "stopped\n".repeat(9));
+        let resumed = prints(
+            dir.path(),
+            &format!(
+                "{FAMILIES}for name in families.keys() {{
+                    let asked = 0;
+                    let r = {};
+                    if asked != r.iterations - 3 {{ throw `${{name}} did not go on where it was stopped: ${{asked}} of ${{r.iterations}}`; }}
+                    if file_exists(out(`${{name}}.state`)) {{ throw \"the checkpoint stays\"; }}
+                    print(`${{name}} ${{hash_of(#{{ p: r.params, h: r.history, l: r.loss, x: draw.call(name, r.made) }})}}`);
+                }}",
+                train("checkpoint: out(`${name}.state`), out: out(`${name}.json`), callback: |s| { asked += 1; }", "name")
+            ),
+        );
+        assert_eq!(resumed, whole);
+        let loaded = prints(
+            dir.path(),
+            &format!(
+                "{FAMILIES}for name in families.keys() {{
+                    let a = draw.call(name, learn::load(out(`${{name}}.json`)));
+                    let b = draw.call(name, learn::load(out(`${{name}}-whole.json`)));
+                    let r = {};
+                    print([(a - b).abs().max().item(), (a - draw.call(name, r.made)).abs().max().item()]);
+                }}",
+                train("seed: 0", "name")
+            ),
+        );
+        assert_eq!(loaded, "[0.0, 0.0]\n".repeat(9));
+    }
+}
+
+#[test]
+fn what_cannot_be_trained_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [
+        ("learn::train(net, gs::family(net, #{ nfe: 3 }), pairs, #{ nfe: 4 })", "takes 3 evaluations, not 4"),
+        (
+            "let f = families.bns; f.nfe = 5; learn::train(net, f, pairs, #{ epochs: 1 })",
+            "what bns makes takes 3 evaluations, not 5",
+        ),
+        (
+            "let f = families.ld3; f.nfe = 5; learn::train(net, f, pairs, #{ epochs: 1 })",
+            "what ld3 makes takes 3 evaluations, not 5",
+        ),
+        (
+            "let other = denoiser::mixture(#{ means: [[-1.0, 0.0], [1.0, 0.0]], stds: 0.2 }); learn::train(other, families.gs, pairs)",
+            "the pairs are of another network: their samples are [1], the network's [2]",
+        ),
+        (
+            "pairs.train.target = pairs.train.target * (0.0 / 0.0); learn::train(net, families.gs, pairs)",
+            "pairs.train.target is not finite",
+        ),
+        (
+            "learn::train(net, #{ nfe: 1, params: #{ a: tensor([0.0 / 0.0]) }, make: |p| p }, pairs)",
+            "parameter a does not start finite",
+        ),
+        (
+            "learn::train(net, #{ nfe: 1, params: #{ a: ones([1]) }, make: |p| 3 }, pairs)",
+            "must make a schedule or a plan, not an integer",
+        ),
+        (
+            "learn::train(net, #{ nfe: 3, params: #{ a: ones([4]) }, make: |p| tau(net.noise, p.a) }, pairs)",
+            "makes schedules, but has no solver",
+        ),
+        ("learn::train(net, #{ params: #{}, make: |p| p }, pairs)", "nfe is missing"),
+        (
+            "learn::train(net, #{ nfe: 3, params: #{ a: ones([4]) }, groups: #{ x: #{ params: [\"b\"] } }, make: |p| p }, pairs)",
+            "group x has a parameter b, the family has none",
+        ),
+        ("learn::train(net, families.gs, pairs, #{ epoch: 1 })", "did you mean `epochs`?"),
+        (
+            "json::save(\"p.json\", #{ format: \"ld3sh.plan\", plan: families.bns.make.call(#{ a: families.bns.params.a.start, lambda: families.bns.params.lambda.start }).to_map(), hash: \"no\" }); learn::load(\"p.json\")",
+            "was edited",
+        ),
+        ("plan::from_map(#{ states: 3 })", "a plan as data"),
+        ("plan::from_steps([[1, 1], [0, 1]], [[0, 0], [0, 0]], [3.0, 2.0, 1.0])", "states[0, 1] is 1"),
+        ("plan::from_steps([[1]], [[0]], [3.0, 2.0, 1.0])", "3 times need states [2, 2]"),
+    ];
+    let mut wrong = Vec::new();
+    for (code, words) in cases {
+        let text = err(&run(dir.path(), &format!("{FAMILIES}{code}")));
+        if !text.contains("error: ") || !text.contains(words) {
+            wrong.push(format!("{code}\n  lacks `{words}`:\n{text}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    // another network of the same shape is a note: a student may learn from another teacher
+    let notes = err(&run(
+        dir.path(),
+        &format!(
+            "{FAMILIES}let other = denoiser::mixture(#{{ means: [[-1.5], [1.0]], stds: 0.2 }}); learn::train(other, families.bns, pairs, #{{ epochs: 1 }});"
+        ),
+    ));
+    assert!(
+        notes.contains("the pairs were made by another network than the student's") && !notes.contains("error"),
+        "{notes}"
+    );
+}
+
+/// A function calls its own module's function, whatever the caller's module calls so.
+#[test]
+fn modules_may_have_functions_of_one_name() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.rhai"), "fn family(x) { `a ${x}` }\nfn train(x) { family(x) }").unwrap();
+    let b = "import \"a\" as a;\nfn family(x) { `b ${x}` }\nfn train(x) { [a::train(x), family(x), a::train(x)] }";
+    std::fs::write(dir.path().join("b.rhai"), b).unwrap();
+    let text = prints(dir.path(), "import \"b\" as b;\nfor i in 0..3 { print(b::train(i)); }");
+    assert_eq!(text, (0..3).map(|i| format!("[\"a {i}\", \"b {i}\", \"a {i}\"]\n")).collect::<String>());
+}
