@@ -77,6 +77,7 @@ pub mod access;
 pub mod denoise;
 pub mod discretize;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod host;
 pub mod loss;
