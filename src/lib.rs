@@ -79,6 +79,7 @@ pub mod denoise;
 pub mod discretize;
 pub mod draw;
 pub mod error;
+pub mod export;
 pub mod files;
 pub mod host;
 pub mod loss;

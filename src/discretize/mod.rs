@@ -1,9 +1,22 @@
-//! Time discretizations: heuristic schedules, and the learnable τ_ξ.
+//! Time discretizations: heuristic schedules, the learnable τ_ξ, and searches that need no gradients of a network.
+mod density;
+mod dmn;
 mod heuristics;
+mod klub;
+mod minimize;
+mod path;
+mod published;
+mod resample;
 mod schedule;
 mod tau;
 
+pub use density::{POINTS, from_density};
+pub use dmn::{DataError, DmnOptions, Start, dmn, dmn_bound};
 pub use heuristics::{BASELINES, Heuristic, Interval, from_function};
+pub use klub::{klub, klub_of, klub_optimum, klub_quantiles};
+pub use path::{Level, Metric, carry, cheapest_path, jump_costs};
+pub use published::{PUBLISHED, Published, published};
+pub use resample::{Resampling, log_linear};
 pub use tau::{Compat, Space, TauOptions, tau, tau_inverse, tau_inverse_eval};
 
 use crate::noise::Noise;

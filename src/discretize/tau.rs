@@ -43,7 +43,7 @@ impl Space {
         }
     }
     /// The time at coordinate `x`.
-    fn time(self, noise: &dyn NoiseSchedule, x: &Real) -> Real {
+    pub(super) fn time(self, noise: &dyn NoiseSchedule, x: &Real) -> Real {
         match self {
             Space::Lambda => noise.inverse_lambda(x),
             Space::Time => x.clone(),

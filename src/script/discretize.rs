@@ -20,6 +20,7 @@ pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<Schedule>("Schedule");
     let mut schedule = rhai::exported_module!(schedule_api);
     schedule.combine(rhai::exported_module!(super::files::schedule::in_schedule));
+    schedule.combine(rhai::exported_module!(super::search::in_schedule));
     engine.register_static_module("schedule", schedule.into());
     engine.register_global_module(rhai::exported_module!(methods).into());
     engine.register_global_module(rhai::exported_module!(tau_api).into());

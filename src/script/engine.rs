@@ -3,8 +3,8 @@ use super::context::SharedRun;
 use super::error::Caught;
 use super::modules::Resolver;
 use super::{
-    bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, metric, noise, numbers, optim,
-    plan, profile, schema, sizes, tensor, waiting, zoo,
+    bulk, closures, context, denoise, discretize, export, files, identity, loss, maps, method, metric, noise, numbers,
+    optim, plan, profile, schema, search, sizes, tensor, waiting, zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -51,6 +51,8 @@ pub fn new(run: &SharedRun) -> Engine {
         denoise::register,
         plan::register,
         discretize::register,
+        search::register,
+        export::register,
         optim::register,
         loss::register,
         metric::register,

@@ -20,6 +20,14 @@ LD3SH_MIRROR   an address from which all files are fetched: LD3SH_MIRROR/FILE in
 LD3SH_OFFLINE  1: fetch nothing
 HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured.";
 
+const SCHEDULE: &str = "\
+What is printed goes to standard output; notes, and what was lost, to standard error.
+
+ld3sh schedule \"14.615 6.475 3.861 2.697 1.886 1.396 0.963 0.652 0.399 0.152 0.029\" --from sigmas --noise sd --to timesteps
+ld3sh schedule ays_sd15 --steps 8 --as comfyui
+ld3sh schedule steps.json --as a1111 --write ld3.py
+ld3sh schedule \"1.0 0.93 0.8 0.55 0.25\" --noise flow --shift 3 --from times --to sigmas";
+
 /// A scripting environment for few-step sampling of diffusion models
 #[derive(Parser)]
 #[command(name = "ld3sh", version, disable_help_flag = true, after_help = AFTER, term_width = 100)]
@@ -118,6 +126,9 @@ pub enum Command {
     Convert(ConvertArgs),
     /// Time kernels, networks and training steps on this machine
     Bench(BenchArgs),
+    /// Turn a list of steps into any other, ready to paste into another tool
+    #[command(after_help = SCHEDULE)]
+    Schedule(ScheduleArgs),
     /// Write .d.rhai files, from which editors complete
     Definitions {
         /// The folder to write to, like .rhai/definitions
@@ -214,6 +225,50 @@ pub struct BenchArgs {
     pub serve: Option<PathBuf>,
 }
 
+/// What `ld3sh schedule` takes.
+#[derive(Args)]
+pub struct ScheduleArgs {
+    /// The list, the name of a published one (ays_sd15, oss_flux, …), a file with either or a saved schedule; `-` is standard input
+    #[arg(value_name = "LIST", allow_hyphen_values = true)]
+    pub list: Option<String>,
+    /// What the list's values are: sigmas, timesteps, lambdas, times or flow
+    #[arg(long, value_name = "FORM")]
+    pub from: Option<String>,
+    /// The model's noise schedule: sd (also SDXL), ldm, edm, vp_linear, vp_cosine, flow, or its JSON
+    #[arg(long, value_name = "NAME")]
+    pub noise: Option<String>,
+    /// The shift of a flow model's time
+    #[arg(long, value_name = "S")]
+    pub shift: Option<f64>,
+    /// What to print: sigmas, timesteps, lambdas, times or flow
+    #[arg(long, value_name = "FORM")]
+    pub to: Option<String>,
+    /// Resample to N evaluations, that of an appended 0 included
+    #[arg(long, value_name = "N")]
+    pub steps: Option<usize>,
+    /// How to resample: log-linear (as tools do) or tau (through the smooth density of the steps)
+    #[arg(long, value_name = "HOW", default_value = "log-linear", value_parser = ["log-linear", "tau"])]
+    pub resample: String,
+    /// The tool to print for; `--tools` lists them
+    #[arg(long = "as", value_name = "TOOL")]
+    pub tool: Option<String>,
+    /// What becomes of an end above σ = 0: keep, append (a 0 behind it) or replace (by 0)
+    #[arg(long, value_name = "WHAT")]
+    pub end: Option<String>,
+    /// The solver that will run, by its name here; chooses the tool's sampler
+    #[arg(long, value_name = "NAME")]
+    pub solver: Option<String>,
+    /// Do not round timesteps to whole numbers
+    #[arg(long)]
+    pub exact: bool,
+    /// Write to FILE instead of printing
+    #[arg(long, value_name = "FILE")]
+    pub write: Option<PathBuf>,
+    /// List the tools
+    #[arg(long)]
+    pub tools: bool,
+}
+
 /// Bytes as a user writes them: `8GB`, `512 MiB`, `1e9`.
 fn size(text: &str) -> std::result::Result<u64, String> {
     let text = text.trim();
@@ -245,6 +300,7 @@ impl Command {
             Command::Models { .. } => "models",
             Command::Convert(_) => "convert",
             Command::Bench(_) => "bench",
+            Command::Schedule(_) => "schedule",
             Command::Definitions { .. } => "definitions",
             Command::Reference { .. } => "reference",
             Command::Completions { .. } => "completions",

@@ -4,7 +4,7 @@ use super::commands::{self, State};
 use super::outcome::{Failure, Outcome, exit_code};
 use super::session::{Session, Settings};
 use super::terminal::Terminal;
-use super::{bench, check, convert, manual, models, reference, repl, report};
+use super::{bench, check, convert, manual, models, reference, repl, report, schedule};
 use crate::access::{self, policy};
 use crate::files::bulk::Shard;
 use crate::files::{atomic, utf8};
@@ -204,6 +204,7 @@ fn dispatch(command: Command, script: &ScriptArgs, help: bool, front: &Shared) -
         Command::Models { what } => models::run(what, &**front),
         Command::Convert(args) => convert::run(&args, &**front),
         Command::Bench(args) => bench::run(&args, &**front),
+        Command::Schedule(args) => schedule::run(&args, &**front),
         Command::Definitions { dir } => reference::write_definitions(&dir, &**front),
         Command::Reference { out } => reference::write_reference(&out, &**front),
         Command::Completions { shell } => manual::completions(shell, &**front),

@@ -2,7 +2,7 @@
 //!
 //! To Rhai `_` is the rest of a `switch`, not a name. Where an input uses it as a value, the tokenizer is told so.
 use super::lex::{Kind, lex};
-use rhai::{Engine, Position, Token};
+use rhai::Position;
 use std::cell::RefCell;
 
 /// The variable's name.
@@ -13,16 +13,10 @@ thread_local! {
     static PLACES: RefCell<Vec<(usize, usize)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Lets an engine read `_` as a variable in the texts given to [`parsing`].
-pub fn register(engine: &mut Engine) {
-    // deprecated only to say that the interface may change
-    #[allow(deprecated)]
-    engine.on_parse_token(|token, at: Position, _| match (&token, at.line(), at.position()) {
-        (Token::Underscore, Some(line), Some(column)) if PLACES.with_borrow(|p| p.contains(&(line, column))) => {
-            Token::Identifier(Box::new(NAME.into()))
-        }
-        _ => token,
-    });
+/// Whether the `_` at that place of the text that is being parsed is a value.
+pub fn is_value(at: Position) -> bool {
+    let (Some(line), Some(column)) = (at.line(), at.position()) else { return false };
+    PLACES.with_borrow(|p| p.contains(&(line, column)))
 }
 
 /// Parses `text` by `f`, with `_` as a variable.

@@ -3,7 +3,7 @@ use super::catalogue::Catalogue;
 use super::help::pages;
 use super::names::Names;
 pub use super::outcome::{Failure, Outcome};
-use super::{last, show};
+use super::{last, show, tokens};
 use crate::access::{clean, policy};
 use crate::host;
 use crate::script::caught::set_teller;
@@ -66,7 +66,7 @@ impl Session {
         let run = Run { seed: settings.seed, out: settings.out, front, ..Run::default() };
         let run: SharedRun = Rc::new(RefCell::new(run));
         let mut engine = engine::new(&run);
-        last::register(&mut engine);
+        tokens::register(&mut engine);
         show::register(&mut engine, &run);
         pages::register(&mut engine);
         set_teller(super::report::caught);
