@@ -6,3 +6,4 @@ mod nets;
 #[path = "../common/process.rs"]
 mod process;
 mod toy;
+mod transformers;
