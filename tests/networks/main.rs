@@ -5,5 +5,6 @@ mod helpers;
 mod nets;
 #[path = "../common/process.rs"]
 mod process;
+mod tokenizer;
 mod toy;
 mod transformers;
