@@ -63,6 +63,7 @@
 //! - [`files`]: checkpoints, arrays, images and results on disk.
 //! - [`draw`]: plots of lines and schedules, contact sheets.
 //! - [`nets`]: networks as graphs, a folder for each family, and the frozen kernels that they share.
+//! - [`text`]: tokens, and what text encoders make of them.
 //! - [`plan`]: a sampler as data, its executor and its reverse pass.
 //! - [`solve`]: solvers, each a function from time steps to a plan.
 //! - [`optim`], [`loss`], [`metric`]: what a trainer needs.
@@ -95,6 +96,7 @@ pub mod script;
 pub mod shell;
 pub mod solve;
 pub mod tensor;
+pub mod text;
 pub mod zoo;
 
 pub use error::{Error, Kind, Result};

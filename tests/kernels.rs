@@ -1,6 +1,8 @@
 //! The frozen kernels against naive f64 loops, on every instruction set of this machine, with any number of threads.
 use candle_core::{DType, Device, Tensor};
-use ld3sh::nets::kernels::{Attention, Conv, Frozen, GroupNorm, Linear, Modulation, View, set_exact, simd};
+use ld3sh::nets::kernels::{
+    Attention, Conv, Frozen, Geglu, Gelu, GroupNorm, LayerNorm, Linear, Modulation, View, set_exact, simd,
+};
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -160,7 +162,11 @@ fn exact_mode_turns_winograd_off() {
 #[test]
 fn other_kernels_agree_on_every_instruction_set() {
     let _turn = turn();
-    let ops: [(Box<dyn Frozen>, Vec<usize>); 4] = [
+    let ops: [(Box<dyn Frozen>, Vec<usize>); 8] = [
+        (Box::new(layer_norm(45)), vec![2, 29, 45]),
+        (Box::new(Gelu::Exact), vec![2, 1001]),
+        (Box::new(Gelu::Quick), vec![2, 1001]),
+        (Box::new(Geglu), vec![2, 7, 70]),
         (
             Box::new(Linear::new(&tensor(&numbers(70 * 45, 1), &[70, 45]), tensor(&numbers(70, 2), &[70])).unwrap()),
             vec![29, 45],
@@ -198,6 +204,10 @@ fn other_kernels_agree_on_every_instruction_set() {
     simd::force(simd::available().pop().unwrap().1);
 }
 
+fn layer_norm(c: usize) -> LayerNorm {
+    LayerNorm::new(tensor(&numbers(c, 1), &[c]), tensor(&numbers(c, 2), &[c]), 1e-5).unwrap()
+}
+
 fn norm(c: usize, groups: usize) -> GroupNorm {
     let (w, b) = (tensor(&numbers(c, 1), &[c]), tensor(&numbers(c, 2), &[c]));
     GroupNorm::new(w, b, groups, 1e-6, Modulation::None, true).unwrap()
@@ -207,7 +217,10 @@ fn norm(c: usize, groups: usize) -> GroupNorm {
 fn bits_depend_on_neither_threads_nor_batch() {
     let _turn = turn();
     let weight = tensor(&numbers(48 * 40 * 9, 1), &[40, 48, 3, 3]);
-    let ops: [Box<dyn Frozen>; 4] = [
+    let ops: [Box<dyn Frozen>; 7] = [
+        Box::new(layer_norm(48)),
+        Box::new(Gelu::Exact),
+        Box::new(Geglu),
         Box::new(Conv::new(weight.clone(), tensor(&numbers(40, 2), &[40])).unwrap()),
         Box::new(Conv::with(weight, tensor(&numbers(40, 2), &[40]), 2, 1).unwrap()),
         Box::new(norm(48, 6)),

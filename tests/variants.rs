@@ -9,6 +9,7 @@ use ld3sh::files::state::{self, Data};
 use ld3sh::files::{checkpoint, image, json, npy, result, safetensors};
 use ld3sh::script::modules;
 use ld3sh::shell::lex;
+use ld3sh::text::{Tokenizer, Vocabulary};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::collections::BTreeMap;
@@ -87,6 +88,29 @@ fn file(name: &str, write: impl FnOnce(&Path) -> ld3sh::Result<()>) -> Vec<u8> {
     std::fs::read(path).unwrap()
 }
 
+/// A vocabulary by what becomes of a text.
+fn read_vocabulary(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vocabulary");
+    std::fs::write(&path, bytes).unwrap();
+    let tokenizer = Vocabulary::open(&path).and_then(Tokenizer::new).map_err(text)?;
+    let tokens = tokenizer.tokens("the other thing, in 3 colours: é!", 77).map_err(text)?;
+    Ok([("tokens".into(), format!("{tokens:?} {}", tokenizer.size()))].into())
+}
+
+/// The merges alone, packed, and a tokenizer with tokens and merges.
+fn vocabularies() -> [Vec<u8>; 2] {
+    use std::io::Write;
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/latent/sd-tiny/tokenizer");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(vec![], flate2::Compression::best());
+    packed.write_all(read("merges.txt").as_bytes()).unwrap();
+    let merges: Vec<String> = read("merges.txt").lines().skip(1).map(String::from).collect();
+    let vocab: serde_json::Value = serde_json::from_str(&read("vocab.json")).unwrap();
+    let whole = serde_json::json!({ "model": { "type": "BPE", "vocab": vocab, "merges": merges } });
+    [packed.finish().unwrap(), whole.to_string().into_bytes()]
+}
+
 fn formats() -> Vec<Format> {
     let values = |shape: &[usize], dtype| {
         let n: usize = shape.iter().product();
@@ -150,6 +174,8 @@ fn formats() -> Vec<Format> {
             read: read_json,
             sealed: false,
         },
+        Format { name: "packed merges", seeds: vec![vocabularies()[0].clone()], read: read_vocabulary, sealed: true },
+        Format { name: "tokenizer", seeds: vec![vocabularies()[1].clone()], read: read_vocabulary, sealed: false },
         Format {
             name: "state",
             seeds: vec![state::to_bytes(&Data::Map(map)).unwrap()],

@@ -1,8 +1,8 @@
 //! Makes graphs: operations by the place where they stand, their weights taken by name, shapes known as it goes.
 use super::graph::{Absent, Adapt, Dim, Graph, Layout, Node, Output, Port, Weight};
 use super::kernels::{
-    AddScale, Attention, Concat, Conv, Frozen, GroupNorm, Linear, MaxPool, Modulation, Op, Relu, Scale, Silu, Split,
-    Within,
+    AddScale, Attention, Concat, Conv, CrossAttention, Frozen, Geglu, Gelu, GroupNorm, LayerNorm, Linear, MaxPool,
+    Modulation, Op, Relu, Scale, Silu, Split, Within,
 };
 use super::weights::{Weights, wide};
 use crate::{Error, Kind, Result};
@@ -41,14 +41,14 @@ pub struct ConvSize {
     pub window: usize,
     /// Pixels from window to window.
     pub stride: usize,
-    /// Zeros on each side.
-    pub padding: usize,
+    /// Zeros above and to the left, and below and to the right.
+    pub padding: [usize; 2],
 }
 
 impl ConvSize {
     /// As many pixels as before: stride 1 and a padding of half the window.
     pub fn same(channels: usize, window: usize) -> ConvSize {
-        ConvSize { channels, window, stride: 1, padding: window / 2 }
+        ConvSize { channels, window, stride: 1, padding: [window / 2; 2] }
     }
 }
 
@@ -169,7 +169,8 @@ impl<'w> Builder<'_, 'w> {
 
     /// A weight's name in the checkpoint.
     pub fn full(&self, name: &str) -> String {
-        format!("{}{}.{name}", self.state.root, self.at)
+        let dot = if self.at.is_empty() { "" } else { "." };
+        format!("{}{}{dot}{name}", self.state.root, self.at)
     }
 
     /// Takes a weight of what stands here, in the type of the images or in that of everything else.
@@ -179,6 +180,11 @@ impl<'w> Builder<'_, 'w> {
         let t = if image { narrowed(&name, t, self.state.trunk)? } else { t };
         let weight = Weight { name, dims: dims.to_vec(), adapt: adapt.to_vec() };
         Ok((weight.adapted(&t)?, weight))
+    }
+
+    /// Takes a weight of what stands here and is no image, for [`Builder::add`]; `name` is the rest of its name.
+    pub fn weight(&mut self, name: &str, dims: &[usize], adapt: &[Adapt]) -> Result<(Tensor, Weight)> {
+        self.take(name, dims, false, adapt)
     }
 
     /// A convolution of images.
@@ -191,21 +197,21 @@ impl<'w> Builder<'_, 'w> {
         let ConvSize { channels, window, stride, padding } = size;
         let cin = self.channels(x);
         let mut adapt = if keep == channels { vec![] } else { vec![Adapt::First(keep)] };
-        if [window, stride, padding] == [1, 1, 0] {
+        if ([window, stride], padding) == ([1, 1], [0, 0]) {
             let (bias_adapt, dims) = (adapt.clone(), [channels, cin, 1, 1]);
             adapt.push(Adapt::Reshape(vec![keep, cin]));
             return self.linear_of(x, &dims, &adapt, &bias_adapt, true);
         }
         let (w, weight) = self.take("weight", &[channels, cin, window, window], true, &adapt)?;
         let (b, bias) = self.take("bias", &[channels], true, &adapt)?;
-        self.one(Conv::with(w, b, stride, padding)?, &[x], vec![weight, bias])
+        self.one(Conv::padded(w, b, stride, padding)?, &[x], vec![weight, bias])
     }
 
-    /// A 1×1 convolution of images whose output channels alternate between `parts`, put part after part.
-    pub fn conv1_apart(&mut self, x: Id, channels: usize, parts: usize) -> Result<Id> {
-        let (cin, apart) = (self.channels(x), Adapt::Apart(parts));
-        let adapt = [Adapt::Reshape(vec![channels, cin]), apart.clone()];
-        self.linear_of(x, &[channels, cin, 1, 1], &adapt, &[apart], true)
+    /// A 1×1 convolution of images whose output channels alternate between `parts`, put part after part; its weights have the
+    /// shape `dims`, whatever ones it has beside [out, in].
+    pub fn conv1_apart(&mut self, x: Id, dims: &[usize], apart: Adapt) -> Result<Id> {
+        let adapt = [Adapt::Reshape(vec![dims[0], self.channels(x)]), apart.clone()];
+        self.linear_of(x, dims, &adapt, &[apart], true)
     }
 
     fn linear_of(&mut self, x: Id, dims: &[usize], adapt: &[Adapt], bias: &[Adapt], image: bool) -> Result<Id> {
@@ -222,6 +228,18 @@ impl<'w> Builder<'_, 'w> {
     /// A linear map of what is no image, without bias.
     pub fn linear_unbiased(&mut self, x: Id, channels: usize) -> Result<Id> {
         let (w, weight) = self.take("weight", &[channels, self.channels(x)], false, &[])?;
+        let zeros = Tensor::zeros(channels, w.dtype(), w.device())?;
+        self.one(Linear::new(&w, zeros)?, &[x], vec![weight])
+    }
+
+    /// A linear map of the last dimension of images and tokens, in the type of the images.
+    pub fn map(&mut self, x: Id, channels: usize) -> Result<Id> {
+        self.linear_of(x, &[channels, self.channels(x)], &[], &[], true)
+    }
+
+    /// The same without bias.
+    pub fn map_unbiased(&mut self, x: Id, channels: usize) -> Result<Id> {
+        let (w, weight) = self.take("weight", &[channels, self.channels(x)], true, &[])?;
         let zeros = Tensor::zeros(channels, w.dtype(), w.device())?;
         self.one(Linear::new(&w, zeros)?, &[x], vec![weight])
     }
@@ -248,6 +266,29 @@ impl<'w> Builder<'_, 'w> {
     /// Softmax attention over pixels of q | k | v.
     pub fn attention(&mut self, qkv: Id, heads: usize) -> Result<Id> {
         self.apply_wide(Attention { heads }, &[qkv])
+    }
+
+    /// Softmax attention of queries to keys and values, in order.
+    pub fn cross_attention(&mut self, qkv: [Id; 3], heads: usize, causal: bool) -> Result<Id> {
+        self.apply_wide(CrossAttention { heads, causal }, &qkv)
+    }
+
+    /// A layer norm over the last dimension.
+    pub fn layer_norm(&mut self, x: Id, eps: f64) -> Result<Id> {
+        let c = self.channels(x);
+        let (w, weight) = self.take("weight", &[c], false, &[])?;
+        let (b, bias) = self.take("bias", &[c], false, &[])?;
+        self.widened(LayerNorm::new(w, b, eps)?, &[x], vec![weight, bias])
+    }
+
+    /// GELU in one of its forms.
+    pub fn gelu(&mut self, x: Id, form: Gelu) -> Result<Id> {
+        self.apply(form, &[x])
+    }
+
+    /// The first half of the channels times GELU of the second.
+    pub fn geglu(&mut self, x: Id) -> Result<Id> {
+        self.apply(Geglu, &[x])
     }
 
     /// (a + b) · scale.

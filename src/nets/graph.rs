@@ -94,8 +94,15 @@ pub enum Adapt {
     Reshape(Vec<usize>),
     /// The first entries only.
     First(usize),
-    /// Entries that alternate between this many parts, put part after part: channels of q, k and v.
-    Apart(usize),
+    /// Rows as columns: a map that is kept as [in, out].
+    Transpose,
+    /// Runs of `width` entries that alternate between `parts`, put part after part: channels of q, k and v.
+    Apart {
+        /// How many parts.
+        parts: usize,
+        /// Entries in a row that belong to one part.
+        width: usize,
+    },
 }
 
 impl Adapt {
@@ -103,10 +110,11 @@ impl Adapt {
     pub fn apply(&self, t: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Adapt::Reshape(dims) => t.reshape(&dims[..]),
+            Adapt::Transpose => t.t()?.contiguous(),
             Adapt::First(n) => t.narrow(0, 0, *n)?.contiguous(),
-            Adapt::Apart(parts) => {
+            Adapt::Apart { parts, width } => {
                 let (n, rest) = (t.dim(0)?, t.elem_count() / t.dim(0)?.max(1));
-                t.reshape((n / parts, *parts, rest))?.transpose(0, 1)?.contiguous()?.reshape(t.dims())
+                t.reshape((n / (parts * width), *parts, width * rest))?.transpose(0, 1)?.contiguous()?.reshape(t.dims())
             }
         }
     }

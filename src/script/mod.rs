@@ -29,5 +29,6 @@ pub mod schema;
 pub mod search;
 pub mod sizes;
 pub mod tensor;
+pub mod text;
 mod waiting;
 pub mod zoo;

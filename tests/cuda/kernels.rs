@@ -22,7 +22,7 @@ pub fn numbers(n: usize, seed: u64) -> Vec<f32> {
     (0..n).map(|_| next()).collect()
 }
 
-fn tensor(seed: u64, dims: &[usize]) -> Tensor {
+pub fn tensor(seed: u64, dims: &[usize]) -> Tensor {
     Tensor::from_vec(numbers(dims.iter().product(), seed), dims, &Device::Cpu).unwrap()
 }
 
@@ -50,18 +50,19 @@ pub fn close(what: &str, t: DType, got: &[f32], wanted: &[f32], times: f32) {
 }
 
 /// An input's shape and values, and a type where that is not the images'.
-struct Given {
-    dims: Vec<usize>,
-    values: Vec<f32>,
-    own: Option<DType>,
+#[derive(Clone)]
+pub struct Given {
+    pub dims: Vec<usize>,
+    pub values: Vec<f32>,
+    pub own: Option<DType>,
 }
 
-fn given(seed: u64, dims: &[usize]) -> Given {
+pub fn given(seed: u64, dims: &[usize]) -> Given {
     Given { dims: dims.to_vec(), values: numbers(dims.iter().product(), seed), own: None }
 }
 
 /// Compares launches with the CPU's kernels, in every type and several ways of running them.
-fn check(what: &str, op: &dyn Frozen, inputs: &[Given]) {
+pub fn check(what: &str, op: &dyn Frozen, inputs: &[Given]) {
     for t in TYPES {
         check_in(what, op, inputs, t);
     }

@@ -3,3 +3,4 @@ mod gpu;
 mod host;
 mod kernels;
 mod networks;
+mod transformers;

@@ -1,8 +1,11 @@
 //! Networks and their layers, against reference values.
+mod clip;
 mod edm;
 mod graphs;
 mod helpers;
 mod nets;
 #[path = "../common/process.rs"]
 mod process;
+mod tokenizer;
 mod toy;
+mod transformers;

@@ -28,7 +28,7 @@ fn max(t: &Tensor) -> f64 {
 }
 
 /// The largest difference, relative to the largest entry of `b`.
-fn error(a: &Tensor, b: &Tensor) -> f64 {
+pub fn error(a: &Tensor, b: &Tensor) -> f64 {
     let (a, b) = (a.to_dtype(DType::F64).unwrap(), b.to_dtype(DType::F64).unwrap());
     max(&(&a - &b).unwrap()) / max(&b)
 }
@@ -100,24 +100,24 @@ fn builtin_network_matches_in_value_and_both_gradients() {
 }
 
 /// A small generator, so that the tests need no crate for it: uniform in [−1, 1).
-struct Lcg(u64);
+pub struct Lcg(pub u64);
 
 impl Lcg {
     fn next(&mut self) -> f64 {
         self.0 = self.0.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
         (self.0 >> 11) as f64 / (1u64 << 52) as f64 - 1.0
     }
-    fn tensor(&mut self, dims: &[usize]) -> Tensor {
+    pub fn tensor(&mut self, dims: &[usize]) -> Tensor {
         let v: Vec<f64> = (0..dims.iter().product()).map(|_| self.next()).collect();
         Tensor::from_vec(v, dims, &Device::Cpu).unwrap()
     }
 }
 
-fn f32(t: &Tensor) -> Tensor {
+pub fn f32(t: &Tensor) -> Tensor {
     t.to_dtype(DType::F32).unwrap()
 }
 
-fn flat(t: &Tensor) -> Vec<f64> {
+pub fn flat(t: &Tensor) -> Vec<f64> {
     t.to_dtype(DType::F64).unwrap().flatten_all().unwrap().to_vec1().unwrap()
 }
 
@@ -152,7 +152,7 @@ fn backward(op: &Arc<dyn Frozen>, inputs: &[Tensor], cot: &Tensor) -> (Tensor, V
 }
 
 /// Checks an operation: its composed f64 form against central differences, and its f32 kernel against that form.
-fn check(f64_op: Arc<dyn Frozen>, f32_op: Arc<dyn Frozen>, inputs: &[Tensor], tolerance: f64) {
+pub fn check(f64_op: Arc<dyn Frozen>, f32_op: Arc<dyn Frozen>, inputs: &[Tensor], tolerance: f64) {
     let mut rng = Lcg(7);
     let refs: Vec<&Tensor> = inputs.iter().collect();
     let y = apply(&f64_op, &refs).unwrap();

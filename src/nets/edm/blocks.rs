@@ -1,5 +1,6 @@
 //! The parts that EDM's architectures share: norms, resampling, residual blocks, attention, the embedding's layers.
 use crate::nets::build::{Builder, ConvSize, Id};
+use crate::nets::graph::Adapt;
 use crate::nets::kernels::{Down2, Modulation, Pad, Resample, Up2};
 use crate::{Error, Kind, Result};
 
@@ -135,7 +136,7 @@ impl Style {
         }
         let mut a = self.norm(&mut b.under("norm2"), x, None, false)?;
         // EDM interleaves q, k and v channel by channel; ours stand one after the other
-        a = b.under("qkv").conv1_apart(a, 3 * c, 3)?;
+        a = b.under("qkv").conv1_apart(a, &[3 * c, c, 1, 1], Adapt::Apart { parts: 3, width: 1 })?;
         a = b.under("attention").attention(a, heads)?;
         a = b.under("proj").conv(a, ConvSize::same(c, 1))?;
         b.under("attended").sum(a, x, self.sum)

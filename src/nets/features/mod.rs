@@ -146,7 +146,7 @@ fn layers(b: &mut Builder, spec: &Spec, unit_range: bool) -> Result<()> {
     for (i, layer) in spec.layers.iter().enumerate() {
         match *layer {
             Layer::Conv(name, channels, window, stride, padding) => {
-                x = b.under(name).conv(x, ConvSize { channels, window, stride, padding })?;
+                x = b.under(name).conv(x, ConvSize { channels, window, stride, padding: [padding; 2] })?;
                 x = b.under(name).under("relu").relu(x)?;
             }
             Layer::MaxPool(window, stride, ceil) => {

@@ -26,7 +26,7 @@ pub fn exact() -> bool {
     EXACT.load(Ordering::Relaxed)
 }
 
-/// Convolution: [B, H, W, in] → [B, H', W', out], H' = (H + 2·padding − kernel) / stride + 1.
+/// Convolution: [B, H, W, in] → [B, H', W', out], H' = (H + padding before and after − kernel) / stride + 1.
 ///
 /// 3×3 with stride 1 and padding 1 goes by Winograd's F(4×4, 3×3) unless [`exact`] is on; all others sum directly.
 pub struct Conv {
@@ -34,7 +34,8 @@ pub struct Conv {
     cout: usize,
     kernel: [usize; 2],
     stride: usize,
-    padding: usize,
+    /// Zeros before and after, along both axes.
+    padding: [usize; 2],
     held: Held<Taps>,
     /// Packed when a gradient is first asked for.
     backward: OnceLock<Taps>,
@@ -51,6 +52,11 @@ impl Conv {
 
     /// The same with a stride ≥ 1 and a padding on all sides.
     pub fn with(weight: Tensor, bias: Tensor, stride: usize, padding: usize) -> candle_core::Result<Self> {
+        Conv::padded(weight, bias, stride, [padding; 2])
+    }
+
+    /// The same with one padding above and to the left, and another below and to the right.
+    pub fn padded(weight: Tensor, bias: Tensor, stride: usize, padding: [usize; 2]) -> candle_core::Result<Self> {
         let (cout, cin, kh, kw) = weight.dims4()?;
         if stride == 0 || kh * kw == 0 {
             candle_core::bail!("a convolution needs a stride and a kernel of at least 1, got {stride} and {kh}×{kw}");
@@ -74,14 +80,25 @@ impl Conv {
     }
 
     fn fast(&self) -> bool {
-        self.kernel == [3, 3] && self.stride == 1 && self.padding == 1 && !exact()
+        self.kernel == [3, 3] && self.stride == 1 && self.padding == [1, 1] && !exact()
+    }
+
+    /// Windows along an axis of `n` pixels, if any fits.
+    fn windows(&self, n: usize, axis: usize) -> Option<usize> {
+        let all = n + self.padding[0] + self.padding[1];
+        all.checked_sub(self.kernel[axis]).map(|n| n / self.stride + 1)
+    }
+
+    /// Height and width of the result, of an image that [`Frozen::dims`] has checked.
+    fn size(&self, dims: &[usize]) -> [usize; 2] {
+        [self.windows(dims[1], 0).unwrap_or(0), self.windows(dims[2], 1).unwrap_or(0)]
     }
 
     fn walk(&self, axis: usize, transposed: bool) -> Walk {
         let (size, s) = (self.kernel[axis], self.stride);
         match transposed {
-            false => Walk { size, mul: s, div: 1, pad: self.padding as isize },
-            true => Walk { size, mul: 1, div: s, pad: size as isize - 1 - self.padding as isize },
+            false => Walk { size, mul: s, div: 1, pad: self.padding[0] as isize },
+            true => Walk { size, mul: 1, div: s, pad: size as isize - 1 - self.padding[0] as isize },
         }
     }
 }
@@ -116,8 +133,7 @@ impl Frozen for Conv {
     }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let [b, h, w, _] = image(inputs[0], self.cin)?;
-        let size = |n: usize, k: usize| (n + 2 * self.padding).checked_sub(k).map(|n| n / self.stride + 1);
-        match (size(h, self.kernel[0]), size(w, self.kernel[1])) {
+        match (self.windows(h, 0), self.windows(w, 1)) {
             (Some(h), Some(w)) => Ok(vec![b, h, w, self.cout]),
             _ => Err(format!("a kernel of {:?} does not fit an image of {h}×{w}", self.kernel)),
         }
@@ -129,9 +145,7 @@ impl Frozen for Conv {
             return winograd::convolve(self.forward(), inputs[0].data, dims, out, par);
         }
         let [wy, wx] = [self.walk(0, false), self.walk(1, false)];
-        let size = |n: usize, k: usize| (n + 2 * self.padding - k) / self.stride + 1;
-        let size = [size(d[1], self.kernel[0]), size(d[2], self.kernel[1])];
-        direct::convolve(self.forward(), [wy, wx], inputs[0].data, dims, out, size, par);
+        direct::convolve(self.forward(), [wy, wx], inputs[0].data, dims, out, self.size(d), par);
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
         // the input gradient is the same convolution with the kernel flipped and transposed
@@ -144,8 +158,8 @@ impl Frozen for Conv {
         if self.fast() {
             winograd::convolve(op, cot, [d[0], d[1], d[2]], &mut grad, par);
         } else {
-            let size = |n: usize, k: usize| (n + 2 * self.padding - k) / self.stride + 1;
-            let dims = [d[0], size(d[1], self.kernel[0]), size(d[2], self.kernel[1])];
+            let [h, w] = self.size(d);
+            let dims = [d[0], h, w];
             let walks = [self.walk(0, true), self.walk(1, true)];
             direct::convolve(op, walks, cot, dims, &mut grad, [d[1], d[2]], par);
         }
@@ -159,15 +173,21 @@ impl Frozen for Conv {
     }
     fn compose_with(&self, inputs: &[&Tensor], weights: &[Tensor]) -> candle_core::Result<Tensor> {
         let (weight, bias) = (like(&weights[0], inputs[0])?, like(&weights[1], inputs[0])?);
-        let x = inputs[0].permute((0, 3, 1, 2))?.contiguous()?;
+        let mut x = inputs[0].permute((0, 3, 1, 2))?.contiguous()?;
+        let [before, after] = self.padding;
+        let both = before.min(after);
+        if before != after {
+            x = x.pad_with_zeros(2, before - both, after - both)?.pad_with_zeros(3, before - both, after - both)?;
+        }
         // its gradient is right for every stride, and not by candle's slow transposed convolution
-        let geometry = Geometry { stride: self.stride, padding: self.padding, ..Geometry::default() };
+        let geometry = Geometry { stride: self.stride, padding: both, ..Geometry::default() };
         let y = conv2d(&x, &weight, Some(&bias), geometry).map_err(|e| candle_core::Error::Msg(e.to_string()))?;
         y.permute((0, 2, 3, 1))?.contiguous()
     }
     fn detail(&self) -> String {
-        let Conv { cin, cout, kernel: [kh, kw], stride, padding, .. } = self;
-        format!("{kh}×{kw}, {cin} → {cout}, stride {stride}, padding {padding}")
+        let Conv { cin, cout, kernel: [kh, kw], stride, padding: [before, after], .. } = self;
+        let after = if before == after { String::new() } else { format!(" and {after}") };
+        format!("{kh}×{kw}, {cin} → {cout}, stride {stride}, padding {before}{after}")
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)

@@ -52,7 +52,8 @@ impl<F: Fn(f32, f32) -> f32> WithSimd for Each<'_, F> {
     }
 }
 
-fn each(a: &[f32], b: &[f32], out: &mut [f32], par: bool, f: impl Fn(f32, f32) -> f32 + Copy + Sync + Send) {
+/// out[i] = f(a[i], b[i]), spread over threads where that is allowed.
+pub(super) fn each(a: &[f32], b: &[f32], out: &mut [f32], par: bool, f: impl Fn(f32, f32) -> f32 + Copy + Sync + Send) {
     if par && out.len() > PIECE {
         let pieces = a.par_chunks(PIECE).zip(b.par_chunks(PIECE)).zip(out.par_chunks_mut(PIECE));
         pieces.for_each(|((a, b), o)| dispatch(Each(a, b, o, f)));
@@ -227,7 +228,8 @@ impl Frozen for Concat {
     }
 }
 
-fn last(dims: &[usize]) -> usize {
+/// The last size, at least 1.
+pub(super) fn last(dims: &[usize]) -> usize {
     dims.last().copied().unwrap_or(1).max(1)
 }
 

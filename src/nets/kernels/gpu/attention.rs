@@ -1,49 +1,73 @@
-//! Launches of attention: products by cuBLAS, softmax of rows by our own kernels. Probabilities live in memory for one sample at
-//! a time (or some, where there is one head), and are computed again for the gradient.
-use super::Attention;
-use crate::nets::kernels::gpu::{Array, Gemm, Gpu, Input, Machine, Matrix, args};
+//! Launches of attention: products by cuBLAS, softmax of rows by our own kernels. Probabilities live in memory for some queries of
+//! one sample at a time (or for some samples, where there is one head), and are computed again for the gradient.
+use super::{Attention, CrossAttention, tokens};
+use crate::nets::kernels::gpu::{Array, Gemm, Gpu, Input, Machine, Matrix, args, count, narrowed};
 use candle_core::{DType, Result};
 
-/// The matrices that are taken together: heads of one sample, or samples with one head.
+/// Queries that are taken together at least: fewer would leave a GPU idle.
+const ROWS: usize = 256;
+
+/// The matrices that are taken together: heads of one sample, or samples with one head; and the queries of each.
 struct Part {
     /// The first sample.
     sample: usize,
     matrices: usize,
-    /// Elements of qkv from matrix to matrix; a third of it in the result.
-    step: usize,
-    out_step: usize,
+    /// The first query, and how many.
+    first: usize,
+    rows: usize,
 }
 
 struct Sizes {
     batch: usize,
-    tokens: usize,
-    c: usize,
+    queries: usize,
+    keys: usize,
+    d: usize,
     heads: usize,
+    causal: bool,
     /// What a machine has room for.
     room: usize,
 }
 
+/// Queries, keys, values, the result, or a gradient of these: rows of all heads, `ld` apart.
+#[derive(Clone, Copy)]
+struct Operand {
+    array: Array,
+    tokens: usize,
+    ld: usize,
+}
+
 impl Sizes {
-    fn d(&self) -> usize {
-        self.c / self.heads
-    }
     fn scale(&self) -> f32 {
-        1.0 / (self.d().max(1) as f32).sqrt()
+        1.0 / (self.d.max(1) as f32).sqrt()
     }
     /// Matrices of the largest part.
     fn most(&self) -> usize {
         match self.heads {
-            1 => (self.room / self.tokens.pow(2).max(1)).clamp(1, self.batch.max(1)),
+            1 => (self.room / (self.queries * self.keys).max(1)).clamp(1, self.batch.max(1)),
             n => n,
         }
     }
+    /// Queries of the largest part.
+    fn rows(&self) -> usize {
+        (self.room / (self.most() * self.keys).max(1)).max(ROWS).min(self.queries)
+    }
     fn parts(&self) -> impl Iterator<Item = Part> {
-        let (samples, heads) = if self.heads == 1 { (self.most(), 1) } else { (1, self.heads) };
-        let (batch, one, d) = (self.batch, self.tokens * self.c, self.d());
-        (0..batch).step_by(samples).map(move |sample| match heads {
-            1 => Part { sample, matrices: samples.min(batch - sample), step: 3 * one, out_step: one },
-            n => Part { sample, matrices: n, step: d, out_step: d },
+        let samples = if self.heads == 1 { self.most() } else { 1 };
+        let (batch, queries, rows) = (self.batch, self.queries, self.rows().max(1));
+        let matrices = move |sample: usize| if self.heads == 1 { samples.min(batch - sample) } else { self.heads };
+        (0..batch).step_by(samples).flat_map(move |sample| {
+            let part = move |first| Part { sample, matrices: matrices(sample), first, rows: rows.min(queries - first) };
+            (0..queries).step_by(rows).map(part)
         })
+    }
+    /// An operand's matrices, from row `first` on.
+    fn of(&self, o: Operand, part: &Part, first: usize) -> Matrix {
+        let step = if self.heads == 1 { o.tokens * o.ld } else { self.d };
+        Matrix::new(o.array.at((part.sample * o.tokens + first) * o.ld), o.ld).each(step)
+    }
+    /// The type in which gradients of keys and values are summed: over several parts, half precision would lose too much.
+    fn sums(&self, t: DType) -> DType {
+        if self.rows() < self.queries { DType::F32 } else { t }
     }
 }
 
@@ -55,91 +79,151 @@ struct Scratch {
 
 impl Scratch {
     fn new(m: &mut dyn Machine, s: &Sizes, t: DType) -> Result<Scratch> {
-        let n = s.most() * s.tokens.pow(2);
+        let n = s.most() * s.rows() * s.keys;
         let p = m.alloc(n, DType::F32)?;
         Ok(Scratch { p, narrow: if t == DType::F32 { p } else { m.alloc(n, t)? } })
     }
 }
 
-impl Attention {
-    fn sizes(&self, dims: &[usize], room: usize) -> Sizes {
-        Sizes { batch: dims[0], tokens: dims[1] * dims[2], c: dims[3] / 3, heads: self.heads, room }
-    }
-}
-
-/// The products of a part: [tokens, tokens] or [tokens, d] results.
+/// The products of a part.
 struct Products<'a> {
     s: &'a Sizes,
     part: &'a Part,
 }
 
 impl Products<'_> {
-    /// q, k or v of a part, in qkv or its gradient.
-    fn third(&self, qkv: Array, which: usize) -> Matrix {
-        let Sizes { tokens, c, .. } = *self.s;
-        let at = self.part.sample * tokens * 3 * c + which * c;
-        Matrix::new(qkv.at(at), 3 * c).each(self.part.step)
+    /// A part's rows of queries, or of what is shaped like them.
+    fn queries(&self, o: Operand) -> Matrix {
+        self.s.of(o, self.part, self.part.first)
     }
-    /// The result, or its cotangent.
-    fn out(&self, out: Array) -> Matrix {
-        let Sizes { tokens, c, .. } = *self.s;
-        Matrix::new(out.at(self.part.sample * tokens * c), c).each(self.part.out_step)
+    /// All keys or values.
+    fn keys(&self, o: Operand) -> Matrix {
+        self.s.of(o, self.part, 0)
     }
-    fn square(&self, p: Array) -> Matrix {
-        let t = self.s.tokens;
-        Matrix::new(p, t).each(t * t)
+    /// Probabilities [rows, keys], or what is shaped like them.
+    fn scores(&self, p: Array) -> Matrix {
+        Matrix::new(p, self.s.keys).each(self.part.rows * self.s.keys)
     }
-    /// a [tokens, d] · bᵀ into a square.
+    /// a [rows, d] · bᵀ [d, keys] into scores.
     fn outer(&self, m: &mut dyn Machine, a: Matrix, b: Matrix, to: Array) -> Result<()> {
-        let t = self.s.tokens;
-        let (size, batch) = ([t, t, self.s.d()], self.part.matrices);
-        m.gemm(&Gemm { size, a, b: b.t(), out: self.square(to), add: false, batch })
+        let (size, batch) = ([self.part.rows, self.s.keys, self.s.d], self.part.matrices);
+        m.gemm(&Gemm { size, a, b: b.t(), out: self.scores(to), add: false, batch })
     }
-    /// A square times b [tokens, d].
-    fn times(&self, m: &mut dyn Machine, p: Matrix, b: Matrix, to: Matrix) -> Result<()> {
-        let t = self.s.tokens;
-        let (size, batch) = ([t, self.s.d(), t], self.part.matrices);
-        m.gemm(&Gemm { size, a: p, b, out: to, add: false, batch })
+    /// Scores times b [keys, d].
+    fn times(&self, m: &mut dyn Machine, p: Array, b: Matrix, to: Matrix) -> Result<()> {
+        let (size, batch) = ([self.part.rows, self.s.d, self.s.keys], self.part.matrices);
+        m.gemm(&Gemm { size, a: self.scores(p), b, out: to, add: false, batch })
     }
-    fn probabilities(&self, m: &mut dyn Machine, qkv: Array, scratch: &Scratch) -> Result<()> {
-        self.outer(m, self.third(qkv, 0), self.third(qkv, 1), scratch.p)?;
-        let (t, rows) = (self.s.tokens, self.part.matrices * self.s.tokens);
-        m.rows("softmax", qkv.dtype, rows, args![scratch.p, scratch.narrow, t, self.s.scale()])
+    /// Transposed scores times b [rows, d], added to what earlier parts of these matrices gave.
+    fn collect(&self, m: &mut dyn Machine, p: Array, b: Matrix, to: Matrix) -> Result<()> {
+        let (size, batch) = ([self.s.keys, self.s.d, self.part.rows], self.part.matrices);
+        m.gemm(&Gemm { size, a: self.scores(p).t(), b, out: to, add: self.part.first > 0, batch })
     }
+    fn probabilities(&self, m: &mut dyn Machine, [q, k]: [Operand; 2], scratch: &Scratch) -> Result<()> {
+        self.outer(m, self.queries(q), self.keys(k), scratch.p)?;
+        let Part { matrices, first, rows, .. } = *self.part;
+        let seen = if self.s.causal { first as isize + 1 } else { self.s.keys as isize };
+        let args = args![scratch.p, scratch.narrow, self.s.keys, self.s.scale(), rows, seen, self.s.causal];
+        m.rows("softmax", q.array.dtype, matrices * rows, args)
+    }
+}
+
+fn forward(m: &mut dyn Machine, s: &Sizes, [q, k, v, out]: [Operand; 4]) -> Result<()> {
+    let scratch = Scratch::new(m, s, q.array.dtype)?;
+    for part in s.parts() {
+        let of = Products { s, part: &part };
+        of.probabilities(m, [q, k], &scratch)?;
+        of.times(m, scratch.narrow, of.keys(v), of.queries(out))?;
+    }
+    Ok(())
+}
+
+fn pull(m: &mut dyn Machine, s: &Sizes, [q, k, v, cot]: [Operand; 4], [gq, gk, gv]: [Operand; 3]) -> Result<()> {
+    let t = q.array.dtype;
+    let scratch = Scratch::new(m, s, t)?;
+    let bar = Scratch::new(m, s, t)?;
+    for part in s.parts() {
+        let of = Products { s, part: &part };
+        of.probabilities(m, [q, k], &scratch)?;
+        // v̄ = pᵀ ō, p̄ = ō vᵀ
+        of.collect(m, scratch.narrow, of.queries(cot), of.keys(gv))?;
+        of.outer(m, of.queries(cot), of.keys(v), bar.p)?;
+        let rows = part.matrices * part.rows;
+        m.rows("softmax_pull", t, rows, args![scratch.p, bar.p, bar.narrow, s.keys, s.scale()])?;
+        // q̄ = s̄ k, k̄ = s̄ᵀ q
+        of.times(m, bar.narrow, of.keys(k), of.queries(gq))?;
+        of.collect(m, bar.narrow, of.queries(q), of.keys(gk))?;
+    }
+    Ok(())
+}
+
+impl Attention {
+    fn sizes(&self, dims: &[usize], room: usize) -> Sizes {
+        let (n, heads) = (tokens(dims), self.heads);
+        Sizes { batch: dims[0], queries: n, keys: n, d: dims[3] / 3 / heads, heads, causal: false, room }
+    }
+}
+
+/// q, k and v of what lies side by side.
+fn thirds(array: Array, tokens: usize, c: usize) -> [Operand; 3] {
+    [0, 1, 2].map(|i| Operand { array: array.at(i * c), tokens, ld: 3 * c })
 }
 
 impl Gpu for Attention {
     fn enqueue(&self, m: &mut dyn Machine, inputs: &[Input]) -> Result<Array> {
         let Input { array: qkv, dims } = inputs[0];
         let s = self.sizes(dims, m.room());
-        let scratch = Scratch::new(m, &s, qkv.dtype)?;
-        let out = m.alloc(s.batch * s.tokens * s.c, qkv.dtype)?;
-        for part in s.parts() {
-            let of = Products { s: &s, part: &part };
-            of.probabilities(m, qkv, &scratch)?;
-            of.times(m, of.square(scratch.narrow), of.third(qkv, 2), of.out(out))?;
-        }
+        let (n, c) = (s.queries, s.heads * s.d);
+        let out = m.alloc(s.batch * n * c, qkv.dtype)?;
+        let [q, k, v] = thirds(qkv, n, c);
+        forward(m, &s, [q, k, v, Operand { array: out, tokens: n, ld: c }])?;
         Ok(out)
     }
 
     fn enqueue_pull(&self, m: &mut dyn Machine, inputs: &[Input], cot: Array) -> Result<Vec<Array>> {
         let Input { array: qkv, dims } = inputs[0];
-        let (s, t) = (self.sizes(dims, m.room()), qkv.dtype);
-        let scratch = Scratch::new(m, &s, t)?;
-        let bar = Scratch::new(m, &s, t)?;
-        let grad = m.alloc(3 * s.batch * s.tokens * s.c, t)?;
-        for part in s.parts() {
-            let of = Products { s: &s, part: &part };
-            of.probabilities(m, qkv, &scratch)?;
-            // v̄ = pᵀ ō, p̄ = ō vᵀ
-            of.times(m, of.square(scratch.narrow).t(), of.out(cot), of.third(grad, 2))?;
-            of.outer(m, of.out(cot), of.third(qkv, 2), bar.p)?;
-            let rows = part.matrices * s.tokens;
-            m.rows("softmax_pull", t, rows, args![scratch.p, bar.p, bar.narrow, s.tokens, s.scale()])?;
-            // q̄ = s̄ k, k̄ = s̄ᵀ q
-            of.times(m, of.square(bar.narrow), of.third(qkv, 1), of.third(grad, 0))?;
-            of.times(m, of.square(bar.narrow).t(), of.third(qkv, 0), of.third(grad, 1))?;
-        }
+        let s = self.sizes(dims, m.room());
+        let (n, c, all) = (s.queries, s.heads * s.d, count(dims));
+        let grad = m.alloc(all, s.sums(qkv.dtype))?;
+        let [q, k, v] = thirds(qkv, n, c);
+        pull(m, &s, [q, k, v, Operand { array: cot, tokens: n, ld: c }], thirds(grad, n, c))?;
+        let grad = if grad.dtype == qkv.dtype { grad } else { narrowed(m, grad, all, qkv.dtype)? };
         Ok(vec![grad])
+    }
+}
+
+impl CrossAttention {
+    /// The sizes, and the operands of the inputs.
+    fn sizes(&self, inputs: &[Input], room: usize) -> (Sizes, [Operand; 3]) {
+        let c = inputs[0].dims.last().copied().unwrap_or(1);
+        let [q, k, v] = [0, 1, 2].map(|i| Operand { array: inputs[i].array, tokens: tokens(inputs[i].dims), ld: c });
+        let (heads, causal) = (self.heads, self.causal);
+        let batch = inputs[0].dims[0];
+        (Sizes { batch, queries: q.tokens, keys: k.tokens, d: c / heads, heads, causal, room }, [q, k, v])
+    }
+}
+
+impl Gpu for CrossAttention {
+    fn enqueue(&self, m: &mut dyn Machine, inputs: &[Input]) -> Result<Array> {
+        let (s, [q, k, v]) = self.sizes(inputs, m.room());
+        let out = m.alloc(count(inputs[0].dims), q.array.dtype)?;
+        forward(m, &s, [q, k, v, Operand { array: out, ..q }])?;
+        Ok(out)
+    }
+
+    fn enqueue_pull(&self, m: &mut dyn Machine, inputs: &[Input], cot: Array) -> Result<Vec<Array>> {
+        let (s, [q, k, v]) = self.sizes(inputs, m.room());
+        let t = q.array.dtype;
+        let mut to = vec![];
+        for (o, sums) in [(q, t), (k, s.sums(t)), (v, s.sums(t))] {
+            to.push(Operand { array: m.alloc(s.batch * o.tokens * o.ld, sums)?, ..o });
+        }
+        pull(m, &s, [q, k, v, Operand { array: cot, ..q }], [to[0], to[1], to[2]])?;
+        let mut grads = vec![];
+        for o in to {
+            let narrow = o.array.dtype != t;
+            grads.push(if narrow { narrowed(m, o.array, s.batch * o.tokens * o.ld, t)? } else { o.array });
+        }
+        Ok(grads)
     }
 }

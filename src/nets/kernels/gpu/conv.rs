@@ -9,15 +9,18 @@ struct Direction {
     to: [usize; 4],
     weight: Array,
     walks: [Walk; 2],
+    /// Whether there are as many zeros after the image as before it, which libraries need.
+    even: bool,
 }
 
 impl Direction {
     fn enqueue(&self, m: &mut dyn Machine, x: Array, bias: Option<Array>) -> Result<Array> {
-        let Direction { from: [_, h, w, cin], to: [b, oh, ow, cout], weight, walks: [wy, wx] } = *self;
+        let Direction { from: [_, h, w, cin], to: [b, oh, ow, cout], weight, walks: [wy, wx], even } = *self;
         let (t, taps) = (x.dtype, wy.size * wx.size);
         let (pixels, width) = (b * oh * ow, taps * cin);
         let out = m.alloc(pixels * cout, t)?;
         if wy.div == 1
+            && even
             && let (Ok(py), Ok(px)) = (usize::try_from(wy.pad), usize::try_from(wx.pad))
             && m.convolve(&Convolution {
                 x,
@@ -62,8 +65,7 @@ impl Direction {
 impl Conv {
     /// Sizes of image and result.
     fn sizes(&self, dims: &[usize]) -> ([usize; 4], [usize; 4]) {
-        let size = |n: usize, k: usize| (n + 2 * self.padding - k) / self.stride + 1;
-        let (h, w) = (size(dims[1], self.kernel[0]), size(dims[2], self.kernel[1]));
+        let [h, w] = self.size(dims);
         ([dims[0], dims[1], dims[2], self.cin], [dims[0], h, w, self.cout])
     }
 }
@@ -79,8 +81,8 @@ impl Gpu for Conv {
             Ok((0..self.cout * taps * cin).map(at).collect())
         })?;
         let bias = m.constant(&self.kept, "bias", x.dtype, &|| self.held.bias())?;
-        let walks = [self.walk(0, false), self.walk(1, false)];
-        Direction { from, to, weight, walks }.enqueue(m, x, Some(bias))
+        let (walks, even) = ([self.walk(0, false), self.walk(1, false)], self.padding[0] == self.padding[1]);
+        Direction { from, to, weight, walks, even }.enqueue(m, x, Some(bias))
     }
 
     fn enqueue_pull(&self, m: &mut dyn Machine, inputs: &[Input], cot: Array) -> Result<Vec<Array>> {
@@ -92,8 +94,8 @@ impl Gpu for Conv {
             let at = |i: usize| w[(i % cout * cin + i / cout / taps) * taps + taps - 1 - i / cout % taps];
             Ok((0..cin * taps * cout).map(at).collect())
         })?;
-        let walks = [self.walk(0, true), self.walk(1, true)];
-        Ok(vec![Direction { from, to, weight, walks }.enqueue(m, cot, None)?])
+        let (walks, even) = ([self.walk(0, true), self.walk(1, true)], self.padding[0] == self.padding[1]);
+        Ok(vec![Direction { from, to, weight, walks, even }.enqueue(m, cot, None)?])
     }
 }
 

@@ -11,8 +11,8 @@ use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaStorageSlice, gemm_reduced_precision_f32};
 use candle_core::{
-    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, DType, Error, Layout, Result, Shape, Storage, Tensor,
-    bail,
+    CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Storage,
+    Tensor, bail,
 };
 use half::{bf16, f16};
 use std::ffi::c_void;
@@ -247,15 +247,16 @@ impl Machine for Cuda<'_> {
 pub(in crate::nets::kernels) fn takes(op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> bool {
     let fits = |t: &&Tensor| t.device().is_cuda() && matches!(t.dtype(), DType::F32 | DType::F16 | DType::BF16);
     let alike = inputs.windows(2).all(|w| w[0].dtype() == w[1].dtype());
-    op.gpu().is_some_and(|gpu| alike || gpu.mixed()) && inputs.len() <= 2 && inputs.iter().all(fits)
+    op.gpu().is_some_and(|gpu| alike || gpu.mixed()) && inputs.len() <= 3 && inputs.iter().all(fits)
 }
 
-/// Applies an operation to one or two tensors on a GPU, differentiably.
+/// Applies an operation to up to three tensors on a GPU, differentiably.
 pub(in crate::nets::kernels) fn apply(op: &Arc<dyn Frozen>, inputs: &[&Tensor]) -> Result<Tensor> {
     match inputs {
         [a] => a.contiguous()?.apply_op1(Op(op.clone())),
         [a, b] => a.contiguous()?.apply_op2(&b.contiguous()?, Op(op.clone())),
-        _ => bail!("a frozen operation takes one or two inputs"),
+        [a, b, c] => a.contiguous()?.apply_op3(&b.contiguous()?, &c.contiguous()?, Op(op.clone())),
+        _ => bail!("a frozen operation takes one to three inputs"),
     }
 }
 
@@ -334,6 +335,45 @@ impl CustomOp2 for Op {
         let mut grads = self.backward(&[a, b], cot)?;
         let second = grads.pop();
         Ok((grads.pop(), second))
+    }
+}
+
+impl CustomOp3 for Op {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        bail!("{} was meant for a GPU", self.0.name())
+    }
+    fn cuda_fwd(
+        &self,
+        s1: &CudaStorage,
+        l1: &Layout,
+        s2: &CudaStorage,
+        l2: &Layout,
+        s3: &CudaStorage,
+        l3: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.forward(&[(s1, l1), (s2, l2), (s3, l3)])
+    }
+    fn bwd(
+        &self,
+        a: &Tensor,
+        b: &Tensor,
+        c: &Tensor,
+        _: &Tensor,
+        cot: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let mut grads = self.backward(&[a, b, c], cot)?.into_iter();
+        Ok((grads.next(), grads.next(), grads.next()))
     }
 }
 

@@ -9,14 +9,16 @@
         }                                                                                                             \
     }
 
-// p = softmax(scale · s) by row of [rows, n]: into s itself, and into `out` in T
-KERNEL(softmax, float *s, T *out, int n, float scale) {
+// p = softmax(scale · s) by row of [rows, n]: into s itself, and into `out` in T. The first of every `per` rows has `seen` entries
+// that count, and where it is causal each following row one more; the others become 0.
+KERNEL(softmax, float *s, T *out, int n, float scale, int per, int seen, int causal) {
     SHARED float part[ROW_THREADS];
+    const int valid = causal ? min(n, seen + (int)(blockIdx.x % per)) : n;
     float *row = s + (size_t)blockIdx.x * n;
     T *to = out + (size_t)blockIdx.x * n;
     THREADS(t) {
         float top = -INFINITY;
-        for (int i = t; i < n; i += ROW_THREADS) top = fmaxf(top, row[i]);
+        for (int i = t; i < valid; i += ROW_THREADS) top = fmaxf(top, row[i]);
         part[t] = top;
     }
     REDUCE(part, fmaxf(a, b))
@@ -27,7 +29,7 @@ KERNEL(softmax, float *s, T *out, int n, float scale) {
     THREADS(t) {
         float sum = 0;
         for (int i = t; i < n; i += ROW_THREADS) {
-            row[i] = expf((row[i] - top) * scale);
+            row[i] = i < valid ? expf((row[i] - top) * scale) : 0.0f;
             sum += row[i];
         }
         part[t] = sum;

@@ -3,5 +3,6 @@
 
 #include "attention.cuh"
 #include "conv.cuh"
+#include "layer_norm.cuh"
 #include "norm.cuh"
 #include "small.cuh"

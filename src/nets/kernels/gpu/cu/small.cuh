@@ -24,6 +24,41 @@ KERNEL(silu_pull, int n, const T *x, const T *cot, T *out) {
     EACH(i, n) { put(out + i, wide(cot[i]) * silu_slope(wide(x[i]))); }
 }
 
+// x Φ(x) with the normal distribution's Φ, or x · sigmoid(1.702 x)
+DEVICE float gelu_of(float v, int quick) { return quick ? v * sigmoid(1.702f * v) : 0.5f * v * erfcf(-0.70710678f * v); }
+DEVICE float gelu_slope(float v, int quick) {
+    if (quick) {
+        const float s = sigmoid(1.702f * v);
+        return s * (1.0f + 1.702f * v * (1.0f - s));
+    }
+    return 0.5f * erfcf(-0.70710678f * v) + 0.39894228f * v * expf(-0.5f * v * v);
+}
+
+KERNEL(gelu, int n, const T *x, T *out, int quick) {
+    EACH(i, n) { put(out + i, gelu_of(wide(x[i]), quick)); }
+}
+
+KERNEL(gelu_pull, int n, const T *x, const T *cot, T *out, int quick) {
+    EACH(i, n) { put(out + i, wide(cot[i]) * gelu_slope(wide(x[i]), quick)); }
+}
+
+// out [.., c] = x [.., 0..c] · gelu(x [.., c..2c])
+KERNEL(geglu, int n, const T *x, T *out, int c) {
+    EACH(i, n) {
+        const T *at = x + (size_t)(i / c) * 2 * c + i % c;
+        put(out + i, wide(at[0]) * gelu_of(wide(at[c]), 0));
+    }
+}
+
+KERNEL(geglu_pull, int n, const T *x, const T *cot, T *grad, int c) {
+    EACH(i, n) {
+        const size_t at = (size_t)(i / c) * 2 * c + i % c;
+        const float value = wide(x[at]), gate = wide(x[at + c]), y = wide(cot[i]);
+        put(grad + at, y * gelu_of(gate, 0));
+        put(grad + at + c, y * value * gelu_slope(gate, 0));
+    }
+}
+
 // NaN stays NaN
 KERNEL(relu, int n, const T *x, T *out) {
     EACH(i, n) { put(out + i, wide(x[i]) < 0.0f ? 0.0f : wide(x[i])); }
