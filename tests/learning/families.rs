@@ -209,7 +209,10 @@ fn every_family_resumes_to_the_same_bits_and_survives_on_disk() {
                         {};
                     }} catch (e) {{ print(e.message); }}
                 }}",
-                train("checkpoint: out(`${name}.state`), callback: |s| { if s.iteration == 4 { throw \"stopped\"; } }", "name")
+                train(
+                    "checkpoint: out(`${name}.state`), callback: |s| { if s.iteration == 4 { throw \"stopped\"; } }",
+                    "name"
+                )
             ),
         );
         assert_eq!(stopped, "stopped\n".repeat(9));
@@ -282,7 +285,10 @@ fn what_cannot_be_trained_is_refused_by_name() {
             "group x has a parameter b, the family has none",
         ),
         ("learn::train(net, families.gs, pairs, #{ epoch: 1 })", "did you mean `epochs`?"),
-        ("json::save(\"p.json\", #{ format: \"ld3sh.plan\", plan: families.bns.make.call(#{ a: families.bns.params.a.start, lambda: families.bns.params.lambda.start }).to_map(), hash: \"no\" }); learn::load(\"p.json\")", "was edited"),
+        (
+            "json::save(\"p.json\", #{ format: \"ld3sh.plan\", plan: families.bns.make.call(#{ a: families.bns.params.a.start, lambda: families.bns.params.lambda.start }).to_map(), hash: \"no\" }); learn::load(\"p.json\")",
+            "was edited",
+        ),
         ("plan::from_map(#{ states: 3 })", "a plan as data"),
         ("plan::from_steps([[1, 1], [0, 1]], [[0, 0], [0, 0]], [3.0, 2.0, 1.0])", "states[0, 1] is 1"),
         ("plan::from_steps([[1]], [[0]], [3.0, 2.0, 1.0])", "3 times need states [2, 2]"),
@@ -298,9 +304,14 @@ fn what_cannot_be_trained_is_refused_by_name() {
     // another network of the same shape is a note: a student may learn from another teacher
     let notes = err(&run(
         dir.path(),
-        &format!("{FAMILIES}let other = denoiser::mixture(#{{ means: [[-1.5], [1.0]], stds: 0.2 }}); learn::train(other, families.bns, pairs, #{{ epochs: 1 }});"),
+        &format!(
+            "{FAMILIES}let other = denoiser::mixture(#{{ means: [[-1.5], [1.0]], stds: 0.2 }}); learn::train(other, families.bns, pairs, #{{ epochs: 1 }});"
+        ),
     ));
-    assert!(notes.contains("the pairs were made by another network than the student's") && !notes.contains("error"), "{notes}");
+    assert!(
+        notes.contains("the pairs were made by another network than the student's") && !notes.contains("error"),
+        "{notes}"
+    );
 }
 
 /// A function calls its own module's function, whatever the caller's module calls so.

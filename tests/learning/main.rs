@@ -7,8 +7,8 @@ mod losses;
 mod lpips;
 mod method;
 mod optim;
-mod published;
 #[path = "../common/process.rs"]
 mod process;
+mod published;
 #[path = "../common/trunks.rs"]
 mod trunks;
