@@ -19,7 +19,7 @@ pub const TOPICS: &[Topic] = &[
     ),
     ("Noise and steps", &["noise", "schedule", "tau", "tau_inverse", "schedule::load", "Schedule.save"]),
     ("Sampling", &["solver", "sample", "solve", "generate", "plan", "image::grid"]),
-    ("Learning steps", &["ld3", "loss", "metric", "optim", "grad", "variable", "clip_norm"]),
+    ("Learning steps", &["ld3", "learn", "loss", "metric", "optim", "grad", "variable", "clip_norm"]),
     ("Numbers", &["Tensor", "tensor", "zeros", "randn", "noise", "matmul", "where", "einsum", "conv2d"]),
     ("Files", &["load", "save", "json", "csv", "state", "image", "plot", "table", "out"]),
     ("Scripts", &["param", "seed", "device", "progress", "provenance", "for", "fn", "import", "try"]),

@@ -167,8 +167,25 @@ fn files_and_modules() {
     s.is("load(\".h|", &[".hidden"]);
     s.is("load(\"nowhere/|", &[]);
     s.is("load(`ste|", &["step two.png", "steps.json"]);
-    s.is("import \"|", &["cache", "experiment", "ld3", "mine", "sub/"]);
-    s.is("import \"l|", &["ld3"]);
+    s.is(
+        "import \"|",
+        &[
+            "bezier",
+            "bns",
+            "cache",
+            "dyweight",
+            "epd",
+            "experiment",
+            "free",
+            "gs",
+            "ld3",
+            "learn",
+            "mine",
+            "s4s",
+            "sub/",
+        ],
+    );
+    s.is("import \"l|", &["ld3", "learn"]);
     s.is(":load mi|", &["mine.rhai"]);
     s.is("!cat ste|", &["step two.png", "steps.json"]);
     assert_eq!(s.at("load(\"sub/in|").0, "load(\"sub/");
