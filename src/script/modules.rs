@@ -10,9 +10,13 @@ use std::path::{Path, PathBuf};
 
 /// The modules compiled in: name, text.
 pub const STDLIB: &[(&str, &str)] = &[
+    ("ays", include_str!("../../stdlib/ays.rhai")),
     ("cache", include_str!("../../stdlib/cache.rhai")),
     ("experiment", include_str!("../../stdlib/experiment.rhai")),
+    ("gits", include_str!("../../stdlib/gits.rhai")),
     ("ld3", include_str!("../../stdlib/ld3.rhai")),
+    ("oss", include_str!("../../stdlib/oss.rhai")),
+    ("tools", include_str!("../../stdlib/tools.rhai")),
 ];
 
 type Located<T> = std::result::Result<T, Box<EvalAltResult>>;
