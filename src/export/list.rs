@@ -153,13 +153,17 @@ pub fn timestep_linear(noise: &Noise, sigma: f64) -> Result<f64> {
     Ok((k + (sigma - low) / (high - low)).clamp(0.0, last))
 }
 
+fn counted(n: usize) -> String {
+    if n == 1 { "1 value".into() } else { format!("{n} values") }
+}
+
 /// A list in a form, as levels; and notes about what was taken for rounding or implied.
 pub fn levels(list: &[f64], form: Form, noise: &Noise) -> Result<(Levels, Vec<String>)> {
     if let Some(i) = list.iter().position(|v| !v.is_finite()) {
         return Err(Error::value(format!("entry {i} of the list is {}", list[i])));
     }
     if list.len() < 2 {
-        let e = Error::value(format!("a list of {} value is no schedule: it takes at least 2", list.len()));
+        let e = Error::value(format!("{} in the list: a schedule takes at least 2", counted(list.len())));
         return Err(e.hint("the first is where sampling starts, the last where it ends"));
     }
     let falls = form != Form::Lambdas;
@@ -188,7 +192,8 @@ pub fn levels(list: &[f64], form: Form, noise: &Noise) -> Result<(Levels, Vec<St
             Form::Timesteps => level_of_timestep(noise, *v),
         })
         .collect::<Result<_>>()?;
-    if let Some(i) = sigma.iter().position(|s| s.is_nan() || *s < 0.0) {
+    let wrong = |i: usize| sigma[i].is_nan() || sigma[i] < 0.0 || form != Form::Lambdas && list[i] < 0.0;
+    if let Some(i) = (0..list.len()).find(|i| wrong(*i)) {
         let m = format!(
             "entry {i} of the list, {}, is no {} of noise schedule `{}`",
             list[i],

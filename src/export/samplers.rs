@@ -7,57 +7,60 @@ pub struct Sampler {
     pub solver: &'static str,
     /// Its order, where the name elsewhere says so.
     pub order: Option<usize>,
+    /// Its option `compat`, where it has one.
+    pub compat: &'static str,
     /// The call in k-diffusion, behind `sampling.`.
     pub k_diffusion: Option<&'static str>,
-    /// The name in ComfyUI's list (as of Forge's).
+    /// The name in ComfyUI's list.
     pub comfyui: Option<&'static str>,
-    /// The scheduler of diffusers, with its options.
-    pub diffusers: Option<&'static str>,
 }
 
-const fn row(
-    solver: &'static str,
-    order: Option<usize>,
-    k_diffusion: Option<&'static str>,
-    comfyui: Option<&'static str>,
-    diffusers: Option<&'static str>,
-) -> Sampler {
-    Sampler { solver, order, k_diffusion, comfyui, diffusers }
-}
+const NONE: Sampler = Sampler { solver: "", order: None, compat: "exact", k_diffusion: None, comfyui: None };
+const EULER: Sampler = Sampler { k_diffusion: Some("sample_euler(model, x, sigmas)"), comfyui: Some("euler"), ..NONE };
+const LMS: Sampler = Sampler {
+    order: Some(4),
+    k_diffusion: Some("sample_lms(model, x, sigmas, order=4)"),
+    comfyui: Some("lms"),
+    ..NONE
+};
 
-const DPMPP2: &str = "DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, solver_order=2, solver_type=\"midpoint\", lower_order_final=True)";
-const DPMPP3: &str =
-    "DPMSolverMultistepScheduler.from_config(pipe.scheduler.config, solver_order=3, lower_order_final=True)";
-const EULER: &str = "EulerDiscreteScheduler.from_config(pipe.scheduler.config)";
-
-/// All that compute the same; the first that fits is taken.
+/// All that compute the same.
 pub static SAMPLERS: [Sampler; 17] = [
-    row("euler", None, Some("sample_euler(model, x, sigmas)"), Some("euler"), Some(EULER)),
-    row("ddim", None, Some("sample_euler(model, x, sigmas)"), Some("euler"), Some(EULER)),
-    row(
-        "heun",
-        None,
-        Some("sample_heun(model, x, sigmas)"),
-        Some("heun"),
-        Some("HeunDiscreteScheduler.from_config(pipe.scheduler.config)"),
-    ),
-    row("dpm2", None, Some("sample_dpm_2(model, x, sigmas)"), Some("dpm_2"), None),
-    row("dpmpp_2s", None, Some("sample_dpmpp_2s_ancestral(model, x, sigmas, eta=0.0)"), None, None),
-    row("dpmpp", Some(2), Some("sample_dpmpp_2m(model, x, sigmas)"), Some("dpmpp_2m"), Some(DPMPP2)),
-    row("dpmpp", Some(3), None, None, Some(DPMPP3)),
-    row("dpmpp_3m", None, Some("sample_dpmpp_3m_sde(model, x, sigmas, eta=0.0)"), Some("dpmpp_3m_sde"), None),
-    row("sde_dpmpp", None, Some("sample_dpmpp_2m_sde(model, x, sigmas)"), Some("dpmpp_2m_sde"), None),
-    row("lms", Some(4), Some("sample_lms(model, x, sigmas, order=4)"), Some("lms"), None),
-    row("lms", Some(3), Some("sample_lms(model, x, sigmas, order=3)"), None, None),
-    row("lms", Some(2), Some("sample_lms(model, x, sigmas, order=2)"), None, None),
-    row("ipndm_v", Some(4), Some("sample_lms(model, x, sigmas, order=4)"), Some("lms"), None),
-    row("ipndm", Some(4), None, Some("ipndm"), None),
-    row("ipndm_v_kd", Some(4), None, Some("ipndm_v"), None),
-    row("deis_kd", Some(3), None, Some("deis"), None),
-    row("unipc", None, None, None, Some("UniPCMultistepScheduler.from_config(pipe.scheduler.config, solver_order=3)")),
+    Sampler { solver: "euler", ..EULER },
+    Sampler { solver: "ddim", ..EULER },
+    Sampler { solver: "heun", k_diffusion: Some("sample_heun(model, x, sigmas)"), comfyui: Some("heun"), ..NONE },
+    Sampler { solver: "dpm2", k_diffusion: Some("sample_dpm_2(model, x, sigmas)"), comfyui: Some("dpm_2"), ..NONE },
+    Sampler { solver: "dpmpp_2s", k_diffusion: Some("sample_dpmpp_2s_ancestral(model, x, sigmas, eta=0.0)"), ..NONE },
+    Sampler {
+        solver: "dpmpp",
+        order: Some(2),
+        k_diffusion: Some("sample_dpmpp_2m(model, x, sigmas)"),
+        comfyui: Some("dpmpp_2m"),
+        ..NONE
+    },
+    Sampler { solver: "dpmpp_3m", k_diffusion: Some("sample_dpmpp_3m_sde(model, x, sigmas, eta=0.0)"), ..NONE },
+    Sampler {
+        solver: "sde_dpmpp",
+        k_diffusion: Some("sample_dpmpp_2m_sde(model, x, sigmas, solver_type=\"midpoint\")"),
+        comfyui: Some("dpmpp_2m_sde"),
+        ..NONE
+    },
+    Sampler { solver: "lms", ..LMS },
+    Sampler { solver: "ipndm_v", ..LMS },
+    Sampler { solver: "lms", order: Some(3), k_diffusion: Some("sample_lms(model, x, sigmas, order=3)"), ..NONE },
+    Sampler { solver: "ipndm", order: Some(4), comfyui: Some("ipndm"), ..NONE },
+    Sampler { solver: "ipndm_v", order: Some(4), compat: "k-diffusion", comfyui: Some("ipndm_v"), ..NONE },
+    Sampler { solver: "deis", order: Some(3), compat: "k-diffusion", comfyui: Some("deis"), ..NONE },
+    Sampler { solver: "res", comfyui: Some("res_multistep"), ..NONE },
+    Sampler { solver: "er_sde", order: Some(3), comfyui: Some("er_sde"), ..NONE },
+    Sampler { solver: "heunpp2", comfyui: Some("heunpp2"), ..NONE },
 ];
 
 /// The row for a solver.
 pub fn sampler(solver: &Solver) -> Option<&'static Sampler> {
-    SAMPLERS.iter().find(|r| r.solver == solver.name() && r.order.is_none_or(|o| o == solver.order()))
+    let json = solver.to_json();
+    let compat = json["compat"].as_str().unwrap_or("exact");
+    SAMPLERS
+        .iter()
+        .find(|r| r.solver == solver.name() && r.compat == compat && r.order.is_none_or(|o| o == solver.order()))
 }

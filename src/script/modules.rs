@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules compiled in: name, text.
 pub const STDLIB: &[(&str, &str)] = &[
+    ("ays", include_str!("../../stdlib/ays.rhai")),
     ("bezier", include_str!("../../stdlib/bezier.rhai")),
     ("bns", include_str!("../../stdlib/bns.rhai")),
     ("cache", include_str!("../../stdlib/cache.rhai")),
@@ -17,10 +18,13 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("epd", include_str!("../../stdlib/epd.rhai")),
     ("experiment", include_str!("../../stdlib/experiment.rhai")),
     ("free", include_str!("../../stdlib/free.rhai")),
+    ("gits", include_str!("../../stdlib/gits.rhai")),
     ("gs", include_str!("../../stdlib/gs.rhai")),
     ("ld3", include_str!("../../stdlib/ld3.rhai")),
     ("learn", include_str!("../../stdlib/learn.rhai")),
+    ("oss", include_str!("../../stdlib/oss.rhai")),
     ("s4s", include_str!("../../stdlib/s4s.rhai")),
+    ("tools", include_str!("../../stdlib/tools.rhai")),
 ];
 
 type Located<T> = std::result::Result<T, Box<EvalAltResult>>;

@@ -123,7 +123,8 @@ pub(super) mod in_schedule {
     /// Options:
     /// - `error` ("pixel"): the error of an evaluation at λ is taken to be σ/α; "latent": σ²/α
     /// - `start` ("logsnr" for pixels, "time" for latents): steps from which the search starts
-    /// - `apart` (3 for n ≤ 7, else 0): steps from the start whose weights are not joined with those of others
+    /// - `apart` (3): steps from the start whose weights are not joined with those of others; published are 3 for n ≤ 7 and 0 beyond, where
+    ///   the least bound makes errors cancel between steps and samples far worse
     /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::dmn(noise::vp_discrete(#{ preset: "sd" }), 6, #{ error: "latent" }).nfe` is 6
@@ -266,7 +267,7 @@ mod methods {
     ///
     /// Options:
     /// - `error` ("pixel"): or "latent", as of `schedule::dmn`
-    /// - `apart` (3 for n ≤ 7, else 0): as of `schedule::dmn`
+    /// - `apart` (3): as of `schedule::dmn`
     ///
     /// Example: `schedule::logsnr(noise::edm(), 4).dmn_bound(#{ error: "latent" })`
     #[rhai_fn(name = "dmn_bound", return_raw, pure)]

@@ -45,20 +45,53 @@ pub(super) static SDE_DPMPP: Row = Row {
     plan: sde,
 };
 
-/// N evaluations for N steps.
-fn multistep(mut d: Draft, o: &Values) -> Result<Plan> {
-    let (order, lower, taylor) = (o.count("order"), o.flag("lower_order_final"), o.is("solver_type", "taylor"));
+pub(super) static DPMPP_3M: Row = Row {
+    name: "dpmpp_3m",
+    title: "DPM-Solver++(3M) as k-diffusion's and ComfyUI's `dpmpp_3m_sde` at η = 0",
+    notes: "Its second step is \"taylor\", the others are those of `solver::dpmpp`; full order to the end.",
+    example: "`solver::dpmpp_3m().order` is 3",
+    options: &[],
+    forms: &[],
+    plan: three,
+    ..DPMPP
+};
+
+pub(super) static RES: Row = Row {
+    name: "res",
+    title: "RES, the refined exponential solver (Zhang et al., 2023), multistep of order 2: ComfyUI's `res_multistep`",
+    notes: "`solver::dpmpp(#{ order: 2, solver_type: \"taylor\", lower_order_final: false })` under its other name.",
+    example: "`solver::res().order` is 2",
+    order: 2,
+    options: &[],
+    forms: &[],
+    plan: |d, _| each(d, |i, _| (i.min(2), true)),
+    ..DPMPP
+};
+
+/// 3M of k-diffusion: N evaluations for N steps.
+fn three(d: Draft, _: &Values) -> Result<Plan> {
+    each(d, |i, _| (i.min(3), i == 2))
+}
+
+/// N evaluations for N steps, of the order and kind (`taylor`) that `of` says for step end i of n, as far as the history allows.
+fn each(mut d: Draft, of: impl Fn(usize, usize) -> (usize, bool)) -> Result<Plan> {
     let n = d.steps();
     let mut x = d.start();
     let mut m: Vec<Lin> = vec![];
     for i in 1..=n {
         m.insert(0, d.eval(x, i - 1, Prediction::Data));
         m.truncate(3);
-        let p = usable(&d.pts, i, order_at(order, i, n, lower));
-        let v = update(&d.pts, i, p, taylor, x, &m);
+        let (order, taylor) = of(i, n);
+        let v = update(&d.pts, i, usable(&d.pts, i, order), taylor, x, &m);
         x = d.step(v, i, Label::Step);
     }
     d.finish(x)
+}
+
+/// N evaluations for N steps.
+fn multistep(d: Draft, o: &Values) -> Result<Plan> {
+    let (order, lower, taylor) = (o.count("order"), o.flag("lower_order_final"), o.is("solver_type", "taylor"));
+    each(d, |i, n| (order_at(order, i, n, lower), taylor))
 }
 
 /// The step to step end `i` from the predictions `m`, newest first.

@@ -1,11 +1,14 @@
 //! Solvers: each a function from time steps to a plan, a file per family, a row of [`TABLE`] each.
 mod ddim;
 mod dpmpp;
+mod er_sde;
 mod euler;
 mod expo;
 mod grid;
+mod heunpp;
 mod ipndm;
 mod row;
+mod sa;
 mod singlestep;
 mod unipc;
 
@@ -22,7 +25,7 @@ use crate::{Error, Kind, Result};
 use serde_json::{Map, Value as Json};
 
 /// All solvers.
-pub static TABLE: [&Row; 14] = [
+pub static TABLE: [&Row; 21] = [
     &euler::EULER,
     &ddim::DDIM,
     &euler::HEUN,
@@ -30,13 +33,20 @@ pub static TABLE: [&Row; 14] = [
     &singlestep::DPM2,
     &singlestep::DPM3,
     &dpmpp::DPMPP,
+    &dpmpp::DPMPP_3M,
+    &dpmpp::RES,
     &singlestep::DPMPP_SINGLESTEP,
+    &singlestep::DPMPP_2S,
     &unipc::UNIPC,
     &ipndm::IPNDM,
     &ipndm::IPNDM_V,
+    &ipndm::LMS,
     &ipndm::DEIS,
+    &sa::SA,
+    &heunpp::HEUNPP,
     &euler::EDM_STOCHASTIC,
     &dpmpp::SDE_DPMPP,
+    &er_sde::ER_SDE,
 ];
 
 /// A solver: a row of the table with values for its options.
@@ -168,6 +178,7 @@ impl Solver {
             (None, Cost::One) => steps,
             (None, Cost::Two) => 2 * steps,
             (None, Cost::Order) => self.order() * steps,
+            (None, Cost::Tapered) => (3 * steps).saturating_sub(3).max(usize::from(steps > 0)),
         };
         (own + more).saturating_sub(fewer)
     }
@@ -178,6 +189,13 @@ impl Solver {
         match self.row.cost {
             Cost::One => own,
             Cost::Two => own.div_ceil(2),
+            Cost::Tapered => {
+                if own > 1 {
+                    (own + 3).div_ceil(3)
+                } else {
+                    own
+                }
+            }
             Cost::Order => singlestep::orders(self.order(), own).len(),
         }
     }

@@ -13,6 +13,8 @@ pub enum Cost {
     Two,
     /// As many per step as the order; with option `nfe` as the published list of orders says.
     Order,
+    /// Three per step, two in the last but one, one in the last.
+    Tapered,
 }
 
 /// A solver. From a row follow `solver::NAME` and `solver::named`, checks, descriptions, reference pages, and the tests that run
@@ -66,6 +68,7 @@ impl Row {
     pub fn doc(&self) -> String {
         let cost = match (self.cost, self.options.iter().any(|o| o.name == "order"), self.order) {
             (Cost::One, ..) => "one evaluation per step",
+            (Cost::Tapered, ..) => "three evaluations per step, two in the last but one, one in the last",
             (Cost::Two, ..) | (Cost::Order, false, 2) => "two evaluations per step",
             (Cost::Order, false, 3) => "three evaluations per step",
             (Cost::Order, ..) => "as many evaluations per step as its order",

@@ -64,6 +64,18 @@ pub(super) static DPMPP_SINGLESTEP: Row = Row {
     ..DPM
 };
 
+pub(super) static DPMPP_2S: Row = Row {
+    name: "dpmpp_2s",
+    title: "Singlestep DPM-Solver++ of order 2: k-diffusion's `dpmpp_2s_ancestral` and `dpmpp_sde` at η = 0",
+    notes: "Lu et al., 2022b.",
+    example: "`solver::dpmpp_2s(#{ nfe: 7 }).plan(schedule::logsnr(noise::edm(), 4)).nfe` is 7",
+    order: 2,
+    options: &[NFE, TYPE, R1],
+    check: |o| check("dpmpp_2s", 2, o),
+    plan: |d, o| plan(d, 2, Prediction::Data, o),
+    ..DPM
+};
+
 /// Where the inner points are.
 fn inner(order: usize, o: &Values) -> (f64, f64) {
     let r2 = if o.has("r2") { o.some_number("r2") } else { None };

@@ -5,11 +5,14 @@ mod caught;
 mod common;
 mod denoise;
 mod discretize;
+mod elsewhere;
+mod exports;
 #[path = "../common/methods.rs"]
 mod methods;
 mod noise;
 mod plans;
 mod script_solvers;
+mod searches;
 #[path = "../common/simple.rs"]
 mod simple;
 #[path = "../common/small.rs"]

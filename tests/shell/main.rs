@@ -7,4 +7,5 @@ mod front;
 mod hostile;
 #[path = "../common/process.rs"]
 mod process;
+mod schedule;
 mod scripting;
