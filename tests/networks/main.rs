@@ -2,6 +2,7 @@
 mod edm;
 mod graphs;
 mod helpers;
+mod latent;
 mod nets;
 #[path = "../common/process.rs"]
 mod process;
