@@ -45,7 +45,7 @@ const SIGMAS: Tool = Tool {
 };
 
 /// All tools.
-pub static TOOLS: [&Tool; 14] = [
+pub static TOOLS: &[&Tool] = &[
     &Tool { name: "text", about: "the list, N + 1 values", ends: EXACT, ..SIGMAS },
     &Tool {
         name: "json",

@@ -73,7 +73,7 @@ fn is_folder(path: &Path) -> Result<bool> {
 /// Fails with [`Kind::Io`] where the file cannot be read, and with [`Kind::Format`], naming the file and the tensor or
 /// configuration key, where its content is not a complete network of a known family.
 pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<Parts> {
-    load_by(&FAMILIES, source, device, dtype)
+    load_by(FAMILIES, source, device, dtype)
 }
 
 /// What the user says of a model that its file does not: options of its family, by name.
@@ -81,7 +81,7 @@ pub type Given = BTreeMap<String, serde_json::Value>;
 
 /// The same with options; one that the family does not have is an error.
 pub fn load_given(source: &Source, device: &Device, dtype: DType, given: Given) -> Result<Parts> {
-    load_from(&FAMILIES, source, device, dtype, given)
+    load_from(FAMILIES, source, device, dtype, given)
 }
 
 /// The same as [`load`] with families of one's own.

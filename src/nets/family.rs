@@ -71,7 +71,7 @@ pub struct Family {
 }
 
 /// All families, asked in this order.
-pub static FAMILIES: [Family; 4] = [ldm::FAMILY, clip::FAMILY, edm::FAMILY, features::FAMILY];
+pub static FAMILIES: &[Family] = &[ldm::FAMILY, clip::FAMILY, edm::FAMILY, features::FAMILY];
 
 /// The family of a checkpoint, among `families`, and the network in it.
 pub fn recognise<'a, 'c>(

@@ -17,7 +17,7 @@ pub fn run(args: &ConvertArgs, front: &dyn Front) -> Result<()> {
     let file = checkpoint::open(from)?;
     let named = |e: Error| e.context(format!("`{}`", from.display()));
     // a network of a known family with its configuration; anything else as its tensors
-    let (what, tensors, mut metadata) = match family::recognise(&FAMILIES, &file).map_err(named)? {
+    let (what, tensors, mut metadata) = match family::recognise(FAMILIES, &file).map_err(named)? {
         Some((family, (tensors, metadata))) => {
             (format!("a network of family {}", family.name), tensors.into_owned(), metadata.into_owned())
         }

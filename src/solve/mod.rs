@@ -25,7 +25,7 @@ use crate::{Error, Kind, Result};
 use serde_json::{Map, Value as Json};
 
 /// All solvers.
-pub static TABLE: [&Row; 21] = [
+pub static TABLE: &[&Row] = &[
     &euler::EULER,
     &ddim::DDIM,
     &euler::HEUN,

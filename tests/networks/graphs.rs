@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 /// A row more.
 fn all() -> Vec<Family> {
-    [&FAMILIES[..], &[toy::FAMILY]].concat()
+    [FAMILIES, &[toy::FAMILY]].concat()
 }
 
 fn random(name: &str, dims: &[usize]) -> Tensor {
@@ -59,7 +59,7 @@ fn a_family_is_a_folder_and_a_row() {
     assert_eq!(net.conditions(), ["text"]);
     net.denoiser().unwrap();
     // who does not know the family says what is there
-    let e = load_by(&FAMILIES, &Source::Path(path), &Device::Cpu, DType::F32).err().unwrap();
+    let e = load_by(FAMILIES, &Source::Path(path), &Device::Cpu, DType::F32).err().unwrap();
     assert!(e.to_string().contains("has no `precond`"), "{e}");
 }
 

@@ -49,7 +49,7 @@ fn unipc(order: usize, variant: Variant, lower_order_final: bool) -> Method {
 /// the other truth, or to another number.
 fn every_method() -> Vec<Solver> {
     let mut all = vec![];
-    for row in TABLE {
+    for &row in TABLE {
         let orders = row.options.iter().find(|o| o.name == "order").map_or(vec![None], |o| match o.kind {
             OptKind::Count(least, most) => (least..=most.min(4)).map(Some).collect(),
             other => panic!("the order of {} is {other:?}", row.name),

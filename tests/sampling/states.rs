@@ -91,7 +91,7 @@ fn parts_are_solved_side_by_side() {
     let [left, right] = [|| gaussian(&[0.5, -0.5], 0.3), || gaussian(&[1.0], 0.8)];
     let pair: DynDenoiser = Rc::new(Pair([left(), right()], noise()));
     let (left, right): (DynDenoiser, DynDenoiser) = (Rc::new(left()), Rc::new(right()));
-    for row in TABLE {
+    for &row in TABLE {
         let solver = Solver::named(row.name).unwrap();
         let schedule = Schedule::new(noise(), &steps(), "test").unwrap();
         if solver.plan(&schedule).unwrap().plan().is_stochastic() {

@@ -47,7 +47,7 @@ fn build(name: &str, map: Map) -> RhaiResult<ScriptSolver> {
 
 /// Adds a function for each row of the table, without options and with them.
 pub(super) fn add_to(module: &mut Module) {
-    for row in TABLE {
+    for &row in TABLE {
         let doc: Vec<String> = row.doc().lines().map(|l| format!("/// {l}")).collect();
         let (of, to) = ("options: Map", "RhaiResult<ScriptSolver>");
         let name = row.name;
