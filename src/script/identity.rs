@@ -9,6 +9,7 @@ use crate::denoise::DynDenoiser;
 use crate::discretize::Schedule;
 use crate::files::{hash, state};
 use crate::noise::Noise;
+use crate::plan::Tracked;
 use crate::{Error, Kind};
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, FnPtr, Map, NativeCallContext};
@@ -61,6 +62,9 @@ fn key(context: &NativeCallContext, v: &Dynamic, depth: usize) -> Option<String>
     }
     if let Some(n) = v.read_lock::<Noise>() {
         return digest("noise", [noise(&n)]);
+    }
+    if let Some(plan) = v.read_lock::<Tracked>() {
+        return digest("plan", [plan.plan().hash()]);
     }
     let data = to_data(v).ok()?;
     Some(hash::sha256(&state::to_bytes(&data).ok()?))

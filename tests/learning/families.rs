@@ -324,3 +324,22 @@ fn modules_may_have_functions_of_one_name() {
     let text = prints(dir.path(), "import \"b\" as b;\nfor i in 0..3 { print(b::train(i)); }");
     assert_eq!(text, (0..3).map(|i| format!("[\"a {i}\", \"b {i}\", \"a {i}\"]\n")).collect::<String>());
 }
+
+/// Closures have other names in every process; the keys of functions that hold several, or call a module that does, are the same.
+#[test]
+fn keys_of_functions_are_the_same_in_every_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let inner = "fn many(x) { let f = |y| y * x; let g = |y| y + x; let h = |y| y - x; [f.call(1), g.call(2), h.call(3)] }";
+    std::fs::write(dir.path().join("inner.rhai"), inner).unwrap();
+    let script = format!(
+        "{FAMILIES}import \"inner\" as inner;
+        let own = |x| {{ let f = |y| y * x; let g = |y| y + x; let h = |y| y - x; [f.call(1), g.call(2), h.call(3)] }};
+        print([key_of(own), key_of(|x| inner::many(x))]);
+        for name in families.keys() {{ print(`${{name}} ${{key_of(families[name])}}`); }}"
+    );
+    let first = prints(dir.path(), &script);
+    assert!(first.lines().count() == 10 && !first.contains("()"), "{first}");
+    for _ in 0..3 {
+        assert_eq!(prints(dir.path(), &script), first);
+    }
+}

@@ -102,8 +102,17 @@ impl Home {
                 parts.reads.insert(variable.clone(), value.clone());
             }
         }
-        let mut own = text.calls.iter().chain(&text.reads).filter(|c| self.texts.contains_key(c.as_str()));
-        own.all(|f| self.collect(f, parts, seen))
+        let own = text.calls.iter().chain(&text.reads).filter(|c| self.texts.contains_key(c.as_str()));
+        self.in_order(own.map(String::as_str)).into_iter().all(|f| self.collect(f, parts, seen))
+    }
+    /// Functions in an order that is the same in every run: by name, but closures, whose names are not, by their text.
+    fn in_order<'a>(&self, names: impl Iterator<Item = &'a str>) -> Vec<&'a str> {
+        let mut all: Vec<&str> = names.collect();
+        let code = |name: &str| self.texts.get(name).map(|t| t.code.clone());
+        all.sort_by_cached_key(
+            |name| if name.contains('$') { (true, code(name)) } else { (false, Some(name.to_string())) },
+        );
+        all
     }
 }
 
@@ -114,7 +123,10 @@ fn whole(origin: &str) -> String {
         let codes = |h: Rc<std::cell::RefCell<Home>>| {
             let h = h.borrow();
             let own = h.environ.lib.last().is_some_and(|l| l.id() == Some(origin));
-            own.then(|| h.texts.values().map(|t| t.code.as_str()).collect::<Vec<_>>().join("\n"))
+            own.then(|| {
+                let names = h.in_order(h.texts.keys().map(ImmutableString::as_str));
+                names.into_iter().filter_map(|n| Some(h.texts.get(n)?.code.as_str())).collect::<Vec<_>>().join("\n")
+            })
         };
         homes.filter_map(codes).collect()
     })
