@@ -169,7 +169,8 @@ impl<'w> Builder<'_, 'w> {
 
     /// A weight's name in the checkpoint.
     pub fn full(&self, name: &str) -> String {
-        format!("{}{}.{name}", self.state.root, self.at)
+        let dot = if self.at.is_empty() { "" } else { "." };
+        format!("{}{}{dot}{name}", self.state.root, self.at)
     }
 
     /// Takes a weight of what stands here, in the type of the images or in that of everything else.
@@ -179,6 +180,11 @@ impl<'w> Builder<'_, 'w> {
         let t = if image { narrowed(&name, t, self.state.trunk)? } else { t };
         let weight = Weight { name, dims: dims.to_vec(), adapt: adapt.to_vec() };
         Ok((weight.adapted(&t)?, weight))
+    }
+
+    /// Takes a weight of what stands here and is no image, for [`Builder::add`]; `name` is the rest of its name.
+    pub fn weight(&mut self, name: &str, dims: &[usize], adapt: &[Adapt]) -> Result<(Tensor, Weight)> {
+        self.take(name, dims, false, adapt)
     }
 
     /// A convolution of images.

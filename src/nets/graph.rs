@@ -94,6 +94,8 @@ pub enum Adapt {
     Reshape(Vec<usize>),
     /// The first entries only.
     First(usize),
+    /// Rows as columns: a map that is kept as [in, out].
+    Transpose,
     /// Runs of `width` entries that alternate between `parts`, put part after part: channels of q, k and v.
     Apart {
         /// How many parts.
@@ -108,6 +110,7 @@ impl Adapt {
     pub fn apply(&self, t: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Adapt::Reshape(dims) => t.reshape(&dims[..]),
+            Adapt::Transpose => t.t()?.contiguous(),
             Adapt::First(n) => t.narrow(0, 0, *n)?.contiguous(),
             Adapt::Apart { parts, width } => {
                 let (n, rest) = (t.dim(0)?, t.elem_count() / t.dim(0)?.max(1));

@@ -1,5 +1,6 @@
 //! Networks as graphs: what makes and runs them, a folder for each family, the frozen kernels that they share, and scripts' way to these.
 pub mod build;
+pub mod clip;
 pub mod constant;
 pub mod edm;
 pub mod family;

@@ -114,6 +114,10 @@ impl<'a> File<'a> {
     pub fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
     }
+    /// The shape of a tensor of this name, not taken yet.
+    pub fn dims(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(Stored::dims)
+    }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
     pub fn hash(&self, also: &str) -> Result<String> {
         let mut h = Sha256::new();

@@ -4,7 +4,7 @@ use super::error::Caught;
 use super::modules::Resolver;
 use super::{
     bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, metric, noise, numbers, optim,
-    plan, profile, schema, sizes, tensor, waiting, zoo,
+    plan, profile, schema, sizes, tensor, text, waiting, zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -59,6 +59,7 @@ pub fn new(run: &SharedRun) -> Engine {
         method::register,
         schema::register,
         identity::register,
+        text::register,
         zoo::register,
     ] {
         area(&mut engine);

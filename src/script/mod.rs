@@ -27,5 +27,6 @@ pub mod profile;
 pub mod schema;
 pub mod sizes;
 pub mod tensor;
+pub mod text;
 mod waiting;
 pub mod zoo;

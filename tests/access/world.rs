@@ -92,6 +92,8 @@ pub const READERS: &[(&str, &str)] = &[
     ("state::load", "state::load(\"PATH\")"),
     ("checkpoint::open", "checkpoint::open(\"PATH\")"),
     ("denoiser::load", "denoiser::load(\"PATH\")"),
+    ("text::load", "text::load(\"PATH\")"),
+    ("text::load tokenizer", "text::load(\"x\", #{ tokenizer: \"PATH\" })"),
     ("image::load", "image::load(\"PATH\")"),
     ("schedule::load", "schedule::load(\"PATH\")"),
     ("schedule::info", "schedule::info(\"PATH\")"),

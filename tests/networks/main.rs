@@ -1,4 +1,5 @@
 //! Networks and their layers, against reference values.
+mod clip;
 mod edm;
 mod graphs;
 mod helpers;

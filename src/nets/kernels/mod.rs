@@ -20,6 +20,7 @@ mod relu;
 mod resample;
 pub mod simd;
 mod split;
+mod tokens;
 mod winograd;
 mod within;
 
@@ -36,6 +37,7 @@ pub use pointwise::{AddScale, Concat, Down2, Scale, Silu, Up2};
 pub use relu::{Channels, Relu};
 pub use resample::{Pad, Resample};
 pub use split::Split;
+pub use tokens::{Pick, TokenEmbedding};
 pub use within::Within;
 
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, DType, Layout, Shape, Storage, Tensor};

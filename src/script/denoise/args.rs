@@ -52,7 +52,8 @@ fn rows(net: &DynDenoiser, labels: &[i64], x: &Tensor) -> Result<Cond> {
 }
 
 /// The condition that `cond` means for the states `x` [B, …] of `net`: labels (an array, a tensor [B] of integers, or one for
-/// all) become one-hot rows, other tensors are rows already, a map gives a network's conditions by name, `()` and "none" are none;
+/// all) become one-hot rows, other tensors are rows already, a map gives a network's conditions by name, with one row for all or one
+/// for each, `()` and "none" are none;
 /// anything else goes to a network of `denoiser::from_fn` as it is.
 ///
 /// # Errors
@@ -68,6 +69,10 @@ pub fn cond_of(net: &DynDenoiser, x: &Tensor, cond: Dynamic) -> Result<Cond> {
     };
     if let Some(all) = by_name(net, &cond)? {
         return all.map(|name, t| {
+            let t = match t.dims() {
+                [1, one @ ..] if batch > 1 => t.broadcast_as([&[batch], one].concat())?.contiguous()?,
+                _ => t.clone(),
+            };
             check(t.dims().first().copied().unwrap_or(0), &format!("rows of `{name}`"))?;
             Ok(t.to_device(x.device())?)
         });

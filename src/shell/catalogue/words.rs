@@ -23,6 +23,11 @@ pub const TYPES: &[TypeInfo] = &[
         &["DynDenoiser"],
         "A network or closed form that predicts data from a noisy state, made in module `denoiser`.",
     ),
+    named(
+        "TextEncoder",
+        &[],
+        "Text encoders with their tokenizers, which make conditions of texts, loaded by `text::load`.",
+    ),
     named("Schedule", &[], "The time steps of a sampler, from T down to t_min, made in module `schedule` or by `tau`."),
     named("Solver", &["ScriptSolver"], "A way to turn time steps into a sampler, made in module `solver`."),
     named("Plan", &["Tracked"], "A sampler as data: the coefficients of all its steps, made by `plan`."),

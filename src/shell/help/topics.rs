@@ -14,6 +14,7 @@ pub const TOPICS: &[Topic] = &[
             "denoiser::empirical",
             "denoiser::from_fn",
             "Denoiser.guided",
+            "text::load",
         ],
     ),
     ("Noise and steps", &["noise", "schedule", "tau", "tau_inverse", "schedule::load", "Schedule.save"]),

@@ -1,0 +1,131 @@
+//! Rhai functions for text encoders: module `text`, and the methods of type `TextEncoder`.
+use super::error::{RhaiResult, type_of};
+use super::options::Options;
+use crate::tensor::device::{default_device, parse_device};
+use crate::text::{self, Ask, Says, TextEncoder};
+use crate::{Error, Kind, Result};
+use candle_core::DType;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, Engine, Map};
+use std::path::Path;
+
+/// Adds this area's types and functions to `engine`.
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<TextEncoder>("TextEncoder");
+    engine.register_static_module("text", rhai::exported_module!(text_api).into());
+    engine.register_global_module(rhai::exported_module!(methods).into());
+}
+
+fn load_with(path: &str, options: Map) -> RhaiResult<TextEncoder> {
+    let mut o = Options::new("text::load", options);
+    let dtype = match o.one_of("dtype", &["f32", "f64"])? {
+        Some("f64") => DType::F64,
+        _ => DType::F32,
+    };
+    let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
+    let tokenizer = o.string("tokenizer")?;
+    let quick = o.one_of("gelu", &["quick", "exact"])?.map(|g| g == "quick");
+    o.finish()?;
+    let says = Says { tokenizer: tokenizer.as_deref().map(Path::new), quick };
+    let loaded = text::load(Path::new(path), says, &device, dtype);
+    Ok(loaded.map_err(|e| e.context("text::load"))?)
+}
+
+/// One text, or an array of them.
+fn texts(of: &str, v: &Dynamic) -> Result<Vec<String>> {
+    let wrong = |v: &Dynamic| {
+        let e = Error::new(Kind::Type, format!("{of} takes a text or an array of texts, not {}", type_of(v)));
+        e.hint("`encoder.encode([\"a cat\", \"a dog\"])`")
+    };
+    let text = |v: &Dynamic| v.clone().into_string().map_err(|_| wrong(v));
+    match v.read_lock::<Array>() {
+        Some(all) => all.iter().map(text).collect(),
+        None => Ok(vec![text(v)?]),
+    }
+}
+
+fn encode(encoder: &TextEncoder, given: &Dynamic, options: Map) -> RhaiResult<Map> {
+    let mut o = Options::new("encode", options);
+    let skip = o.count("clip_skip")?.unwrap_or(0);
+    let pooled = o.bool("pooled")?.unwrap_or(false);
+    o.finish()?;
+    let all = encoder.encode(&texts("encode", given)?, Ask { skip, pooled })?;
+    Ok(all.into_iter().map(|(name, t)| (name.into(), Dynamic::from(t))).collect())
+}
+
+/// Text encoders: from texts to what text-conditional denoisers take as `cond`.
+#[export_module]
+mod text_api {
+    /// The text encoders of a model with their tokenizers: CLIP's, as Stable Diffusion 1, 2 and XL read them.
+    ///
+    /// `path` is a checkpoint with a text encoder in it (a single file of the whole model, or an encoder's own), a folder that diffusers
+    /// wrote (`text_encoder`, `tokenizer`, and for SDXL `text_encoder_2`, `tokenizer_2`), or the `text_encoder` folder in one. Which
+    /// encoder it is, and which of its layers the denoiser reads, is told by names and shapes. The tokenizer is the one beside it; for
+    /// files without one, that of OpenAI's CLIP is compiled in. Errors name the file, what it holds instead, and what to put where.
+    ///
+    /// Example: `text::load("sd15").encode("a red apple on a white table").keys()` is ["context"]
+    #[rhai_fn(return_raw)]
+    pub fn load(path: &str) -> RhaiResult<TextEncoder> {
+        load_with(path, Map::new())
+    }
+    /// The text encoders of a model, as with a path alone.
+    ///
+    /// Options:
+    /// - `tokenizer` (the one beside it): a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json`; or a file, also OpenAI's `bpe_simple_vocab_16e6.txt.gz`
+    /// - `gelu` (as `config.json` says, or the layout): "quick" for OpenAI's encoders, "exact" for OpenCLIP's
+    /// - `dtype` ("f32"): or "f64"
+    /// - `device` (that of `--device`): "cpu" or "cuda:0"
+    ///
+    /// Example: `text::load("sd15/text_encoder", #{ tokenizer: "sd15/tokenizer" })`
+    #[rhai_fn(name = "load", return_raw)]
+    pub fn load_options(path: &str, options: Map) -> RhaiResult<TextEncoder> {
+        load_with(path, options)
+    }
+}
+
+/// What a text encoder can be asked.
+#[export_module]
+mod methods {
+    /// The condition that a text, or an array of B texts, is for a denoiser: a map `#{ context: [B, 77, D] }`, and for SDXL `pooled` [B, P].
+    ///
+    /// It goes to `denoise` and `sample` as `cond`, and to `guided` as `negative`; without a negative text, guidance leads away from
+    /// `encode("")`. `save` and `load` keep it in a `.safetensors` file, so that no text encoder is in memory while a denoiser runs. Texts of
+    /// more than 75 tokens are cut, with a note of what is left out.
+    ///
+    /// Example: `let e = text::load("sd15"); save(out("prompt.safetensors"), e.encode("a cat")); load(out("prompt.safetensors")).context.shape[1]` is 77
+    #[rhai_fn(name = "encode", return_raw, pure)]
+    pub fn encode_texts(encoder: &mut TextEncoder, texts: Dynamic) -> RhaiResult<Map> {
+        encode(encoder, &texts, Map::new())
+    }
+    /// The condition that a text, or an array of texts, is for a denoiser.
+    ///
+    /// Options:
+    /// - `clip_skip` (0): layers at the encoder's end that are left out beyond those that the model always leaves out, counted as diffusers does; what others call "clip skip 2" is 1
+    /// - `pooled` (only where the model takes it): a row `pooled` [B, P] for each text
+    ///
+    /// Example: `text::load("sd15").encode(["a cat", "a dog"], #{ clip_skip: 1, pooled: true }).pooled.shape[0]` is 2
+    #[rhai_fn(name = "encode", return_raw, pure)]
+    pub fn encode_options(encoder: &mut TextEncoder, texts: Dynamic, options: Map) -> RhaiResult<Map> {
+        encode(encoder, &texts, options)
+    }
+    /// The token numbers of a text, an array of ints with those at its ends, cut where it is too long, not filled up; of an array of texts, an
+    /// array of arrays.
+    ///
+    /// Example: `text::load("sd15").tokens("a photo of a cat").len` is 2 + 5
+    #[rhai_fn(name = "tokens", return_raw, pure)]
+    pub fn tokens(encoder: &mut TextEncoder, texts: Dynamic) -> RhaiResult<Array> {
+        let one = |t: &String| -> Result<Array> {
+            Ok(encoder.tokens(t)?.into_iter().map(|id| Dynamic::from_int(id.into())).collect())
+        };
+        let mut all = super::texts("tokens", &texts)?.iter().map(one).collect::<Result<Vec<_>>>()?;
+        match (texts.is_array(), all.pop()) {
+            (false, Some(only)) => Ok(only),
+            (_, last) => Ok(all.into_iter().chain(last).map(Dynamic::from_array).collect()),
+        }
+    }
+    /// What it is.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn text_encoder_to_string(encoder: &mut TextEncoder) -> String {
+        encoder.describe()
+    }
+}
