@@ -98,6 +98,8 @@ fn examples_run_and_options_are_the_documented_ones() {
         std::env::set_current_dir(dir.path()).expect("a folder");
         let trunk: std::collections::HashMap<_, _> = trunks::state("squeeze").into_iter().collect();
         candle_core::safetensors::save(&trunk, "squeezenet.safetensors").expect("a file");
+        let autoencoder = root().join("tests/fixtures/latent/vq_f4.weights.safetensors");
+        std::os::unix::fs::symlink(autoencoder, "autoencoder.safetensors").expect("a link");
         // SAFETY: no other thread of this test program reads the environment meanwhile
         unsafe { std::env::set_var("LD3SH_CACHE", dir.path().join("cache")) };
         let asked = session(dir.path());

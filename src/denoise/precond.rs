@@ -45,6 +45,11 @@ pub enum TimeInput {
         /// The number N of training steps.
         steps: usize,
     },
+    /// The same on a scale of 1000 whatever N is: (t − 1/N)·1000 (improved-diffusion's `rescale_timesteps`).
+    PerMille {
+        /// The number N of training steps.
+        steps: usize,
+    },
     /// k·t.
     Scaled(f64),
     /// The time of an unshifted rectified flow at this noise level, σ/(α + σ) from 0 to 1.
@@ -128,6 +133,7 @@ impl TimeInput {
             TimeInput::Sigma => noise.ve_sigma(t),
             TimeInput::T => t.clone(),
             TimeInput::Discrete { steps } => t * *steps as f64 - 1.0,
+            TimeInput::PerMille { steps } => (t - 1.0 / *steps as f64) * 1000.0,
             TimeInput::Scaled(k) => t * *k,
             TimeInput::FlowTime => {
                 let sigma = noise.sigma(t);
@@ -182,7 +188,7 @@ impl Preconditioned {
     /// Says what the network's second input is.
     pub fn with_time(mut self, time: TimeInput) -> Result<Self> {
         match time {
-            TimeInput::Discrete { steps: 0 } => {
+            TimeInput::Discrete { steps: 0 } | TimeInput::PerMille { steps: 0 } => {
                 return Err(Error::value("the number of training steps must be at least 1"));
             }
             TimeInput::Nearest(ref u) if u.len() < 2 || u.iter().any(|u| u.is_nan()) => {

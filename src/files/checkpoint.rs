@@ -104,6 +104,10 @@ fn from_safetensors(data: &Data) -> Result<Checkpoint> {
 }
 
 impl Checkpoint {
+    /// One made of several files: tensors and metadata by names that tell them apart.
+    pub fn joined(tensors: BTreeMap<String, View>, metadata: BTreeMap<String, String>) -> Checkpoint {
+        Checkpoint { tensors, unreadable: BTreeMap::new(), metadata, document: None }
+    }
     /// Its tensors by name.
     pub fn tensors(&self) -> &BTreeMap<String, View> {
         &self.tensors

@@ -5,7 +5,7 @@ const AGAIN: &str = "download it again, and see that the address is that of the 
 const PICTURE: &str = "PNG is what pictures are read from: convert it first";
 
 /// How files of a kind begin, what they are, and what to do with one.
-const BEGINNINGS: [(&[u8], &str, &str); 22] = [
+const BEGINNINGS: [(&[u8], &str, &str); 23] = [
     (b"version https://git-lfs", "a pointer of Git LFS", "fetch the file that it stands for: `git lfs pull`"),
     (b"\x93NUMPY", "a numpy array", "read it with `load`, under a name that ends in .npy"),
     (b"\x89PNG\r\n\x1a\n", "a PNG picture", "read it with `image::load`"),
@@ -26,6 +26,7 @@ const BEGINNINGS: [(&[u8], &str, &str); 22] = [
     (b"BZh", "a bzip2 file", "unpack it first"),
     (b"\xfd7zXZ", "an xz file", "unpack it first"),
     (b"\x28\xb5\x2f\xfd", "a Zstandard file", "unpack it first"),
+    (b"GGUF", "a GGUF file of quantized weights", "they are not read: get the .safetensors or .ckpt of the model"),
     (b"\x7fELF", "a program", AGAIN),
     (b"\xff\xfe", "UTF-16 text", "save it as UTF-8"),
 ];

@@ -1,4 +1,9 @@
 //! Published models: found by name or file, told by their content, built from their parts.
+mod folder;
+mod through;
+
+pub use through::through;
+
 use crate::files::checkpoint;
 use crate::files::pickle::Shared;
 use crate::host::Host;
@@ -8,12 +13,13 @@ use crate::nets::network::Net;
 use crate::nets::weights::File;
 use crate::{Error, Kind, Result, zoo};
 use candle_core::{DType, Device};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Source {
-    /// A checkpoint of any family: safetensors, or a pickle as it is published.
+    /// A checkpoint of any family: safetensors, or a pickle as it is published; or a folder as diffusers writes it.
     Path(PathBuf),
     /// A model compiled in, by name (see [`builtins`]).
     Builtin(&'static str),
@@ -34,7 +40,9 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
     let path = Path::new(name);
     let here = || crate::access::read(path).is_ok_and(|file| file.meta().is_ok());
     if path.components().count() != 1 || here() {
-        crate::files::atomic::existing(path)?;
+        if !is_folder(path)? {
+            crate::files::atomic::existing(path)?;
+        }
         return Ok(Source::Path(path.into()));
     }
     match zoo::find(name) {
@@ -56,6 +64,10 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
     }
 }
 
+fn is_folder(path: &Path) -> Result<bool> {
+    Ok(crate::access::read(path)?.meta().is_ok_and(|m| m.is_dir()))
+}
+
 /// Loads a model onto a device, in f32, f64, f16 or bf16 (bf16 on a GPU only; f16 on the CPU works, but slowly).
 ///
 /// Fails with [`Kind::Io`] where the file cannot be read, and with [`Kind::Format`], naming the file and the tensor or
@@ -64,8 +76,20 @@ pub fn load(source: &Source, device: &Device, dtype: DType) -> Result<Parts> {
     load_by(&FAMILIES, source, device, dtype)
 }
 
-/// The same with families of one's own.
+/// What the user says of a model that its file does not: options of its family, by name.
+pub type Given = BTreeMap<String, serde_json::Value>;
+
+/// The same with options; one that the family does not have is an error.
+pub fn load_given(source: &Source, device: &Device, dtype: DType, given: Given) -> Result<Parts> {
+    load_from(&FAMILIES, source, device, dtype, given)
+}
+
+/// The same as [`load`] with families of one's own.
 pub fn load_by(families: &[Family], source: &Source, device: &Device, dtype: DType) -> Result<Parts> {
+    load_from(families, source, device, dtype, Given::new())
+}
+
+fn load_from(families: &[Family], source: &Source, device: &Device, dtype: DType, given: Given) -> Result<Parts> {
     if !matches!(dtype, DType::F32 | DType::F64 | DType::F16 | DType::BF16) {
         return Err(Error::value(format!("a network runs in f32, f64, f16 or bf16, not {}", dtype.as_str())));
     }
@@ -74,29 +98,74 @@ pub fn load_by(families: &[Family], source: &Source, device: &Device, dtype: DTy
     }
     match source {
         Source::Path(path) => {
-            let checkpoint = checkpoint::open(path)?;
-            build(families, &checkpoint, device, dtype).map_err(|e| e.context(format!("`{}`", path.display())))
+            let checkpoint = match is_folder(path)? {
+                true => folder::open(path)?,
+                false => checkpoint::open(path)?,
+            };
+            build(families, &checkpoint, device, dtype, given).map_err(|e| e.context(format!("`{}`", path.display())))
         }
         Source::Builtin(name) => {
             let all = || families.iter().flat_map(|f| f.builtin);
             match all().find(|(n, _)| n == name) {
-                Some((_, bytes)) => build(families, &checkpoint::from_bytes(&Shared::new(bytes), true)?, device, dtype),
+                Some((_, bytes)) => {
+                    build(families, &checkpoint::from_bytes(&Shared::new(bytes), true)?, device, dtype, given)
+                }
                 None => Err(Error::unknown("built-in network", name, all().map(|(n, _)| *n))),
             }
         }
     }
 }
 
-fn build(families: &[Family], checkpoint: &checkpoint::Checkpoint, device: &Device, dtype: DType) -> Result<Parts> {
+fn build(
+    families: &[Family],
+    checkpoint: &checkpoint::Checkpoint,
+    device: &Device,
+    dtype: DType,
+    given: Given,
+) -> Result<Parts> {
     let (family, (tensors, metadata)) = match family::recognise(families, checkpoint)? {
         Some(found) => found,
         // which says what is there instead
-        None => return edm::describe(checkpoint).and(Err(Error::new(Kind::Format, "it holds no known network"))),
+        None => {
+            what_else(checkpoint)?;
+            return edm::describe(checkpoint).and(Err(Error::new(Kind::Format, "it holds no known network")));
+        }
     };
-    (family.build)(&mut File::new(&tensors, &metadata, device, dtype))
+    let mut file = File::new(&tensors, &metadata, device, dtype);
+    file.given(given);
+    let parts = (family.build)(&mut file)?;
+    file.all_asked()?;
+    Ok(parts)
+}
+
+/// What is often taken for a model: how its names begin, what it is, and what to do.
+const OTHERS: [(&str, &str, &str); 6] = [
+    ("lora_", "changes of other weights (LoRA), not a network", "load the model that they were made for"),
+    ("unet.down_blocks", "changes of other weights (LoRA), not a network", "load the model that they were made for"),
+    ("control_model.", "a ControlNet, which is not read", "load the model that it was made for"),
+    ("double_blocks.", "a FLUX transformer, which is not read yet", "`ld3sh models` lists what is"),
+    ("joint_blocks.", "a Stable Diffusion 3 transformer, which is not read yet", "`ld3sh models` lists what is"),
+    ("state.0.", "the state of an optimizer, not a network", "load the `ema_…` or `model…` file beside it"),
+];
+
+/// Fails with its name where a checkpoint is something else that is known.
+fn what_else(checkpoint: &checkpoint::Checkpoint) -> Result<()> {
+    for (start, what, hint) in OTHERS {
+        let bare =
+            |name: &String| name.starts_with(start) || name.starts_with(&format!("model.diffusion_model.{start}"));
+        if checkpoint.tensors().keys().any(bare) {
+            return Err(Error::new(Kind::Format, format!("the file holds {what}")).hint(hint));
+        }
+    }
+    Ok(())
 }
 
 /// The denoiser's network of a model.
 pub fn denoiser(source: &Source, device: &Device, dtype: DType) -> Result<Net> {
     family::denoiser(load(source, device, dtype)?)
+}
+
+/// The same with options.
+pub fn denoiser_given(source: &Source, device: &Device, dtype: DType, given: Given) -> Result<Net> {
+    family::denoiser(load_given(source, device, dtype, given)?)
 }

@@ -2,7 +2,7 @@
 use super::graph::{Absent, Adapt, Dim, Graph, Layout, Node, Output, Port, Weight};
 use super::kernels::{
     AddScale, Attention, Concat, Conv, CrossAttention, Frozen, Geglu, Gelu, GroupNorm, LayerNorm, Linear, MaxPool,
-    Modulation, Op, Relu, Scale, Silu, Split, Within,
+    Modulation, Nearest, Op, Relu, Scale, Shaped, Silu, Split, Within,
 };
 use super::weights::{Weights, wide};
 use crate::{Error, Kind, Result};
@@ -230,6 +230,41 @@ impl<'w> Builder<'_, 'w> {
         let (w, weight) = self.take("weight", &[channels, self.channels(x)], false, &[])?;
         let zeros = Tensor::zeros(channels, w.dtype(), w.device())?;
         self.one(Linear::new(&w, zeros)?, &[x], vec![weight])
+    }
+
+    /// A 1×1 convolution of images whose weights have the shape `dims`, whatever ones it has beside [out, in].
+    pub fn pointwise(&mut self, x: Id, dims: &[usize]) -> Result<Id> {
+        let adapt = [Adapt::Reshape(vec![dims[0], self.channels(x)])];
+        self.linear_of(x, dims, &adapt, &[], true)
+    }
+
+    /// The mean of an embedding's entries by the weights in `rows` [B, entries], which are one-hot as a rule. Where the last entry is
+    /// that of no class, `rows` have no column for it, and a row of zeros means it.
+    pub fn embedding(&mut self, rows: Id, [entries, width]: [usize; 2], last_is_none: bool) -> Result<Id> {
+        let (name, dims) = (self.full("weight"), vec![entries, width]);
+        let stored = self.state.weights.take(&name, &dims)?;
+        let part = |adapt: &[Adapt]| -> Result<(Tensor, Weight)> {
+            let weight = Weight { name: name.clone(), dims: dims.clone(), adapt: adapt.to_vec() };
+            Ok((weight.adapted(&stored)?, weight))
+        };
+        if !last_is_none {
+            let (w, weight) = part(&[Adapt::Transpose])?;
+            let zeros = Tensor::zeros(width, w.dtype(), w.device())?;
+            return self.one(Linear::new(&w, zeros)?, &[rows], vec![weight]);
+        }
+        let ((w, weight), (b, bias)) = (part(&[Adapt::AgainstLast, Adapt::Transpose])?, part(&[Adapt::Last])?);
+        self.one(Linear::new(&w, b)?, &[rows], vec![weight, bias])
+    }
+
+    /// The same values in another shape of a sample.
+    pub fn shaped(&mut self, x: Id, dims: &[usize]) -> Result<Id> {
+        self.apply(Shaped(dims.to_vec()), &[x])
+    }
+
+    /// The nearest of some codes, for each pixel; its gradient is that of the identity.
+    pub fn nearest(&mut self, x: Id, codes: usize) -> Result<Id> {
+        let (w, weight) = self.take("weight", &[codes, self.channels(x)], false, &[])?;
+        self.widened(Nearest::new(w)?, &[x], vec![weight])
     }
 
     /// A linear map of the last dimension of images and tokens, in the type of the images.

@@ -94,8 +94,6 @@ pub enum Adapt {
     Reshape(Vec<usize>),
     /// The first entries only.
     First(usize),
-    /// Rows as columns: a map that is kept as [in, out].
-    Transpose,
     /// Runs of `width` entries that alternate between `parts`, put part after part: channels of q, k and v.
     Apart {
         /// How many parts.
@@ -103,6 +101,12 @@ pub enum Adapt {
         /// Entries in a row that belong to one part.
         width: usize,
     },
+    /// Rows and columns exchanged.
+    Transpose,
+    /// All rows but the last, each less the last.
+    AgainstLast,
+    /// The last row.
+    Last,
 }
 
 impl Adapt {
@@ -110,8 +114,13 @@ impl Adapt {
     pub fn apply(&self, t: &Tensor) -> candle_core::Result<Tensor> {
         match self {
             Adapt::Reshape(dims) => t.reshape(&dims[..]),
-            Adapt::Transpose => t.t()?.contiguous(),
             Adapt::First(n) => t.narrow(0, 0, *n)?.contiguous(),
+            Adapt::Transpose => t.t()?.contiguous(),
+            Adapt::AgainstLast => {
+                let n = t.dim(0)?;
+                t.narrow(0, 0, n - 1)?.broadcast_sub(&t.narrow(0, n - 1, 1)?)
+            }
+            Adapt::Last => t.get(t.dim(0)? - 1)?.contiguous(),
             Adapt::Apart { parts, width } => {
                 let (n, rest) = (t.dim(0)?, t.elem_count() / t.dim(0)?.max(1));
                 t.reshape((n / (parts * width), *parts, width * rest))?.transpose(0, 1)?.contiguous()?.reshape(t.dims())

@@ -7,6 +7,7 @@ pub mod family;
 pub mod features;
 pub mod graph;
 pub mod kernels;
+pub mod ldm;
 pub mod network;
 pub mod profile;
 pub mod runner;

@@ -1,5 +1,5 @@
 //! A denoiser's network: a graph whose first input is the state, whose second is the noise level, and whose others are conditions.
-use super::graph::Port;
+use super::graph::{Absent, Port};
 use super::runner::Runner;
 pub use crate::denoise::CLASSES;
 use crate::denoise::{Cond, NetPullback, Network, Preconditioned, Predicts, TimeInput};
@@ -45,12 +45,21 @@ pub struct Net {
     hash: String,
     /// Augmentation labels of every sample.
     augment: Option<Arc<[f64]>>,
+    /// The noise schedule that it was trained in, where that is not EDM's.
+    noise: Option<Arc<serde_json::Value>>,
+    /// What its family has to say to users.
+    notes: Arc<[String]>,
 }
 
 impl Net {
     /// From a graph with the inputs [`STATE`] and [`TIME`] first and one output; `hash` is of weights and configuration.
     pub fn new(runner: Runner, card: Card, hash: String) -> Net {
-        Net { runner, card: Arc::new(card), hash, augment: None }
+        Net { runner, card: Arc::new(card), hash, augment: None, noise: None, notes: [].into() }
+    }
+
+    /// The same network, trained in another noise schedule than EDM's, with notes for users.
+    pub fn trained_in(self, noise: serde_json::Value, notes: Vec<String>) -> Net {
+        Net { noise: Some(Arc::new(noise)), notes: notes.into(), ..self }
     }
 
     /// What a user needs to know.
@@ -72,7 +81,7 @@ impl Net {
     /// What a user may want to know when it is loaded: where it does not do what might be expected.
     pub fn notes(&self) -> Vec<String> {
         let Card { time, trained, half, .. } = &*self.card;
-        let mut notes = vec![];
+        let mut notes = self.notes.to_vec();
         if let TimeInput::Nearest(u) = time {
             notes.push(format!(
                 "it knows {} noise levels from {:.4} to {:.4}, and between them is told the nearest; `net.round_sigma(sigma)` rounds steps to them",
@@ -102,9 +111,12 @@ impl Net {
         Ok(Net { augment: Some(labels.into()), hash, ..self.clone() })
     }
 
-    /// D(x; σ): the network with its preconditioning, in EDM's noise schedule between the noise levels of [`Card::sampled`].
+    /// The network with its preconditioning, in its own noise schedule: for most EDM's between the noise levels of [`Card::sampled`].
     pub fn denoiser(self) -> Result<Preconditioned> {
         let Card { predicts, time, trained, sampled, .. } = (*self.card).clone();
+        if let Some(own) = self.noise.clone() {
+            return Preconditioned::new(Rc::new(self), crate::noise::from_spec(&own)?, predicts)?.with_time(time);
+        }
         let own = serde_json::json!({ "name": "edm", "sigma_min": sampled[0], "sigma_max": sampled[1] });
         let d = Preconditioned::new(Rc::new(self), crate::noise::from_spec(&own)?, predicts)?.with_time(time)?;
         if trained == sampled { Ok(d) } else { d.with_range(trained[0], trained[1]) }
@@ -167,7 +179,10 @@ impl Network for Net {
         let shape = self.sample_shape().unwrap_or_default();
         let (channels, rest) = shape.split_at(shape.len().min(1));
         let size: Vec<String> = rest.iter().chain(channels).map(usize::to_string).collect();
+        let needs = |p: &&Port| p.absent == Absent::Error && ![STATE, TIME].contains(&&*p.name);
+        let needed: Vec<&str> = self.runner.graph().inputs.iter().filter(needs).map(|p| &*p.name).collect();
         let classes = match self.classes() {
+            0 if !needed.is_empty() => format!("told `{}`", needed.join("`, `")),
             0 => "unconditional".to_string(),
             n => format!("{n} classes"),
         };

@@ -1,5 +1,6 @@
 //! Weights by name: from a safetensors file, checked against what the architecture asks for, or random.
 use crate::files::torch::View;
+use crate::schema::{Opt, Value};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use rand_chacha::ChaCha8Rng;
@@ -71,6 +72,9 @@ pub struct File<'a> {
     more: bool,
     /// What to do where a tensor is missing or of another shape.
     advice: &'static str,
+    /// Options that nobody has asked for yet, and the names of those that somebody has.
+    options: BTreeMap<String, serde_json::Value>,
+    asked: Vec<&'static str>,
     /// Where the network is to run.
     pub device: Device,
     /// What it is to run in.
@@ -90,7 +94,8 @@ impl<'a> File<'a> {
     ) -> File<'a> {
         let tensors = tensors.iter().map(|(name, v)| (&**name, Stored::View(v))).collect();
         let advice = "does the `config` in the file's metadata describe this network?";
-        File { tensors, metadata, more: false, advice, device: device.clone(), dtype }
+        let (options, asked) = Default::default();
+        File { tensors, metadata, more: false, advice, options, asked, device: device.clone(), dtype }
     }
     /// Tensors in memory, of which a network may take some.
     pub fn some(
@@ -100,7 +105,8 @@ impl<'a> File<'a> {
         dtype: DType,
     ) -> File<'a> {
         let tensors = tensors.iter().map(|(name, t)| (&**name, Stored::Tensor(t))).collect();
-        File { tensors, metadata: &NOTHING, more: true, advice, device: device.clone(), dtype }
+        let (options, asked) = Default::default();
+        File { tensors, metadata: &NOTHING, more: true, advice, options, asked, device: device.clone(), dtype }
     }
     /// From here on more may be in the file than the network asks for.
     pub fn allow_more(&mut self, advice: &'static str) {
@@ -117,6 +123,46 @@ impl<'a> File<'a> {
     /// The shape of a tensor of this name, not taken yet.
     pub fn dims(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(Stored::dims)
+    }
+    /// The shapes of the tensors whose names begin with `prefix`, which is taken off; of those not taken yet.
+    pub fn shapes(&self, prefix: &str) -> BTreeMap<String, Vec<usize>> {
+        let under = |(name, t): (&&str, &Stored)| Some((name.strip_prefix(prefix)?.to_string(), t.dims().to_vec()));
+        self.tensors.iter().filter_map(under).collect()
+    }
+    /// The names that begin with `prefix`, of tensors not taken yet.
+    pub fn names(&self, prefix: &str) -> Vec<&'a str> {
+        self.tensors.keys().copied().filter(|n| n.starts_with(prefix)).collect()
+    }
+    /// Takes a tensor's values without asking for a shape; none where there is no such tensor.
+    pub fn take_values(&mut self, name: &str) -> Result<Option<Vec<f64>>> {
+        let Some(dims) = self.tensors.get(name).map(|t| t.dims().to_vec()) else { return Ok(None) };
+        Ok(Some(self.take(name, &dims)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?))
+    }
+    /// Reads what one name means under another, where the other is there. Says whether it is.
+    pub fn instead(&mut self, name: &'a str, other: &str) -> bool {
+        let found = self.tensors.remove(other);
+        let is = found.is_some();
+        if let Some(t) = found {
+            self.tensors.insert(name, t);
+        }
+        is
+    }
+    /// What the user says of the network that its file does not.
+    pub fn given(&mut self, options: BTreeMap<String, serde_json::Value>) {
+        self.options = options;
+    }
+    /// The value of an option, or its default; fails where it is none that the option takes.
+    pub fn option(&mut self, option: &Opt) -> Result<Value> {
+        let given = self.options.remove(option.name).unwrap_or_default();
+        self.asked.push(option.name);
+        option.from_json("this network", &given)
+    }
+    /// Fails where the user gave an option that the network does not have.
+    pub fn all_asked(&self) -> Result<()> {
+        match self.options.keys().next() {
+            Some(key) => Err(Error::unknown("option of this network", key, self.asked.iter().copied())),
+            None => Ok(()),
+        }
     }
     /// SHA-256 over names, types, shapes and data in the order of the names, and over `also`.
     pub fn hash(&self, also: &str) -> Result<String> {

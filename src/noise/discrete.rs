@@ -3,13 +3,46 @@ use super::vp::Curve;
 use crate::real::Real;
 use crate::{Error, Result};
 
-/// Published schedules: name, number of steps, first and last β; √β runs linearly between their roots.
-pub const PRESETS: [(&str, usize, f64, f64); 2] = [
-    // Stable Diffusion 1.x and 2.x
-    ("sd", 1000, 0.00085, 0.012),
-    // latent diffusion's unconditional models (LSUN, FFHQ, CelebA)
-    ("ldm", 1000, 0.0015, 0.0195),
+/// How β runs over the training steps.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Run {
+    /// √β linearly from step to step, between the roots of these ("scaled_linear"; CompVis calls it "linear").
+    Root(f64, f64),
+    /// β linearly between these.
+    Linear(f64, f64),
+    /// ᾱ a squared cosine of (t + s)/(1 + s), β at most 0.999 (Nichol & Dhariwal 2021).
+    Cosine(f64),
+}
+
+/// Published schedules: name, number of steps, and how β runs.
+pub const PRESETS: [(&str, usize, Run); 4] = [
+    // Stable Diffusion 1.x, 2.x and XL
+    ("sd", 1000, Run::Root(0.00085, 0.012)),
+    // latent diffusion's models (LSUN, FFHQ, CelebA, ImageNet)
+    ("ldm", 1000, Run::Root(0.0015, 0.0195)),
+    // improved-diffusion's ImageNet-64 and its LSUN
+    ("iddpm_cosine", 4000, Run::Cosine(0.008)),
+    ("iddpm_linear", 1000, Run::Linear(1e-4, 0.02)),
 ];
+
+/// β of step `i` of `n`.
+fn beta(run: Run, i: usize, n: usize) -> f64 {
+    let part = i as f64 / (n - 1) as f64;
+    match run {
+        Run::Root(a, b) => (a.sqrt() + (b.sqrt() - a.sqrt()) * part).powi(2),
+        Run::Linear(a, b) => a + (b - a) * part,
+        Run::Cosine(s) => {
+            let bar = |i: usize| ((i as f64 / n as f64 + s) / (1.0 + s) * std::f64::consts::FRAC_PI_2).cos().powi(2);
+            (1.0 - bar(i + 1) / bar(i)).min(0.999)
+        }
+    }
+}
+
+/// ᾱ of a published schedule, or none of that name.
+pub fn preset_alphas(name: &str) -> Option<Vec<f64>> {
+    let table = Table::preset(name).ok()?;
+    Some(table.log_alpha.iter().map(|a| (2.0 * a).exp()).collect())
+}
 
 /// ln α at t = 1/N, 2/N, …, 1, linear between (as in DPM-Solver), and beyond the ends as in the outermost pieces.
 pub struct Table {
@@ -42,11 +75,10 @@ impl Table {
     }
     /// A published schedule by name.
     pub(super) fn preset(name: &str) -> Result<Table> {
-        let Some((_, n, first, last)) = PRESETS.iter().find(|p| p.0 == name) else {
+        let Some((_, n, run)) = PRESETS.iter().find(|p| p.0 == name) else {
             return Err(Error::unknown("preset of noise::vp_discrete", name, PRESETS.iter().map(|p| p.0)));
         };
-        let (a, b) = (first.sqrt(), last.sqrt());
-        let betas: Vec<f64> = (0..*n).map(|i| (a + (b - a) * (i as f64 / (n - 1) as f64)).powi(2)).collect();
+        let betas: Vec<f64> = (0..*n).map(|i| beta(*run, i, *n)).collect();
         Table::from_betas(&betas)
     }
     fn new(log_alpha: Vec<f64>) -> Result<Table> {

@@ -5,7 +5,7 @@ mod spec;
 mod ve;
 mod vp;
 
-pub use discrete::PRESETS;
+pub use discrete::{PRESETS, Run, preset_alphas};
 pub use spec::{NAMES, Spec, from_spec};
 
 use crate::real::Real;

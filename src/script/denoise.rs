@@ -3,6 +3,7 @@ mod args;
 mod make;
 
 pub use args::{cond_of, drawn_cond, value_of};
+pub use make::{Loading, denoiser_of};
 
 use super::error::RhaiResult;
 use super::host::ScriptHost;

@@ -3,8 +3,8 @@ use super::context::SharedRun;
 use super::error::Caught;
 use super::modules::Resolver;
 use super::{
-    bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, metric, noise, numbers, optim,
-    plan, profile, schema, sizes, tensor, text, waiting, zoo,
+    bulk, closures, context, denoise, discretize, files, identity, loss, maps, method, metric, model, noise, numbers,
+    optim, plan, profile, schema, sizes, tensor, text, waiting, zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -61,6 +61,7 @@ pub fn new(run: &SharedRun) -> Engine {
         identity::register,
         text::register,
         zoo::register,
+        model::register,
     ] {
         area(&mut engine);
     }

@@ -15,6 +15,7 @@ pub mod loss;
 pub mod maps;
 pub mod method;
 pub mod metric;
+pub mod model;
 pub mod modules;
 pub mod noise;
 pub mod numbers;

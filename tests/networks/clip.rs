@@ -424,8 +424,9 @@ fn a_full_size_encoder_has_the_published_names() {
         .into_iter()
         .map(|(n, s)| format!("{n}\t{}", s.iter().map(usize::to_string).collect::<Vec<_>>().join("x")))
         .collect();
-    let published = std::fs::read_to_string(fixture("clip_names.tsv")).unwrap();
-    let mut wanted: Vec<&str> = published.lines().filter(|l| !l.contains("position_ids")).collect();
+    let published = std::fs::read_to_string(fixture("published_names.tsv")).unwrap();
+    let mut wanted: Vec<&str> = published.lines().filter(|l| l.starts_with("cond_stage_model.transformer.")).collect();
+    assert_eq!(wanted.len(), 196);
     (found.sort(), wanted.sort());
     assert_eq!(found, wanted);
 }
@@ -597,4 +598,32 @@ fn one_row_stands_for_all_samples() {
     assert_eq!(all["text"].to_vec2::<f32>().unwrap(), vec![vec![1.0, -2.0, 0.5]; 3]);
     let e = cond(Tensor::cat(&[&text, &text], 0).unwrap()).err().unwrap();
     assert!(e.message().contains("expected 3 rows of `text`"), "{e}");
+}
+
+/// From texts to latents as diffusers' pipeline has them, in a script and from the folder alone.
+#[test]
+fn a_script_goes_from_texts_to_latents_and_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let io = read("sd-tiny.io.safetensors");
+    let steps: Vec<i64> = io["io.ddim4_timesteps"].to_vec1().unwrap();
+    let times: Vec<String> = steps.iter().map(|i| format!("{}", (*i + 1) as f64 / 1000.0)).collect();
+    let script = format!(
+        r#"
+        let sd = model::load("{folder}");
+        let texts = text::load("{folder}");
+        let io = load("{folder}.io.safetensors");
+        let net = sd.denoiser.guided(7.5, #{{ negative: texts.encode("") }});
+        let steps = schedule::list(net.noise, [{times}, 0.001]);
+        let cond = texts.encode(["a photo of a cat", "the night sky in the rain"]);
+        let run = |cond| solve(net, solver::ddim(), steps, io["io.noise"], #{{ cond: cond }});
+        let off = (run.call(cond) - io["io.ddim4_guided7p5"]).abs().max().item();
+        let off = off / io["io.ddim4_guided7p5"].abs().max().item();
+        // one text for both
+        let one = run.call(texts.encode("a photo of a cat"));
+        let same = (one[0] - run.call(cond)[0]).abs().max().item();
+        json::stringify([off < 1e-4, same < 1e-6, sd.decode(one).shape])"#,
+        folder = fixture("sd-tiny").display(),
+        times = times.join(", ")
+    );
+    assert_eq!(evaluate(dir.path(), &script), "[true,true,[2,3,16,16]]");
 }

@@ -3,6 +3,7 @@ mod clip;
 mod edm;
 mod graphs;
 mod helpers;
+mod latent;
 mod nets;
 #[path = "../common/process.rs"]
 mod process;

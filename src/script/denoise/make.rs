@@ -3,7 +3,9 @@ use super::args::{number, tensor_of};
 use crate::denoise::{
     DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Preconditioned, Predicts, Reparam, TimeInput,
 };
-use crate::model;
+use crate::model::{self, Given};
+use crate::nets::family::{self, Parts};
+use crate::nets::network::Net;
 use crate::noise::{self, Noise};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
@@ -11,7 +13,7 @@ use crate::script::host::{ScriptHost, callback};
 use crate::script::options::Options;
 use crate::tensor::device::{default_device, parse_device};
 use crate::{Error, Kind, Result};
-use candle_core::{DType, Tensor};
+use candle_core::{DType, Device, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
 use std::rc::Rc;
@@ -41,37 +43,91 @@ fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
     }
 }
 
-fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<DynDenoiser> {
-    let mut o = Options::new("denoiser::load", options);
-    let dtype = match o.one_of("dtype", &["f32", "f64", "f16", "bf16"])? {
-        Some("f64") => DType::F64,
-        Some("f16") => DType::F16,
-        Some("bf16") => DType::BF16,
-        _ => DType::F32,
-    };
-    let augment = o.take("augment").map(|a| host_values(&tensor_of("`augment`", a)?)).transpose()?;
-    let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
-    let clamp = o.bool("clamp_time")?.unwrap_or(false);
-    let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
-    o.finish()?;
-    let mut notes = vec![];
-    let dtype = match dtype {
-        DType::F16 | DType::BF16 if device.is_cpu() => {
-            notes.push(format!("{} is for GPUs; on the CPU it runs in f32", dtype.as_str()));
-            DType::F32
+/// The options that say of a network what its file does not, by the name of each.
+const GIVEN: [&str; 10] = [
+    "heads",
+    "head_width",
+    "size",
+    "ema",
+    "predicts",
+    "schedule",
+    "rescale_timesteps",
+    "quantize",
+    "scale_factor",
+    "groups",
+];
+
+/// A number, a word, or true or false.
+fn plain(key: &str, v: &Dynamic) -> Result<serde_json::Value> {
+    let found = v.as_int().map(Into::into).or(v.as_float().map(Into::into)).or(v.as_bool().map(Into::into));
+    found.or(v.clone().into_string().map(Into::into)).map_err(|t| {
+        Error::new(Kind::Type, format!("option `{key}` must be a number, a word, or true or false, not {t}"))
+    })
+}
+
+/// How a model is to be loaded.
+pub struct Loading {
+    dtype: DType,
+    device: Device,
+    augment: Option<Vec<f64>>,
+    clamp: bool,
+    noise: Option<Noise>,
+    given: Given,
+}
+
+impl Loading {
+    /// Takes these options.
+    pub fn new(o: &mut Options) -> RhaiResult<Loading> {
+        let dtype = match o.one_of("dtype", &["f32", "f64", "f16", "bf16"])? {
+            Some("f64") => DType::F64,
+            Some("f16") => DType::F16,
+            Some("bf16") => DType::BF16,
+            _ => DType::F32,
+        };
+        let augment = o.take("augment").map(|a| host_values(&tensor_of("`augment`", a)?)).transpose()?;
+        let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
+        let clamp = o.bool("clamp_time")?.unwrap_or(false);
+        let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
+        let mut given = Given::new();
+        for key in GIVEN {
+            let Some(v) = o.take(key) else { continue };
+            given.insert(key.into(), plain(key, &v)?);
         }
-        dtype => dtype,
-    };
-    let source = model::find(name, &ScriptHost::new(ctx)).map_err(|e| e.context("denoiser::load"))?;
-    let mut net = model::denoiser(&source, &device, dtype)?;
-    if let Some(labels) = augment {
-        net = net.augmented(&labels)?;
+        Ok(Loading { dtype, device, augment, clamp, noise, given })
     }
-    for note in notes.into_iter().chain(net.notes()) {
+
+    /// The parts of the model of this name.
+    pub fn parts(&self, ctx: &NativeCallContext, name: &str) -> Result<Parts> {
+        let source = model::find(name, &ScriptHost::new(ctx)).map_err(|e| e.context("denoiser::load"))?;
+        let dtype = match self.dtype {
+            DType::F16 | DType::BF16 if self.device.is_cpu() => {
+                crate::host::note(&format!("{name}: {} is for GPUs; on the CPU it runs in f32", self.dtype.as_str()));
+                DType::F32
+            }
+            dtype => dtype,
+        };
+        model::load_given(&source, &self.device, dtype, self.given.clone())
+    }
+}
+
+/// The denoiser of a network, with its notes told.
+pub fn denoiser_of(name: &str, net: Net, how: &Loading) -> Result<DynDenoiser> {
+    let net = match &how.augment {
+        Some(labels) => net.augmented(labels)?,
+        None => net,
+    };
+    for note in net.notes() {
         crate::host::note(&format!("{name}: {note}"));
     }
-    let net: DynDenoiser = Rc::new(net.denoiser()?.clamp_time(clamp));
-    Ok(noise.map_or(net.clone(), |n| Reparam::wrap(net, n)))
+    let net: DynDenoiser = Rc::new(net.denoiser()?.clamp_time(how.clamp));
+    Ok(how.noise.clone().map_or(net.clone(), |n| Reparam::wrap(net, n)))
+}
+
+fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<DynDenoiser> {
+    let mut o = Options::new("denoiser::load", options);
+    let loading = Loading::new(&mut o)?;
+    o.finish()?;
+    Ok(denoiser_of(name, family::denoiser(loading.parts(ctx, name)?)?, &loading)?)
 }
 
 /// What option `time` of `from_fn` means.
@@ -109,10 +165,11 @@ fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> Rhai
 /// Denoisers: pretrained networks, exact ones, and functions of a script.
 #[export_module]
 pub mod denoiser_api {
-    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), an EDM network from a safetensors file, or a published one by
+    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), a network from a file (EDM's; latent diffusion, Stable Diffusion,
+    /// improved-diffusion) or a folder of diffusers, or a published one by
     /// name (`"edm-ffhq-64x64-uncond-vp"`; `models()` lists them), which is downloaded once to the cache folder.
     ///
-    /// It runs in f32 on the default device, in EDM's noise schedule. Errors name the file and what is wrong with it.
+    /// It runs in f32 on the default device, in the noise schedule that it was trained in (EDM's for all that are published by name). Errors name the file and what is wrong with it.
     ///
     /// Example: `denoiser::load("fashion28").shape` is [1, 28, 28]
     #[rhai_fn(return_raw)]
@@ -127,6 +184,16 @@ pub mod denoiser_api {
     /// - `noise` (its own, EDM's): expresses it in another noise schedule
     /// - `clamp_time` (false): let it run at noise levels that it was not trained at, telling it the nearest one
     /// - `augment` (none): augmentation labels for all samples, where the network was trained with them
+    /// - `heads` (as published): heads of each attention, for latent diffusion and its kin, as are all that follow
+    /// - `head_width` (as published): channels of each head, in the place of `heads`
+    /// - `size` (as published, else 64): height and width of what is denoised
+    /// - `ema` (true): read the averaged weights where the file has them
+    /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow has it)
+    /// - `schedule` (the file's, or as published): a preset of `noise::vp_discrete`: "sd", "ldm", "iddpm_cosine", "iddpm_linear"
+    /// - `rescale_timesteps` (as published): tell it training steps on a scale of 1000
+    /// - `groups` (32): groups of each group norm
+    /// - `quantize` (true): whether an autoencoder with codes takes the nearest of them before it decodes
+    /// - `scale_factor` (the file's, or as published): latents over what the autoencoder gives
     ///
     /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
     #[rhai_fn(name = "load", return_raw)]

@@ -1,0 +1,95 @@
+//! Latent diffusion (Rombach et al. 2022), Stable Diffusion, rectified flows made of it, and improved-diffusion: one U-Net, and the
+//! first stages beside it.
+mod known;
+mod names;
+mod shapes;
+mod stage;
+mod unet;
+
+pub use known::OPTIONS;
+pub use unet::CONTEXT;
+
+use super::family::{Described, Family, Part, Parts, Role};
+use super::network::{Card, Net};
+use super::runner::Runner;
+use super::weights::File;
+use crate::files::checkpoint::Checkpoint;
+use crate::{Error, Kind, Result};
+use known::Facts;
+use shapes::Shapes;
+use std::borrow::Cow;
+
+/// The row.
+pub const FAMILY: Family = Family { name: "latent diffusion", recognises, build, builtin: &[] };
+
+/// What to do where a tensor does not fit.
+const ADVICE: &str = "the file may be cut off, or of another kind of network";
+
+fn recognises(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
+    let found = names::canonical(checkpoint.tensors());
+    Ok(found.map(|tensors| (Cow::Owned(tensors), Cow::Borrowed(checkpoint.metadata()))))
+}
+
+fn build(file: &mut File) -> Result<Parts> {
+    file.allow_more(ADVICE);
+    let mut parts = Parts::new();
+    let (unet, stage) = (Shapes(file.shapes(names::UNET)), Shapes(file.shapes(names::STAGE)));
+    let facts = Facts::new(file, &unet, &stage)?;
+    if !unet.0.is_empty() {
+        parts.insert(Role::Denoiser, Part::Denoiser(denoiser(file, &unet, &facts)?));
+    }
+    let (device, dtype) = (file.device.clone(), file.dtype);
+    if stage.any("decoder.") {
+        let graph = stage::decoder(file, names::STAGE, &stage, facts.stage, dtype)?;
+        parts.insert(Role::Decoder, Part::Graph(Runner::new(graph, &device, dtype)));
+    }
+    if stage.any("encoder.") {
+        let graph = stage::encoder(file, names::STAGE, &stage, facts.stage, dtype)?;
+        parts.insert(Role::Encoder, Part::Graph(Runner::new(graph, &device, dtype)));
+    }
+    Ok(parts)
+}
+
+/// Puts the averaged weights in the place of the others, where there are any. Says whether there are.
+fn average(file: &mut File) -> Result<bool> {
+    let names = file.names(names::UNET);
+    let short = |n: &str| names::averaged(&n[names::UNET.len()..]);
+    let there = names.iter().filter(|n| file.has(&short(n))).count();
+    if there > 0 && there < names.len() {
+        let m = format!("only {there} of {} averaged weights are in the file", names.len());
+        return Err(Error::new(Kind::Format, m).hint("load it with `ema: false`, or get the whole file"));
+    }
+    Ok(names.into_iter().filter(|n| file.instead(n, &short(n))).count() > 0)
+}
+
+fn denoiser(file: &mut File, shapes: &Shapes, facts: &Facts) -> Result<Net> {
+    let mut notes = facts.notes.clone();
+    let averaged = file.has(&names::averaged("out.2.weight"));
+    if averaged {
+        match facts.ema {
+            true => drop(average(file)?),
+            false => notes.push("its weights as they were trained last (`ema: false`), not the averaged ones".into()),
+        }
+    }
+    if averaged && facts.ema {
+        notes.push("its averaged weights (EMA); `ema: false` reads the others".into());
+    }
+    let (device, dtype) = (file.device.clone(), file.dtype);
+    let hash = file.hash(&format!("{:?} {} {} {averaged}", facts.unet, facts.noise, facts.ema))?;
+    let graph = unet::unet(file, names::UNET, shapes, &facts.unet, dtype)?;
+    if let Some(name) = file.names(names::UNET).first() {
+        let m = format!("the file holds tensors that this network does not have, such as `{name}`");
+        return Err(Error::new(Kind::Format, m).hint("it is of a kind that is not read yet"));
+    }
+    let card = Card {
+        kind: facts.title,
+        architecture: "U-Net",
+        predicts: facts.predicts,
+        time: facts.time.clone(),
+        trained: [0.0, f64::INFINITY],
+        sampled: [0.0, f64::INFINITY],
+        classes: vec![],
+        half: false,
+    };
+    Ok(Net::new(Runner::new(graph, &device, dtype), card, hash).trained_in(facts.noise.clone(), notes))
+}
