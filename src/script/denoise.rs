@@ -103,8 +103,9 @@ mod methods {
     }
     /// The data prediction under a condition.
     ///
-    /// `cond` is an array of labels (one per sample), a single label for all, rows [B, classes], `()` for none, or whatever value
-    /// a network of `denoiser::from_fn` takes. Otherwise as without condition.
+    /// `cond` is an array of labels (one per sample), a single label for all, rows [B, classes], a map of conditions by name with one
+    /// row per sample or one for all (as a text encoder's `encode` makes them), `()` for none, or whatever value a network of
+    /// `denoiser::from_fn` takes. Otherwise as without condition.
     ///
     /// Example: `let net = denoiser::load("fashion28"); net.denoise(randn([2, 1, 28, 28]), 2.5, [3, 5]).shape` is [2, 1, 28, 28]
     #[rhai_fn(name = "denoise", return_raw, pure)]

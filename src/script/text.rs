@@ -56,19 +56,19 @@ fn encode(encoder: &TextEncoder, given: &Dynamic, options: Map) -> RhaiResult<Ma
 /// Text encoders: from texts to what text-conditional denoisers take as `cond`.
 #[export_module]
 mod text_api {
-    /// The text encoders of a model with their tokenizers: CLIP's, as Stable Diffusion 1, 2 and XL read them.
-    ///
-    /// `path` is a checkpoint with a text encoder in it (a single file of the whole model, or an encoder's own), a folder that diffusers
-    /// wrote (`text_encoder`, `tokenizer`, and for SDXL `text_encoder_2`, `tokenizer_2`), or the `text_encoder` folder in one. Which
-    /// encoder it is, and which of its layers the denoiser reads, is told by names and shapes. The tokenizer is the one beside it; for
-    /// files without one, that of OpenAI's CLIP is compiled in. Errors name the file, what it holds instead, and what to put where.
+    /// The text encoders of a model with their tokenizers, from a file or folder, as with options.
     ///
     /// Example: `text::load("sd15").encode("a red apple on a white table").keys()` is ["context"]
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<TextEncoder> {
         load_with(path, Map::new())
     }
-    /// The text encoders of a model, as with a path alone.
+    /// The text encoders of a model with their tokenizers: CLIP's, as Stable Diffusion 1, 2 and XL read them.
+    ///
+    /// `path` is a checkpoint with a text encoder in it (a single file of the whole model, or an encoder's own), a folder that diffusers
+    /// wrote (`text_encoder`, `tokenizer`, and for SDXL `text_encoder_2`, `tokenizer_2`), or the `text_encoder` folder in one. Which
+    /// encoder it is, and which of its layers the denoiser reads, is told by names and shapes. The tokenizer is the one beside it; for
+    /// files without one, that of OpenAI's CLIP is compiled in. Errors name the file, what it holds instead, and what to put where.
     ///
     /// Options:
     /// - `tokenizer` (the one beside it): a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json`; or a file, also OpenAI's `bpe_simple_vocab_16e6.txt.gz`
@@ -86,18 +86,18 @@ mod text_api {
 /// What a text encoder can be asked.
 #[export_module]
 mod methods {
-    /// The condition that a text, or an array of B texts, is for a denoiser: a map `#{ context: [B, 77, D] }`, and for SDXL `pooled` [B, P].
-    ///
-    /// It goes to `denoise` and `sample` as `cond`, and to `guided` as `negative`; without a negative text, guidance leads away from
-    /// `encode("")`. `save` and `load` keep it in a `.safetensors` file, so that no text encoder is in memory while a denoiser runs. Texts of
-    /// more than 75 tokens are cut, with a note of what is left out.
+    /// The condition that a text, or an array of texts, is for a denoiser, as with options.
     ///
     /// Example: `let e = text::load("sd15"); save(out("prompt.safetensors"), e.encode("a cat")); load(out("prompt.safetensors")).context.shape[1]` is 77
     #[rhai_fn(name = "encode", return_raw, pure)]
     pub fn encode_texts(encoder: &mut TextEncoder, texts: Dynamic) -> RhaiResult<Map> {
         encode(encoder, &texts, Map::new())
     }
-    /// The condition that a text, or an array of texts, is for a denoiser.
+    /// The condition that a text, or an array of B texts, is for a denoiser: a map `#{ context: [B, 77, D] }`, and for SDXL `pooled` [B, P].
+    ///
+    /// It goes to `denoise` and `sample` as `cond`, and to `guided` as `negative`; without a negative text, guidance leads away from
+    /// `encode("")`. `save` and `load` keep it in a `.safetensors` file, so that no text encoder is in memory while a denoiser runs. Texts of
+    /// more than 75 tokens are cut, with a note of what is left out.
     ///
     /// Options:
     /// - `clip_skip` (0): layers at the encoder's end that are left out beyond those that the model always leaves out, counted as diffusers does; what others call "clip skip 2" is 1
@@ -111,7 +111,7 @@ mod methods {
     /// The token numbers of a text, an array of ints with those at its ends, cut where it is too long, not filled up; of an array of texts, an
     /// array of arrays.
     ///
-    /// Example: `text::load("sd15").tokens("a photo of a cat").len` is 2 + 5
+    /// Example: `text::load("sd15").tokens(["a red apple", "a white table"]).len` is 2
     #[rhai_fn(name = "tokens", return_raw, pure)]
     pub fn tokens(encoder: &mut TextEncoder, texts: Dynamic) -> RhaiResult<Array> {
         let one = |t: &String| -> Result<Array> {

@@ -5,6 +5,7 @@ use super::tokenizer::Tokenizer;
 use super::vocabulary::Vocabulary;
 use crate::files::atomic;
 use crate::files::checkpoint::{self, Checkpoint};
+use crate::files::torch::View;
 use crate::nets::clip::{self, Reads};
 use crate::nets::weights::File;
 use crate::{Error, Kind, Result, access};
@@ -74,13 +75,14 @@ impl How<'_> {
     fn of_file(&self, path: &Path) -> Result<TextEncoder> {
         let checkpoint = checkpoint::open(path)?;
         let named = |e: Error| e.context(format!("`{}`", path.display()));
-        let places = clip::places(checkpoint.tensors());
+        let tensors = clip::state(&checkpoint);
+        let places = clip::places(&tensors);
         if places.is_empty() {
-            return Err(named(instead(&checkpoint)));
+            return Err(named(instead(&tensors)));
         }
         let metadata = self.described(&checkpoint);
         let one = |place: &&'static clip::Place| {
-            let mut file = File::new(checkpoint.tensors(), &metadata, self.device, self.dtype);
+            let mut file = File::new(&tensors, &metadata, self.device, self.dtype);
             self.reader(clip::Encoder::build(place, &mut file)?, None, place.reads, None)
         };
         TextEncoder::new(places.iter().map(one).collect::<Result<_>>().map_err(named)?)
@@ -135,15 +137,16 @@ impl How<'_> {
         };
         let checkpoint = checkpoint::open(&weights)?;
         let named = |e: Error| e.context(format!("`{}`", weights.display()));
-        let Some(place) = clip::places(checkpoint.tensors()).into_iter().next() else {
-            return Err(named(instead(&checkpoint)));
+        let tensors = clip::state(&checkpoint);
+        let Some(place) = clip::places(&tensors).into_iter().next() else {
+            return Err(named(instead(&tensors)));
         };
         let mut metadata = self.described(&checkpoint);
         let config = folder.join("config.json");
         if is_file(&config)? {
             metadata.insert("config".into(), atomic::read_text(&config)?);
         }
-        let mut file = File::new(checkpoint.tensors(), &metadata, self.device, self.dtype);
+        let mut file = File::new(&tensors, &metadata, self.device, self.dtype);
         let clip = clip::Encoder::build(place, &mut file).map_err(named)?;
         let own = match &self.given {
             None if is(tokenizer, std::fs::Metadata::is_dir)? => {
@@ -182,8 +185,8 @@ impl How<'_> {
 }
 
 /// The error for a checkpoint without a text encoder, which says what it holds.
-fn instead(checkpoint: &Checkpoint) -> Error {
-    let names = || checkpoint.tensors().keys();
+fn instead(tensors: &BTreeMap<String, View>) -> Error {
+    let names = || tensors.keys();
     let found = OTHERS.iter().find(|(part, ..)| names().any(|n| n.starts_with(part) || n.ends_with(part)));
     let e = |what: &str| Error::new(Kind::Format, format!("it holds no text encoder{what}"));
     match (found, names().next()) {

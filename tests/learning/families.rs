@@ -329,7 +329,8 @@ fn modules_may_have_functions_of_one_name() {
 #[test]
 fn keys_of_functions_are_the_same_in_every_process() {
     let dir = tempfile::tempdir().unwrap();
-    let inner = "fn many(x) { let f = |y| y * x; let g = |y| y + x; let h = |y| y - x; [f.call(1), g.call(2), h.call(3)] }";
+    let inner =
+        "fn many(x) { let f = |y| y * x; let g = |y| y + x; let h = |y| y - x; [f.call(1), g.call(2), h.call(3)] }";
     std::fs::write(dir.path().join("inner.rhai"), inner).unwrap();
     let script = format!(
         "{FAMILIES}import \"inner\" as inner;

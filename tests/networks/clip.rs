@@ -146,6 +146,7 @@ fn every_layout_is_the_same_network() {
         (under("text_model.", tower()), last),
         (tower(), last),
         (open_clip(), last),
+        (under("state_dict.cond_stage_model.transformer.text_model.", tower()), last),
         (under("cond_stage_model.model.", open_clip()), Reads { skip: 1, ..last }),
         (under("conditioner.embedders.0.model.", open_clip()), Reads { skip: 1, normed: false, pooled: true }),
     ];
@@ -423,8 +424,9 @@ fn a_full_size_encoder_has_the_published_names() {
         .into_iter()
         .map(|(n, s)| format!("{n}\t{}", s.iter().map(usize::to_string).collect::<Vec<_>>().join("x")))
         .collect();
-    let published = std::fs::read_to_string(fixture("clip_names.tsv")).unwrap();
-    let mut wanted: Vec<&str> = published.lines().filter(|l| !l.contains("position_ids")).collect();
+    let published = std::fs::read_to_string(fixture("published_names.tsv")).unwrap();
+    let mut wanted: Vec<&str> = published.lines().filter(|l| l.starts_with("cond_stage_model.transformer.")).collect();
+    assert_eq!(wanted.len(), 196);
     (found.sort(), wanted.sort());
     assert_eq!(found, wanted);
 }
@@ -561,7 +563,67 @@ fn scripts_make_conditions_of_texts() {
         ("text::load(\"E\", #{ tokeniser: \"E\" })", "tokenizer"),
     ] {
         let line = line.replace("\"E\"", &format!("{:?}", fixture("sd-tiny")));
-        let got = evaluate(dir.path(), &format!("try {{ {line}; }} catch (e) {{ `${{e}}` }}"));
+        let got =
+            evaluate(dir.path(), &format!("let said = \"\"; try {{ {line}; }} catch (e) {{ said = `${{e}}`; }} said"));
         assert!(got.contains(why), "{line}: {got}");
     }
+}
+
+/// A condition of one row is that of every sample, where a network takes it by name.
+#[test]
+fn one_row_stands_for_all_samples() {
+    use ld3sh::denoise::{Cond, DynDenoiser, Predicts, TimeInput};
+    use ld3sh::nets::network::{Card, Net};
+    use ld3sh::nets::runner::Runner;
+    use ld3sh::nets::weights::Random;
+    use ld3sh::script::denoise::cond_of;
+    use rhai::Dynamic;
+    let graph = super::toy::denoiser(&mut Random::new(0, &Device::Cpu, DType::F32), 4, DType::F32).unwrap();
+    let card = Card {
+        kind: "toy",
+        architecture: "toy",
+        predicts: Predicts::Noise,
+        time: TimeInput::LnSigmaOver4,
+        trained: [0.01, 50.0],
+        sampled: [0.01, 50.0],
+        classes: vec![],
+        half: false,
+    };
+    let net = Net::new(Runner::new(graph, &Device::Cpu, DType::F32), card, String::new());
+    let net: DynDenoiser = Rc::new(net.denoiser().unwrap());
+    let x = Tensor::zeros((3, 2, 4, 4), DType::F32, &Device::Cpu).unwrap();
+    let text = Tensor::new(&[[1f32, -2.0, 0.5]], &Device::Cpu).unwrap();
+    let cond = |t: Tensor| cond_of(&net, &x, Dynamic::from_map([("text".into(), Dynamic::from(t))].into()));
+    let Cond::Named(all) = cond(text.clone()).unwrap() else { panic!("no condition by name") };
+    assert_eq!(all["text"].to_vec2::<f32>().unwrap(), vec![vec![1.0, -2.0, 0.5]; 3]);
+    let e = cond(Tensor::cat(&[&text, &text], 0).unwrap()).err().unwrap();
+    assert!(e.message().contains("expected 3 rows of `text`"), "{e}");
+}
+
+/// From texts to latents as diffusers' pipeline has them, in a script and from the folder alone.
+#[test]
+fn a_script_goes_from_texts_to_latents_and_images() {
+    let dir = tempfile::tempdir().unwrap();
+    let io = read("sd-tiny.io.safetensors");
+    let steps: Vec<i64> = io["io.ddim4_timesteps"].to_vec1().unwrap();
+    let times: Vec<String> = steps.iter().map(|i| format!("{}", (*i + 1) as f64 / 1000.0)).collect();
+    let script = format!(
+        r#"
+        let sd = model::load("{folder}");
+        let texts = text::load("{folder}");
+        let io = load("{folder}.io.safetensors");
+        let net = sd.denoiser.guided(7.5, #{{ negative: texts.encode("") }});
+        let steps = schedule::list(net.noise, [{times}, 0.001]);
+        let cond = texts.encode(["a photo of a cat", "the night sky in the rain"]);
+        let run = |cond| solve(net, solver::ddim(), steps, io["io.noise"], #{{ cond: cond }});
+        let off = (run.call(cond) - io["io.ddim4_guided7p5"]).abs().max().item();
+        let off = off / io["io.ddim4_guided7p5"].abs().max().item();
+        // one text for both
+        let one = run.call(texts.encode("a photo of a cat"));
+        let same = (one[0] - run.call(cond)[0]).abs().max().item();
+        json::stringify([off < 1e-4, same < 1e-6, sd.decode(one).shape])"#,
+        folder = fixture("sd-tiny").display(),
+        times = times.join(", ")
+    );
+    assert_eq!(evaluate(dir.path(), &script), "[true,true,[2,3,16,16]]");
 }

@@ -3,7 +3,7 @@ mod config;
 mod place;
 
 pub use config::{Config, End, GELU};
-pub use place::{PLACES, Place, Reads, places};
+pub use place::{PLACES, Place, Reads, places, state};
 
 use super::build::{Builder, Id, graph};
 use super::family::{Described, Family, Part, Parts, Role};
@@ -31,10 +31,10 @@ const END: &str = "end";
 const POOLED: &str = "pooled";
 
 fn recognises(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
-    let (tensors, metadata) = (checkpoint.tensors(), checkpoint.metadata());
+    let (tensors, metadata) = (state(checkpoint), checkpoint.metadata());
     // beside a denoiser it is a part of something larger
     let part = tensors.keys().any(|k| k.starts_with("model.diffusion_model."));
-    Ok((!part && !places(tensors).is_empty()).then_some((Cow::Borrowed(tensors), Cow::Borrowed(metadata))))
+    Ok((!part && !places(&tensors).is_empty()).then_some((tensors, Cow::Borrowed(metadata))))
 }
 
 fn build(file: &mut File) -> Result<Parts> {

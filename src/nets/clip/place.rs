@@ -1,6 +1,11 @@
 //! Where text encoders stand in checkpoints, how their weights are named there, and how the denoiser beside them reads them.
+use crate::files::checkpoint::Checkpoint;
 use crate::files::torch::View;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+
+/// What PyTorch Lightning puts before all names.
+const LIGHTNING: &str = "state_dict.";
 
 /// What is taken from an encoder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -122,4 +127,12 @@ impl Place {
 /// The places at which a checkpoint has a text encoder.
 pub fn places(tensors: &BTreeMap<String, View>) -> Vec<&'static Place> {
     PLACES.iter().filter(|p| tensors.get(&p.table()).is_some_and(|t| t.shape().len() == 2)).collect()
+}
+
+/// A checkpoint's tensors by the names that they have in the network.
+pub fn state(checkpoint: &Checkpoint) -> Cow<'_, BTreeMap<String, View>> {
+    let all = checkpoint.tensors();
+    let under = |(k, v): (&String, &View)| Some((k.strip_prefix(LIGHTNING)?.to_string(), v.clone()));
+    let inner: BTreeMap<String, View> = all.iter().filter_map(under).collect();
+    if inner.is_empty() { Cow::Borrowed(all) } else { Cow::Owned(inner) }
 }
