@@ -19,7 +19,7 @@ pub fn from_density(noise: &Noise, n: usize, lambda: &[f64], density: &[f64], in
         let m = format!("schedule::from_density: the density at λ = {} is {}", lambda[i], density[i]);
         return Err(Error::value(m).hint("a density is finite and at least 0"));
     }
-    if lambda.windows(2).any(|w| !(w[1] > w[0])) {
+    if lambda.iter().any(|l| l.is_nan()) || lambda.windows(2).any(|w| w[1] <= w[0]) {
         return Err(Error::value("schedule::from_density: the points must ascend in λ"));
     }
     let slack = 1e-9 * (b - a);
@@ -43,7 +43,7 @@ pub fn from_density(noise: &Noise, n: usize, lambda: &[f64], density: &[f64], in
         mass.push(mass[i - 1] + 0.5 * (y[i] + y[i - 1]) * (x[i] - x[i - 1]));
     }
     let all = mass[mass.len() - 1];
-    if !(all > 0.0) {
+    if all <= 0.0 {
         return Err(Error::value("schedule::from_density: the density is 0 over the whole interval"));
     }
     let quantile = |q: f64| {

@@ -82,6 +82,10 @@ pub fn klub_quantiles(hi: f64, lo: f64, u: &[f64], c: f64) -> Result<(Vec<f64>, 
     let below = |t: f64| piece_to(c, hi, lo, t);
     let all = below(hi);
     let at = |u: f64| {
+        // the density vanishes at the upper end
+        if u >= 1.0 {
+            return hi;
+        }
         let (mut a, mut b) = (lo.ln(), hi.ln());
         for _ in 0..100 {
             let m = 0.5 * (a + b);

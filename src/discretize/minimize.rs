@@ -96,12 +96,11 @@ fn search(
 
 /// The BFGS update of the inverse Hessian.
 fn update(inverse: &mut [Vec<f64>], s: &[f64], y: &[f64], sy: f64) {
-    let n = s.len();
     let hy: Vec<f64> = inverse.iter().map(|row| dot(row, y)).collect();
     let scale = (1.0 + dot(y, &hy) / sy) / sy;
-    for i in 0..n {
-        for j in 0..n {
-            inverse[i][j] += scale * s[i] * s[j] - (hy[i] * s[j] + s[i] * hy[j]) / sy;
+    for (row, (si, hi)) in inverse.iter_mut().zip(s.iter().zip(&hy)) {
+        for (entry, (sj, hj)) in row.iter_mut().zip(s.iter().zip(&hy)) {
+            *entry += scale * si * sj - (hi * sj + si * hj) / sy;
         }
     }
 }

@@ -150,64 +150,80 @@ impl Exported {
 /// The schedule for that tool. Without `end`, the tool's first.
 ///
 /// # Errors
-/// An end that the tool does not take; noise levels that it cannot express.
+/// An end that the tool does not take; noise levels or a solver that it does not have.
 pub fn export(levels: &Levels, tool: &Tool, end: Option<End>) -> Result<Exported> {
-    let levels = match &levels.solver {
-        Some(s) if tool.runs.is_some_and(|names| !names.contains(&s.name())) => {
-            let names = tool.runs.unwrap_or_default().join(", ");
-            let e = Error::value(format!("{}: it does not run solver {}", tool.name, s.describe()));
-            return Err(e.hint(format!("it runs {names}; any solver's plan can be exported as \"python\"")));
-        }
-        _ => levels,
+    check(levels, tool)?;
+    let end = chosen(levels, tool, end)?;
+    let ended = levels.ended(end);
+    let given = (tool.given)(&ended)?;
+    let mut done = Exported {
+        text: (tool.write)(&ended, &given)?,
+        file: tool.file,
+        given,
+        wanted: ended.sigma.clone(),
+        lost: of_end(levels, end).into_iter().chain(of_told(levels)).collect(),
     };
+    done.lost.extend(of_levels(&done, tool));
+    Ok(done)
+}
+
+/// Fails where the tool does not run such models or solvers.
+fn check(levels: &Levels, tool: &Tool) -> Result<()> {
+    if let (Some(s), Some(names)) = (&levels.solver, tool.runs)
+        && !names.contains(&s.name())
+    {
+        let e = Error::value(format!("{}: it does not run solver {}", tool.name, s.describe()));
+        return Err(e.hint(format!("it runs {}; any solver's plan can be exported as \"python\"", names.join(", "))));
+    }
     if tool.flow.is_some_and(|flow| flow != levels.is_flow()) {
         let (is, needs) = if levels.is_flow() { ("a flow model's", "VE or VP") } else { (levels.noise.name(), "flow") };
         let m = format!("{}: the schedule is {is}, but this takes those of {needs} models", tool.name);
-        return Err(Error::value(m).hint("`ld3sh schedule --help` lists the tools"));
+        return Err(Error::value(m).hint("`ld3sh schedule --tools` lists the tools"));
     }
-    let end = match (end, levels.ends_at_zero()) {
-        (_, true) => End::Keep,
-        (None, false) => tool.ends[0],
-        (Some(e), false) if tool.ends.contains(&e) => e,
+    Ok(())
+}
+
+/// The end that was asked for, or the tool's own; one at 0 stays.
+fn chosen(levels: &Levels, tool: &Tool, end: Option<End>) -> Result<End> {
+    match (end, levels.ends_at_zero()) {
+        (_, true) => Ok(End::Keep),
+        (None, false) => Ok(tool.ends[0]),
+        (Some(e), false) if tool.ends.contains(&e) => Ok(e),
         (Some(e), false) => {
             let ends: Vec<String> = tool.ends.iter().map(|e| format!("\"{}\"", e.name())).collect();
             let m = format!("{}: the end \"{}\" is not possible there", tool.name, e.name());
-            return Err(Error::value(m).hint(format!("give {}", ends.join(" or "))));
+            Err(Error::value(m).hint(format!("give {}", ends.join(" or "))))
         }
-    };
-    let ended = levels.ended(end);
-    let given = (tool.given)(&ended)?;
-    let mut lost = vec![];
-    let (before, after) = (levels.steps(), ended.steps());
-    let last = levels.sigma.last().copied().unwrap_or(0.0);
+    }
+}
+
+/// What the end costs.
+fn of_end(levels: &Levels, end: End) -> Option<String> {
+    let (n, last) = (levels.steps(), number(levels.sigma.last().copied().unwrap_or(0.0), 6));
     match end {
-        End::Append => lost.push(format!(
-            "one evaluation more: {after} instead of {before}, the last from σ = {} to 0",
-            number(last, 6)
-        )),
-        End::Replace => lost.push(format!(
-            "the last step ends at 0 instead of σ = {}: its result is the network's own x̂₀",
-            number(last, 6)
-        )),
-        End::Keep => {}
+        End::Keep => None,
+        End::Append => Some(format!("one evaluation more: {} instead of {n}, the last from σ = {last} to 0", n + 1)),
+        End::Replace => {
+            Some(format!("the last step ends at 0 instead of σ = {last}: its result is the network's own x̂₀"))
+        }
     }
-    if let Some(told) = &levels.told {
-        let shift = told.iter().zip(&levels.sigma).filter(|(a, b)| **a > 0.0 && **b > 0.0);
-        let most = shift.map(|(a, b)| (a / b).ln().abs()).fold(0.0, f64::max);
-        lost.push(format!(
-            "the decoupled evaluation times: up to {:.3} in ln σ (the tool has no place for them)",
-            most
-        ));
-    }
-    let mut out = Exported { text: String::new(), file: tool.file, given, wanted: ended.sigma.clone(), lost };
-    let errors = out.errors();
+}
+
+/// What is lost of decoupled evaluation times: all, since no tool has a place for them.
+fn of_told(levels: &Levels) -> Option<String> {
+    let told = levels.told.as_ref()?;
+    let shift = told.iter().zip(&levels.sigma).filter(|(a, b)| **a > 0.0 && **b > 0.0);
+    let most = shift.map(|(a, b)| (a / b).ln().abs()).fold(0.0, f64::max);
+    Some(format!("the decoupled evaluation times: up to {most:.3} in ln σ (the tool has no place for them)"))
+}
+
+/// How far the tool's levels are from those that were wanted.
+fn of_levels(done: &Exported, tool: &Tool) -> Option<String> {
+    let errors = done.errors();
     let largest = errors.iter().copied().fold(0.0, f64::max);
-    if largest > 1e-6 {
-        let list: Vec<String> = errors.iter().map(|e| format!("{:.2} %", 100.0 * e)).collect();
-        out.lost.push(format!("σ by up to {:.2} % ({}); by step {}", 100.0 * largest, tool.rounds, list.join(", ")));
-    }
-    out.text = (tool.write)(&ended, &out.given)?;
-    Ok(out)
+    let list: Vec<String> = errors.iter().map(|e| format!("{:.2} %", 100.0 * e)).collect();
+    (largest > 1e-6)
+        .then(|| format!("σ by up to {:.2} % ({}); by step {}", 100.0 * largest, tool.rounds, list.join(", ")))
 }
 
 /// A number in plain decimals, without exponent, to so many significant digits.

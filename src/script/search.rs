@@ -170,7 +170,7 @@ pub(super) mod in_schedule {
     /// - `points` (513): how many, where the density is a function
     /// - `from` (T), `to` (t_min): the ends; λ must be finite there
     ///
-    /// Example: `schedule::from_density(noise::edm(), 5, [1.0, 1.0]).sigmas` is that of `schedule::logsnr`
+    /// Example: `schedule::from_density(noise::edm(), 5, [1.0, 1.0]).nfe` is 5
     #[rhai_fn(name = "from_density", return_raw)]
     pub fn from_density_with(
         context: NativeCallContext,

@@ -59,12 +59,8 @@ pub(super) static DEIS: Row = Row {
     example: "`solver::deis(#{ order: 3 })`",
     options: &[ORDER, word("compat", &["exact", "k-diffusion", "diffusers"], "in what it extrapolates").said("{}")],
     plan: |d, o| {
-        let weights = match () {
-            () if o.is("compat", "k-diffusion") => Weights::FittedTime,
-            () if o.is("compat", "diffusers") => Weights::LogSigma,
-            () => Weights::Time,
-        };
-        plan(d, o, weights)
+        let weights = [("k-diffusion", Weights::FittedTime), ("diffusers", Weights::LogSigma)];
+        plan(d, o, weights.iter().find(|w| o.is("compat", w.0)).map_or(Weights::Time, |w| w.1))
     },
     ..IPNDM
 };

@@ -4,7 +4,7 @@ use candle_core::{Device, Tensor};
 use ld3sh::discretize::Schedule;
 use ld3sh::noise::{Noise, from_spec};
 use ld3sh::plan::SolveOptions;
-use ld3sh::schema::Value as Option_;
+use ld3sh::schema::Value as Setting;
 use ld3sh::solve::Solver;
 use serde_json::{Value, json};
 
@@ -27,11 +27,11 @@ fn shape(v: &Value) -> Vec<usize> {
 fn tensor(v: &Value) -> Tensor {
     Tensor::from_vec(numbers(v), shape(v), &Device::Cpu).unwrap()
 }
-fn solver(name: &str, options: &[(&str, Option_)]) -> Solver {
+fn solver(name: &str, options: &[(&str, Setting)]) -> Solver {
     options.iter().fold(Solver::named(name).unwrap(), |s, (o, v)| s.with(o, *v).unwrap())
 }
-fn order(n: usize) -> (&'static str, Option_) {
-    ("order", Option_::Count(n))
+fn order(n: usize) -> (&'static str, Setting) {
+    ("order", Setting::Count(n))
 }
 
 /// From x_T at the first of `t` to the last.
@@ -52,8 +52,8 @@ fn k_diffusion() {
     let all = fixture("learned/kdiffusion.json");
     let cases = all["cases"].as_array().unwrap();
     assert_eq!(cases.len(), 34);
-    let compat = ("compat", Option_::Word("k-diffusion"));
-    let taylor = ("solver_type", Option_::Word("taylor"));
+    let compat = ("compat", Setting::Word("k-diffusion"));
+    let taylor = ("solver_type", Setting::Word("taylor"));
     for c in cases {
         let o = &c["options"];
         let most = order(o["max_order"].as_u64().or(o["order"].as_u64()).unwrap_or(4) as usize);
@@ -63,12 +63,12 @@ fn k_diffusion() {
             "heun" => solver("heun", &[]),
             "dpm_2" => solver("dpm2", &[]),
             "lms" => solver("lms", &[most]),
-            "dpmpp_2m" => solver("dpmpp", &[order(2), ("lower_order_final", Option_::Flag(false))]),
+            "dpmpp_2m" => solver("dpmpp", &[order(2), ("lower_order_final", Setting::Flag(false))]),
             "dpmpp_2s_ancestral" | "dpmpp_sde" => solver("dpmpp_2s", &[]),
             "dpmpp_2m_sde" if o["solver_type"] == "heun" => {
-                solver("sde_dpmpp", &[("eta", Option_::Number(0.0)), taylor])
+                solver("sde_dpmpp", &[("eta", Setting::Number(0.0)), taylor])
             }
-            "dpmpp_2m_sde" => solver("sde_dpmpp", &[("eta", Option_::Number(0.0))]),
+            "dpmpp_2m_sde" => solver("sde_dpmpp", &[("eta", Setting::Number(0.0))]),
             "dpmpp_3m_sde" => solver("dpmpp_3m", &[]),
             "ipndm" => solver("ipndm", &[most]),
             "ipndm_v" => solver("ipndm_v", &[most, compat]),
@@ -95,10 +95,10 @@ fn diffusers_solver(name: &str, config: &Value, n: usize) -> Option<Solver> {
     let o = order(given("solver_order", 2));
     let kind = (
         "solver_type",
-        Option_::Word(if config["solver_type"] == "heun" && o.1 == Option_::Count(2) { "taylor" } else { "midpoint" }),
+        Setting::Word(if config["solver_type"] == "heun" && o.1 == Setting::Count(2) { "taylor" } else { "midpoint" }),
     );
     // orders fall at the end of short lists alone
-    let lower = ("lower_order_final", Option_::Flag(n < 15 && config["lower_order_final"] != false));
+    let lower = ("lower_order_final", Setting::Flag(n < 15 && config["lower_order_final"] != false));
     Some(match name {
         "EulerDiscreteScheduler" | "EDMEulerScheduler" | "FlowMatchEulerDiscreteScheduler" => solver("euler", &[]),
         "HeunDiscreteScheduler" | "FlowMatchHeunDiscreteScheduler" => solver("heun", &[]),
@@ -106,17 +106,19 @@ fn diffusers_solver(name: &str, config: &Value, n: usize) -> Option<Solver> {
         "KDPM2DiscreteScheduler" => return None,
         "LMSDiscreteScheduler" => solver("lms", &[]),
         "DPMSolverMultistepScheduler" if config["algorithm_type"] == "dpmsolver" => return None,
+        // its steps of order 2 are of another kind than those of order 3
+        _ if config["solver_type"] == "heun" && config["solver_order"] == 3 => return None,
         "DPMSolverMultistepScheduler" | "EDMDPMSolverMultistepScheduler" => solver("dpmpp", &[o, kind, lower]),
         "UniPCMultistepScheduler" if config["disable_corrector"].is_array() => return None,
         "UniPCMultistepScheduler" => {
-            let variant = Option_::Word(if config["solver_type"] == "bh1" { "bh1" } else { "bh2" });
-            let lower = ("lower_order_final", Option_::Flag(config["lower_order_final"] != false));
-            let predicts = Option_::Word(if config["predict_x0"] == false { "noise" } else { "data" });
+            let variant = Setting::Word(if config["solver_type"] == "bh1" { "bh1" } else { "bh2" });
+            let lower = ("lower_order_final", Setting::Flag(config["lower_order_final"] != false));
+            let predicts = Setting::Word(if config["predict_x0"] == false { "noise" } else { "data" });
             solver("unipc", &[o, ("variant", variant), lower, ("predicts", predicts)])
         }
-        "DEISMultistepScheduler" => solver("deis", &[o, ("compat", Option_::Word("diffusers"))]),
+        "DEISMultistepScheduler" => solver("deis", &[o, ("compat", Setting::Word("diffusers"))]),
         "SASolverScheduler" => {
-            let corrector = ("corrector", Option_::Count(given("corrector_order", 2)));
+            let corrector = ("corrector", Setting::Count(given("corrector_order", 2)));
             solver("sa", &[order(given("predictor_order", 2)), corrector])
         }
         _ => return None,

@@ -338,7 +338,10 @@ fn global_orders_with_the_defaults() {
                 continue;
             }
             let (e1, e2) = (error(128), error(1024));
-            let order = solver.order().min(2) as f64;
+            // as tools have it, with a bracket misplaced beyond order 2
+            let misplaced =
+                solver.name() == "ipndm_v" && solver.to_json()["compat"] == "k-diffusion" && solver.order() > 2;
+            let order = if misplaced { 1.0 } else { solver.order().min(2) as f64 };
             let got = (e1 / e2).log2();
             assert!(
                 got > order - 0.15 || e2 < 1e-11,
