@@ -503,3 +503,22 @@ fn improved_diffusions_ddim_is_ddim_on_its_indices() {
         near(wanted, &out.x.into_tensor().unwrap(), &io[wanted], 1e-4);
     }
 }
+
+#[test]
+fn an_autoencoders_folder_alone_may_shift_its_latents() {
+    let io = load(fixture("sd-tiny.io.safetensors"), &Device::Cpu).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let config = std::fs::read_to_string(fixture("sd-tiny/vae/config.json")).unwrap();
+    let config = config.replace("\"shift_factor\": null", "\"shift_factor\": 0.125");
+    std::fs::write(dir.path().join("config.json"), config).unwrap();
+    let weights = "diffusion_pytorch_model.safetensors";
+    std::fs::copy(fixture(&format!("sd-tiny/vae/{weights}")), dir.path().join(weights)).unwrap();
+    let both = parts_of(dir.path(), DType::F32, json!({})).unwrap();
+    assert_eq!(both.len(), 2);
+    // latents are (mean − shift) · scale
+    let z = (&io["io.z"] - 0.125 * 0.18215).unwrap();
+    near("shifted", &through(&graph(&both, Role::Decoder), "z", 0, &z).unwrap(), &io["io.decode_out"], 3e-5);
+    let z = through(&graph(&both, Role::Encoder), "x", 0, &io["io.image"]).unwrap();
+    let mean = io["io.encode_out"].narrow(1, 0, 4).unwrap();
+    near("shifted mean", &z, &((mean - 0.125).unwrap() * 0.18215).unwrap(), 3e-5);
+}

@@ -2,7 +2,7 @@
 use super::shapes::Shapes;
 use crate::nets::build::{Builder, ConvSize, Id, graph};
 use crate::nets::graph::{Absent, Dim, Graph, Layout};
-use crate::nets::kernels::Up2;
+use crate::nets::kernels::{Channels, Up2};
 use crate::nets::weights::Weights;
 use crate::{Error, Kind, Result};
 use candle_core::DType;
@@ -19,7 +19,7 @@ pub struct Stage {
     pub groups: usize,
     /// What the denoiser's latents are of the autoencoder's.
     pub scale: f64,
-    /// What is added to them after that, as newer models have it.
+    /// What is taken from the autoencoder's before that, as newer models have it.
     pub shift: f64,
     /// Whether a decoder with codes takes the nearest of them first.
     pub quantize: bool,
@@ -52,11 +52,11 @@ pub fn decoder(
         };
         let size = [Dim::About(ABOUT), Dim::About(ABOUT), Dim::Exactly(channels)];
         let mut h = b.input("z", &size, Layout::Image, Absent::Error)?;
-        if how.shift != 0.0 {
-            h = b.under("shift").apply(crate::nets::kernels::Channels::new(vec![(1.0, -how.shift); channels]), &[h])?;
-        }
         if how.scale != 1.0 {
             h = b.under("scale").scale(h, 1.0 / how.scale)?;
+        }
+        if how.shift != 0.0 {
+            h = shifted(b, h, how.shift)?;
         }
         if how.quantize && has_codes(shapes) {
             let codes = shapes.of("quantize.embedding.weight", 2)?[0];
@@ -124,17 +124,22 @@ pub fn encoder(
                 return Err(Error::new(Kind::Format, m).hint("an autoencoder with a quantizer needs its codes"));
             }
         };
+        if how.shift != 0.0 {
+            z = shifted(b, z, -how.shift)?;
+        }
         if how.scale != 1.0 {
             z = b.under("scale").scale(z, how.scale)?;
-        }
-        if how.shift != 0.0 {
-            let c = b.channels(z);
-            z = b.under("shift").apply(crate::nets::kernels::Channels::new(vec![(1.0, how.shift); c]), &[z])?;
         }
         b.output("z", z, Layout::Image);
         b.output("moments", h, Layout::Image);
         Ok(())
     })
+}
+
+/// x + by.
+fn shifted(b: &mut Builder, x: Id, by: f64) -> Result<Id> {
+    let c = b.channels(x);
+    b.under("shift").apply(Channels::new(vec![(1.0, by); c]), &[x])
 }
 
 impl Blocks<'_> {
