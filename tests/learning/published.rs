@@ -47,7 +47,9 @@ const TRAIN: &str = "ld3::train(net, solver, pairs, options + #{ callback: look 
 #[track_caller]
 fn follows(which: &str, updates: usize, solver: &str, learn: &str) {
     let worst = deviations(which, updates, solver, learn);
-    assert!(worst.iter().all(|w| *w <= 1e-5), "{which}: {worst:?}");
+    // a loss moves by some ten times what ξ does
+    let bounds = [1e-5, 1e-5, 1e-4];
+    assert!(worst.iter().zip(bounds).all(|(w, b)| *w <= b), "{which}: {worst:?}");
 }
 
 #[test]

@@ -46,10 +46,11 @@ fn read(f: &Shared<ScriptFuncDef>, text: &str) -> Option<Text> {
     let mut found =
         Text { code: String::new(), calls: BTreeSet::new(), modules: BTreeSet::new(), reads: BTreeSet::new() };
     let (mut first, mut last) = (usize::MAX, 0);
-    let mut strings = String::new();
+    let mut strings = Vec::new();
     AST::new([], only).walk(&mut |path| {
         let Some(node) = path.last() else { return true };
-        if let Some(at) = crate::script::error::offset(text, node.position()).filter(|_| !node.position().is_none()) {
+        let at = crate::script::error::offset(text, node.position()).filter(|_| !node.position().is_none());
+        if let Some(at) = at {
             first = first.min(at);
             last = last.max(at);
         }
@@ -70,11 +71,14 @@ fn read(f: &Shared<ScriptFuncDef>, text: &str) -> Option<Text> {
                 found.calls.extend(v.read_lock::<FnPtr>().map(|f| f.fn_name().to_string()));
             }
             // texts may go over several lines
-            ASTNode::Expr(Expr::StringConstant(s, _)) => strings += &format!("{s:?}"),
+            ASTNode::Expr(Expr::StringConstant(s, _)) => strings.push((at, format!("{s:?}"))),
             _ => {}
         }
         true
     });
+    // the cases of a `switch` are walked in another order in every process
+    strings.sort();
+    let strings: String = strings.into_iter().map(|(_, s)| s).collect();
     // up to the end of the line: the last token's own end is not known
     let end = text.get(last..)?.find('\n').map_or(text.len(), |n| last + n);
     let code = text.get(first.min(end)..end)?;
