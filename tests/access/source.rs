@@ -62,8 +62,12 @@ fn the_tables_are_whole() {
     use ld3sh::shell::session::{Session, Settings};
     let body = || {
         let session = Session::new(Settings { seed: 0, out: "out".into() });
-        let known: Vec<&str> =
-            WRITERS.iter().chain(READERS).filter_map(|(n, _)| n.split(' ').next()).chain(OTHERS).collect();
+        let known: Vec<&str> = WRITERS
+            .iter()
+            .chain(READERS)
+            .filter_map(|(n, _)| n.split(' ').next())
+            .chain(OTHERS.iter().copied())
+            .collect();
         let path = |e: &&ld3sh::shell::catalogue::Entry| {
             e.signatures.iter().any(|s| s.contains("path"))
                 || e.options.iter().any(|o| {

@@ -79,6 +79,14 @@ pub const WRITERS: &[(&str, &str)] = &[
         "generate(denoiser::gaussian(#{ mean: [[[0.0]]], std: 1.0 }), solver::euler(), schedule::edm(noise::edm(), 1), 1, #{ out: \"PATHn.npz\" })",
     ),
     ("save_schedule", "save_schedule(\"PATH.json\", schedule::edm(noise::edm(), 3))"),
+    (
+        "learn::save",
+        "import \"learn\" as learn; learn::save(#{ made: schedule::edm(noise::edm(), 3), record: #{} }, \"PATH.json\")",
+    ),
+    (
+        "learn::save plan",
+        "import \"learn\" as learn; learn::save(#{ made: solver::ddim().plan(schedule::edm(noise::edm(), 3)), record: #{} }, \"PATHp.json\")",
+    ),
     ("state::remove", "state::remove(\"PATHs\", #{ owner: \"me\" })"),
     ("remove_file", "remove_file(\"PATH\")"),
 ];
@@ -92,6 +100,8 @@ pub const READERS: &[(&str, &str)] = &[
     ("state::load", "state::load(\"PATH\")"),
     ("checkpoint::open", "checkpoint::open(\"PATH\")"),
     ("denoiser::load", "denoiser::load(\"PATH\")"),
+    ("model::load", "model::load(\"PATH\")"),
+    ("learn::load", "import \"learn\" as learn; learn::load(\"PATH\")"),
     ("text::load", "text::load(\"PATH\")"),
     ("text::load tokenizer", "text::load(\"x\", #{ tokenizer: \"PATH\" })"),
     ("image::load", "image::load(\"PATH\")"),
@@ -107,7 +117,18 @@ pub const READERS: &[(&str, &str)] = &[
 ];
 
 /// What takes a path, or an option that is one, and is no function of the tables: it goes through those, or opens nothing.
-pub const OTHERS: [&str; 5] = ["out", "cache_path", "ld3::train", "experiment::run", "Checkpoint.value"];
+pub const OTHERS: &[&str] = &[
+    "out",
+    "cache_path",
+    "ld3::train",
+    "learn::train",
+    "free::train",
+    "experiment::run",
+    "Checkpoint.value",
+    // paths of another kind: over a grid
+    "search::path",
+    "oss::search",
+];
 
 /// A script that tries `call` and prints the error's kind, or `done`.
 pub fn trying(call: &str) -> String {

@@ -170,6 +170,7 @@ fn files_and_modules() {
     s.is(
         "import \"|",
         &[
+            "ays",
             "bezier",
             "bns",
             "cache",
@@ -177,12 +178,15 @@ fn files_and_modules() {
             "epd",
             "experiment",
             "free",
+            "gits",
             "gs",
             "ld3",
             "learn",
             "mine",
+            "oss",
             "s4s",
             "sub/",
+            "tools",
         ],
     );
     s.is("import \"l|", &["ld3", "learn"]);
