@@ -31,16 +31,16 @@ const QUICK: f32 = 1.702;
 fn exact(x: f32) -> (f32, f32) {
     let z = x.abs() * std::f32::consts::FRAC_1_SQRT_2;
     let t = 1.0 / (1.0 + 0.5 * z);
-    let p = 0.170_872_77;
-    let p = p * t - 0.822_152_23;
-    let p = p * t + 1.488_515_87;
-    let p = p * t - 1.135_203_98;
-    let p = p * t + 0.278_868_07;
+    let p = 0.170_872_76;
+    let p = p * t - 0.822_152_26;
+    let p = p * t + 1.488_515_9;
+    let p = p * t - 1.135_204;
+    let p = p * t + 0.278_868_08;
     let p = p * t - 0.186_288_06;
     let p = p * t + 0.096_784_18;
-    let p = p * t + 0.374_091_96;
-    let p = p * t + 1.000_023_68;
-    let p = p * t - 1.265_512_23;
+    let p = p * t + 0.374_091_95;
+    let p = p * t + 1.000_023_7;
+    let p = p * t - 1.265_512_2;
     let half = exp(-0.5 * x * x);
     // the tail beyond |x|; exp of a sum would lose digits where z² is large
     let tail = 0.5 * t * half * exp(p);
