@@ -325,15 +325,16 @@ fn modules_may_have_functions_of_one_name() {
     assert_eq!(text, (0..3).map(|i| format!("[\"a {i}\", \"b {i}\", \"a {i}\"]\n")).collect::<String>());
 }
 
-/// Closures have other names in every process, and the cases of a `switch` another order; the keys of functions that hold such, or call a
-/// module that does, are the same.
+/// Closures have other names in every process, the cases of a `switch` and functions of one name another order; the keys of functions that
+/// hold such, or call a module that does, are the same.
 #[test]
 fn keys_of_functions_are_the_same_in_every_process() {
     let dir = tempfile::tempdir().unwrap();
     let inner =
         "fn many(x) { let f = |y| y * x; let g = |y| y + x; let h = |y| y - x; [f.call(1), g.call(2), h.call(3)] }";
     let cases = "fn told(x) { switch x { 1 => \"a\", 2 => \"b\", 3 => \"c\", 4 => \"d\", _ => \"e\" } }";
-    std::fs::write(dir.path().join("inner.rhai"), format!("{inner}\n{cases}")).unwrap();
+    let twice = "fn twice(x) { twice(x, 1) }\nfn twice(x, y) { x + y }";
+    std::fs::write(dir.path().join("inner.rhai"), format!("{inner}\n{cases}\n{twice}")).unwrap();
     let script = format!(
         "{FAMILIES}import \"inner\" as inner;
         let own = |x| {{ let f = |y| y * x; let g = |y| y + x; let h = |y| y - x; [f.call(1), g.call(2), h.call(3)] }};

@@ -37,7 +37,27 @@ pub fn parts(context: &NativeCallContext, f: &FnPtr) -> Option<Parts> {
 
 /// The texts of a script's functions, closures among them, by name.
 pub(super) fn of(ast: &AST, text: &str) -> BTreeMap<ImmutableString, Text> {
-    ast.iter_fn_def().filter_map(|f| Some((f.name.clone(), read(f, text)?))).collect()
+    let mut all: Vec<_> = ast.iter_fn_def().collect();
+    // functions of one name are one text, in the order of their parameters: Rhai's own order is another in every process
+    all.sort_by_key(|f| f.params.len());
+    let mut texts: BTreeMap<ImmutableString, Text> = BTreeMap::new();
+    for (name, read) in all.into_iter().filter_map(|f| Some((f.name.clone(), read(f, text)?))) {
+        match texts.get_mut(&name) {
+            Some(t) => t.join(read),
+            None => drop(texts.insert(name, read)),
+        }
+    }
+    texts
+}
+
+impl Text {
+    fn join(&mut self, other: Text) {
+        self.code += "\n";
+        self.code += &other.code;
+        self.calls.extend(other.calls);
+        self.modules.extend(other.modules);
+        self.reads.extend(other.reads);
+    }
 }
 
 fn read(f: &Shared<ScriptFuncDef>, text: &str) -> Option<Text> {
