@@ -19,9 +19,9 @@ pub(super) static HEUNPP: Row = Row {
         "nfe",
         0,
         [0, usize::MAX],
-        "evaluations; the looks ahead that are too many are left out from the end on",
+        "evaluations; looks ahead that are too many are left out from the end on",
     )
-    .or("three per step, two in the last but one, one in the last")],
+    .or("as many as the steps take")],
     forms: &[],
     check: any,
     plan,
