@@ -104,7 +104,6 @@ pub static TOOLS: &[&Tool] = &[
                 .collect::<Result<Vec<_>>>()?;
             Ok(diffusers("HeunDiscreteScheduler.from_config(pipe.scheduler.config)", "timesteps", &numbers(&k, DIGITS)))
         },
-        ..SIGMAS
     },
     &Tool {
         name: "diffusers:dpmsolver++",

@@ -427,7 +427,8 @@ fn a_full_size_encoder_has_the_published_names() {
     let published = std::fs::read_to_string(fixture("published_names.tsv")).unwrap();
     let mut wanted: Vec<&str> = published.lines().filter(|l| l.starts_with("cond_stage_model.transformer.")).collect();
     assert_eq!(wanted.len(), 196);
-    (found.sort(), wanted.sort());
+    found.sort();
+    wanted.sort();
     assert_eq!(found, wanted);
 }
 

@@ -169,7 +169,7 @@ fn stage_parity(what: &str, runner: &Runner, name: &'static str, which: usize, x
     near(&format!("{what} out"), &y.detach(), &io[of[0]], 3e-5);
     let bar = io[of[1]].to_dtype(y.dtype()).unwrap();
     let loss = (&y * bar).unwrap().sum_all().unwrap();
-    let g = grad::grad(&Quiet, &loss, &[x.clone()]).unwrap().remove(0);
+    let g = grad::grad(&Quiet, &loss, std::slice::from_ref(&x)).unwrap().remove(0);
     near(&format!("{what} grad"), &g, &io[of[2]], 1e-4);
     // a second pull-back runs it again
     let again = grad::grad(&Quiet, &loss, &[x]).unwrap().remove(0);

@@ -307,7 +307,7 @@ fn schedule(
                 p.len() == table.len() && p.iter().zip(&table).all(|(p, t)| (p - t).abs() <= 1e-6 * p.abs() + 1e-9)
             })
         };
-        return Ok(match crate::noise::PRESETS.iter().map(|p| p.0).find(|p| same(&p)) {
+        return Ok(match crate::noise::PRESETS.iter().map(|p| p.0).find(|p| same(p)) {
             Some(name) => named(name),
             None => json!({ "name": "vp_discrete", "alphas_cumprod": table }),
         });

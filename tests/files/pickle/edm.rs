@@ -69,5 +69,5 @@ fn what_is_no_edm_network_says_what_it_is() {
         assert!(e.kind() == Kind::Format && parts.iter().all(|p| text.contains(p)) && text.contains(file), "{text}");
     }
     let c = checkpoint::open(fixture("pickle/mixer_p4.pkl")).unwrap();
-    assert!(recognise(&FAMILIES, &c).unwrap().is_none());
+    assert!(recognise(FAMILIES, &c).unwrap().is_none());
 }
