@@ -248,6 +248,7 @@ fn methods_of_what_a_property_gives() {
         ("Schedule", "schedule::edm(noise::edm(), 3)"),
         ("Solver", "solver::unipc()"),
         ("Tensor", "ones([2, 3])"),
+        ("Model", "model::load(\"tests/fixtures/latent/sd-tiny\")"),
     ];
     let missing = session(move |s| {
         let properties: Vec<(String, String)> = s
