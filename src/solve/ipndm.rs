@@ -107,7 +107,8 @@ impl Weights {
 
 /// The weights of `ipndm_v` in ComfyUI, Forge and diff-sampler for steps of widths `h`, newest first: exact up to order 2.
 fn misplaced(h: &[Real]) -> Vec<Real> {
-    let (h0, h1) = (&h[0], &h[1]);
+    let h0 = &h[0];
+    let Some(h1) = h.get(1) else { return vec![1.0.into()] };
     let half = h0 / h1 * 0.5;
     let (mut c0, mut c1) = (&half + 1.0, -&half);
     let [Some(h2), h3] = [h.get(2), h.get(3)] else { return vec![c0, c1] };

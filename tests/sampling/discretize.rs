@@ -248,7 +248,8 @@ proptest! {
                     let dot = |a: Vec<f64>, b: &[f64]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f64>();
                     Some(dot(s.times().unwrap(), &wt) + dot(s.eval_times().unwrap(), &we))
                 };
-                for which in 0..2 {
+                // to the published gradient of ξ the bound of ξᶜ is a constant: runs of the published trainer are the test of it
+                for which in usize::from(compat == Compat::Reference)..2 {
                     let g = host_values(&g[which]).unwrap();
                     for i in 0..xi.len() {
                         let at = |h: f64| {

@@ -161,7 +161,8 @@ fn a_last_step_to_zero_noise_takes_the_limit_of_the_coefficients() {
 fn gradients_at_both_ends_of_flow_are_finite_and_right() {
     let noise = Simple::make("flow");
     let net = small(noise.clone());
-    for method in every_method() {
+    // `ratios: "constant"` has the published code's gradients, which are not those of the sampler
+    for method in every_method().into_iter().filter(|m| m.to_json()["ratios"] != "constant") {
         let t = [1.0, 0.83, 0.6, 0.31, 0.12, 0.0];
         let loss = |t: &Tensor| {
             let s = Schedule { t: t.clone(), ..schedule(&noise, &[1.0]) };
@@ -193,10 +194,9 @@ fn the_first_step_from_pure_noise_is_the_same_for_all_of_first_order() {
         values(&solve(&plan, &net, &start(), &SolveOptions::default()).unwrap())
     };
     let euler = ends(&Method::Euler.into(), &[1.0, 0.6]);
-    for method in every_method()
-        .into_iter()
-        .filter(|m| m.row().cost != Cost::Two && m.to_json()["eta"].as_f64().unwrap_or(0.0) == 0.0)
-    {
+    // those of the ODE: ER-SDE is of another equation even without noise
+    let of_ode = |m: &Solver| m.name() != "er_sde" && m.to_json()["eta"].as_f64().unwrap_or(0.0) == 0.0;
+    for method in every_method().into_iter().filter(|m| m.row().cost != Cost::Two && of_ode(m)) {
         assert!(distance(&ends(&method, &[1.0, 0.6]), &euler) < 1e-14, "{method:?}");
     }
 }

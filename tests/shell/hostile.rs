@@ -116,7 +116,7 @@ fn checkpoints_that_lie() {
             load("other.safetensors", &["has shape", "expected"]),
             load("blocks.safetensors", &["is missing"]),
             load("nan.safetensors", &["nan.safetensors", "holds NaN or infinite values"]),
-            load("folder.safetensors", &["folder.safetensors", "it is a directory"]),
+            load("folder.safetensors", &["folder.safetensors", "is a folder without a model"]),
             case("load(\"overlap.safetensors\");", &["invalid offset for tensor `b`"]),
             case("load(\"endless.safetensors\");", &["overflow"]),
             case("schedule::load(\"cut.json\");", &["cut.json", "not valid JSON"]),
@@ -262,11 +262,11 @@ fn losses_and_denoisers_that_are_not_finite() {
     let cases = of(
         "NaN",
         vec![
-            case(&train("loss: |x, y| loss::l2(x, y) * (0.0 / 0.0)"), &["ld3: the loss is NaN", "case.rhai:4:"]),
+            case(&train("loss: |x, y| loss::l2(x, y) * (0.0 / 0.0)"), &["ld3::train: the loss is NaN", "case.rhai:4:"]),
             case(&train("init: \"edm\", loss: |x, y| (x - x).sum().sqrt()"), &["NaN", "case.rhai:4:"]),
             case(
                 &train("init: \"edm\", loss: |x, y| loss::l2(x, y) * (1.0 / 0.0)"),
-                &["ld3: the loss is inf", "iteration 0"],
+                &["ld3::train: the loss is inf", "iteration 0"],
             ),
             case(&train("loss: |x, y| throw \"no loss today\""), &["no loss today"]),
             case(&train("batch: 0"), &["option `batch` must be an integer ≥ 1, not 0"]),
