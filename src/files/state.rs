@@ -139,9 +139,7 @@ pub fn encoded(data: &Data, owner: Option<&str>) -> Result<Vec<u8>> {
     let mut tensors = vec![];
     let structure = encode(data, &mut tensors, 0)?.to_string();
     let mut whole = structure.clone().into_bytes();
-    for t in &tensors {
-        whole.extend_from_slice(hash::sha256(&t.data).as_bytes());
-    }
+    tensors.iter().for_each(|t| seal(&mut whole, t.dtype, &t.shape, &t.data));
     let mut meta = BTreeMap::from([(KEY.to_string(), structure), (HASH.to_string(), hash::sha256(&whole))]);
     meta.extend(owner.map(|o| (OWNER.to_string(), o.to_string())));
     // the crate writes metadata in the order of a HashMap, which differs from run to run: it is put in afterwards
@@ -183,7 +181,8 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Data> {
     };
     let mut whole = structure.clone().into_bytes();
     for name in header.tensors.keys() {
-        whole.extend_from_slice(hash::sha256(&part(name)?.0).as_bytes());
+        let (bytes, info) = part(name)?;
+        seal(&mut whole, info.dtype, &info.shape, &bytes);
     }
     if hash::sha256(&whole) != *expected {
         return Err(bad("its content does not have the hash that was recorded".into()));
@@ -197,6 +196,11 @@ pub fn from_bytes(bytes: &[u8]) -> Result<Data> {
         }
     })
     .map_err(|e| if e.kind() == Kind::Format { bad(e.message().to_string()) } else { e })
+}
+
+/// Adds a tensor to what the hash of a state is of: the same bytes are other values in another type or shape.
+fn seal(whole: &mut Vec<u8>, dtype: Dtype, shape: &[usize], data: &[u8]) {
+    whole.extend_from_slice(format!("{dtype:?} {shape:?} {}", hash::sha256(data)).as_bytes());
 }
 
 fn encode(data: &Data, tensors: &mut Vec<Bytes>, depth: usize) -> Result<Value> {
