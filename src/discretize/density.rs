@@ -1,4 +1,5 @@
 //! A density over λ → steps: quantiles. TORS, SharpEuler, SDM and CRS are of this form, each with a density of its own.
+use super::heuristics::check_count;
 use super::{Interval, Schedule, Space};
 use crate::noise::Noise;
 use crate::{Error, Result};
@@ -9,6 +10,7 @@ pub const POINTS: usize = 513;
 /// The steps at even quantiles of a density over λ, given by its values at points that ascend and reach from one end of the interval to
 /// the other; between points it is linear. A factor does not matter.
 pub fn from_density(noise: &Noise, n: usize, lambda: &[f64], density: &[f64], interval: Interval) -> Result<Schedule> {
+    check_count(n)?;
     let (from, to) = interval.resolve(noise.as_ref())?;
     let (a, b) = Space::Lambda.ends("schedule::from_density", noise.as_ref(), from, to)?;
     if lambda.len() != density.len() || lambda.len() < 2 {

@@ -138,7 +138,8 @@ impl Interval {
 /// N that is a typing slip, not a schedule.
 const MOST_STEPS: usize = 1_000_000;
 
-fn check_count(n: usize) -> Result<()> {
+/// Fails for a number of steps that no schedule has.
+pub(super) fn check_count(n: usize) -> Result<()> {
     match (1..=MOST_STEPS).contains(&n) {
         true => Ok(()),
         false => Err(Error::value(format!("a schedule has 1 to {MOST_STEPS} steps, not {n}"))),

@@ -1,5 +1,6 @@
 //! The KLUB of AYS (Sabour et al., 2024) for Gaussian data in closed form: what an optimizer over a network is tested by, and the
 //! density from which AYS draws the times at which it asks the network.
+use super::heuristics::check_count;
 use super::minimize::{log_gaps, minimize, points};
 use super::{Interval, Schedule};
 use crate::noise::Noise;
@@ -43,6 +44,7 @@ pub fn klub_of(schedule: &Schedule, std: f64) -> Result<f64> {
 /// The schedule with the least KLUB for Gaussian data of standard deviation `std`.
 pub fn klub_optimum(noise: &Noise, n: usize, std: f64, interval: Interval) -> Result<Schedule> {
     check(std)?;
+    check_count(n)?;
     let (from, to) = interval.resolve(noise.as_ref())?;
     let [hi, lo] = [from, to].map(|t| noise.ve_sigma(&t.into()).v());
     if !(lo > 0.0 && hi.is_finite()) {

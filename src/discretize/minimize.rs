@@ -2,6 +2,7 @@
 //! (Lewis & Overton, 2013).
 use crate::Result;
 use crate::real::{Real, Tape};
+use crate::tensor::memory;
 
 /// Steps of BFGS at most.
 const STEPS: usize = 2000;
@@ -25,9 +26,10 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 /// The x near `start` where `f` is least, and its value there. Deterministic; ends where no descent is left.
 ///
 /// # Errors
-/// Ctrl-C.
+/// Ctrl-C; more numbers than there is memory for.
 pub(super) fn minimize(f: impl Fn(&[Real]) -> Real, start: Vec<f64>) -> Result<(Vec<f64>, f64)> {
     let n = start.len();
+    memory::room("a search for so many steps", n.saturating_mul(n).saturating_mul(8))?;
     let identity =
         || -> Vec<Vec<f64>> { (0..n).map(|i| (0..n).map(|j| f64::from(u8::from(i == j))).collect()).collect() };
     let (mut x, mut inverse, mut fresh) = (start, identity(), true);

@@ -67,8 +67,8 @@ pub enum Metric {
 
 /// Rows of a tensor whose first dimension is the grid: [points][samples][values].
 fn states(t: &Tensor) -> Result<Vec<Vec<Vec<f64>>>> {
-    if t.rank() < 2 {
-        return Err(Error::shape("states must be [points, samples, …]", &[t.dims()]));
+    if t.rank() < 2 || t.dims()[0] == 0 {
+        return Err(Error::shape("states must be [points, samples, …], with a point at least", &[t.dims()]));
     }
     let (points, samples) = (t.dims()[0], t.dims()[1]);
     let flat = host_values(&t.detach())?;
@@ -172,6 +172,10 @@ pub fn carry(
         return Err(Error::shape(format!("`open` must be [{n}, {samples}]"), &[&[open.len()]]));
     }
     let (mut states_, mut cost, mut parent) = match before {
+        Some(b) if b.states.dims() != dims || [&b.cost, &b.parent].iter().any(|t| t.elem_count() != n * samples) => {
+            let m = format!("the level before must have states {dims:?}, costs and parents [{n}, {samples}]");
+            return Err(Error::shape(m, &[b.states.dims(), b.cost.dims(), b.parent.dims()]));
+        }
         Some(b) => (states(&b.states)?, host_values(&b.cost)?, host_values(&b.parent)?),
         None => (x.clone(), vec![f64::INFINITY; n * samples], vec![0.0; n * samples]),
     };

@@ -1,4 +1,6 @@
 //! A schedule with another number of steps: by interpolation as tools do it, or through the smooth density of its ξ.
+use super::heuristics::check_count;
+use super::minimize::log_gaps;
 use super::{Schedule, Space};
 use crate::real::Real;
 use crate::{Error, Result};
@@ -50,9 +52,7 @@ impl Schedule {
     /// # Errors
     /// n = 0; a list that ends at σ = 0 in fewer than two steps; ξ of an interval in which λ is infinite.
     pub fn resample(&self, n: usize, how: Resampling, space: Option<Space>) -> Result<Schedule> {
-        if n == 0 {
-            return Err(Error::value("resample: a schedule has at least 1 step"));
-        }
+        check_count(n)?;
         let noise = self.noise.as_ref();
         let t = self.times()?;
         let space = space.unwrap_or(Space::Lambda);
@@ -116,7 +116,7 @@ impl Schedule {
 /// `n` + 1 coordinates from x_0 to x_m whose log gaps are those of `x`, interpolated at the middles of the steps.
 fn by_gaps(x: &[f64], n: usize) -> Vec<f64> {
     let m = x.len() - 1;
-    let xi: Vec<f64> = x.windows(2).map(|w| (w[1] - w[0]).abs().ln()).collect();
+    let xi = log_gaps(x);
     let at = |j: usize| {
         let u = ((j as f64 + 0.5) / n as f64 * m as f64 - 0.5).clamp(0.0, (m - 1) as f64);
         if m == 1 { xi[0] } else { interpolated(&xi, u) }

@@ -27,11 +27,12 @@ pub fn register(engine: &mut Engine) {
 }
 
 /// A number of steps, or an index.
-fn count(what: &str, n: INT) -> crate::Result<usize> {
+pub(super) fn count(what: &str, n: INT) -> crate::Result<usize> {
     usize::try_from(n).map_err(|_| Error::value(format!("{what} must not be negative, but is {n}")))
 }
 
-fn interval(o: &mut Options) -> RhaiResult<Interval> {
+/// Options `from` and `to`.
+pub(super) fn interval(o: &mut Options) -> RhaiResult<Interval> {
     Ok(Interval { from: o.float("from")?, to: o.float("to")? })
 }
 

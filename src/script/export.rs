@@ -41,7 +41,7 @@ fn exported(schedule: &Schedule, tool: &str, map: Map) -> RhaiResult<Map> {
         Some(other) => {
             let m = format!("export: {} is made of a function: no tool has it", other.describe());
             return Err(Error::new(Kind::Type, m)
-                .hint("make its plan and export that: `solver.plan(steps).export(\"python\", noise)`")
+                .hint("make its plan and write that: `solver.plan(steps).python(noise)`")
                 .into());
         }
     };

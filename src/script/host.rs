@@ -2,6 +2,7 @@
 use super::error::carry;
 use super::front::Shared;
 use crate::host::{Callback, Host, Progress, Value};
+use crate::real::host_values;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::{Dynamic, FLOAT, FnPtr, INT, NativeCallContext};
@@ -23,6 +24,16 @@ impl<'a> ScriptHost<'a> {
 /// A script's function as native objects store it.
 pub fn callback(f: FnPtr) -> Callback {
     Callback(Rc::new(f))
+}
+
+/// The number that a function of a script returned, by itself or as a tensor with one element, if it did.
+pub fn number(v: Value) -> Result<Option<f64>> {
+    Ok(match v {
+        Value::Float(x) => Some(x),
+        Value::Int(i) => Some(i as f64),
+        Value::Tensor(t) if t.elem_count() == 1 => host_values(&t)?.first().copied(),
+        _ => None,
+    })
 }
 
 /// A native value as scripts see it.

@@ -1,13 +1,14 @@
 //! Rhai functions for schedules without gradients of a network: what stands in module `schedule` beside the heuristics, the methods
 //! `resample` and `pick`, and module `search` with the inner loops of GITS, OSS and AYS.
+use super::discretize::{count, interval};
 use super::error::RhaiResult;
-use super::host::{ScriptHost, callback};
+use super::host::{ScriptHost, callback, number};
 use super::noise::numbers;
 use super::options::Options;
 use crate::discretize::{
-    DataError, DmnOptions, Interval, Level, Metric, POINTS, PUBLISHED, Resampling, Schedule, Space, Start,
-    carry as carry_on, cheapest_path, dmn as dmn_of, dmn_bound, from_density as density_of, jump_costs, klub_of,
-    klub_optimum, klub_quantiles, published as table,
+    DataError, DmnOptions, Level, Metric, POINTS, PUBLISHED, Resampling, Schedule, Space, Start, carry as carry_on,
+    cheapest_path, dmn as dmn_of, dmn_bound, from_density as density_of, jump_costs, klub_of, klub_optimum,
+    klub_quantiles, published as table,
 };
 use crate::host::{Host, Value};
 use crate::noise::Noise;
@@ -21,15 +22,6 @@ use rhai::{Array, Dynamic, Engine, FnPtr, INT, Map, NativeCallContext};
 pub fn register(engine: &mut Engine) {
     engine.register_static_module("search", rhai::exported_module!(search_api).into());
     engine.register_global_module(rhai::exported_module!(methods).into());
-}
-
-/// A number of steps, or an index.
-fn count(what: &str, n: INT) -> crate::Result<usize> {
-    usize::try_from(n).map_err(|_| Error::value(format!("{what} must not be negative, but is {n}")))
-}
-
-fn interval(o: &mut Options) -> RhaiResult<Interval> {
-    Ok(Interval { from: o.float("from")?, to: o.float("to")? })
 }
 
 /// The options of DMN but for its ends.
@@ -95,12 +87,8 @@ fn density(context: &NativeCallContext, noise: &Noise, n: INT, d: Dynamic, map: 
         None => even(points)?,
     };
     let (host, f) = (ScriptHost::new(context), callback(d));
-    let ask = |l: &f64| match host.call(&f, vec![Value::Float(*l)])? {
-        Value::Float(x) => Ok(x),
-        Value::Int(i) => Ok(i as f64),
-        Value::Tensor(t) if t.elem_count() == 1 => Ok(host_values(&t)?[0]),
-        _ => Err(Error::new(Kind::Type, format!("{OF}: the function must return a number for each λ"))),
-    };
+    let wrong = || Error::new(Kind::Type, format!("{OF}: the function must return a number for each λ"));
+    let ask = |l: &f64| number(host.call(&f, vec![Value::Float(*l)])?)?.ok_or_else(wrong);
     let values = lambda.iter().map(ask).collect::<crate::Result<Vec<f64>>>()?;
     Ok(density_of(noise, n, &lambda, &values, ends)?)
 }
@@ -314,12 +302,8 @@ fn costs(context: &NativeCallContext, cost: Dynamic, points: Option<usize>) -> R
     let mut all = vec![vec![0.0; n]; n];
     for (i, row) in all.iter_mut().enumerate() {
         for (j, cost) in row.iter_mut().enumerate().skip(i + 1) {
-            *cost = match host.call(&f, vec![Value::Int(i as i64), Value::Int(j as i64)])? {
-                Value::Float(x) => x,
-                Value::Int(i) => i as f64,
-                Value::Tensor(t) if t.elem_count() == 1 => host_values(&t)?[0],
-                _ => return Err(Error::new(Kind::Type, "search::path: a cost must be a number").into()),
-            };
+            let given = number(host.call(&f, vec![Value::Int(i as i64), Value::Int(j as i64)])?)?;
+            *cost = given.ok_or_else(|| Error::new(Kind::Type, "search::path: a cost must be a number"))?;
         }
     }
     Ok(all)

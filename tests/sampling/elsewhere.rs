@@ -1,6 +1,7 @@
 //! Our solvers against what k-diffusion's, ComfyUI's and diffusers' samplers gave on the same denoiser.
 use crate::common::*;
-use candle_core::{Device, Tensor};
+use crate::fixtures::{fixture, numbers, tensor};
+use candle_core::Tensor;
 use ld3sh::discretize::Schedule;
 use ld3sh::noise::{Noise, from_spec};
 use ld3sh::plan::SolveOptions;
@@ -8,25 +9,6 @@ use ld3sh::schema::Value as Setting;
 use ld3sh::solve::Solver;
 use serde_json::{Value, json};
 
-fn fixture(name: &str) -> Value {
-    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-fn numbers(v: &Value) -> Vec<f64> {
-    match v {
-        Value::Array(a) => a.iter().flat_map(numbers).collect(),
-        x => vec![x.as_f64().unwrap()],
-    }
-}
-fn shape(v: &Value) -> Vec<usize> {
-    match v {
-        Value::Array(a) => std::iter::once(a.len()).chain(shape(&a[0])).collect(),
-        _ => vec![],
-    }
-}
-fn tensor(v: &Value) -> Tensor {
-    Tensor::from_vec(numbers(v), shape(v), &Device::Cpu).unwrap()
-}
 fn solver(name: &str, options: &[(&str, Setting)]) -> Solver {
     options.iter().fold(Solver::named(name).unwrap(), |s, (o, v)| s.with(o, *v).unwrap())
 }

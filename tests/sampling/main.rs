@@ -7,6 +7,8 @@ mod denoise;
 mod discretize;
 mod elsewhere;
 mod exports;
+#[path = "../common/fixtures.rs"]
+mod fixtures;
 #[path = "../common/methods.rs"]
 mod methods;
 mod noise;

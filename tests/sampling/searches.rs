@@ -1,20 +1,13 @@
 //! Schedules without gradients of a network: DMN, the KLUB of Gaussian data, densities, resampling, published tables, natively; GITS, OSS
 //! and AYS as scripts, against the numbers of their public code.
 use crate::common::*;
+use crate::fixtures::{fixture, numbers};
 use crate::simple::Simple;
 use ld3sh::discretize::*;
 use ld3sh::script::engine::STACK;
 use ld3sh::shell::session::{Outcome, Session, Settings};
-use serde_json::Value;
 use std::time::Instant;
 
-fn fixture(name: &str) -> Value {
-    let path = format!("{}/tests/fixtures/{name}", env!("CARGO_MANIFEST_DIR"));
-    serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-}
-fn numbers(v: &Value) -> Vec<f64> {
-    v.as_array().unwrap().iter().map(|x| x.as_f64().unwrap()).collect()
-}
 fn sigmas(s: &Schedule) -> Vec<f64> {
     values(&s.sigmas().unwrap())
 }
@@ -295,6 +288,38 @@ if found.schedule.gaussian_klub(0.5) > 1.06 * best { throw `found ${found.schedu
 for i in 1..found.rounds.len { if found.rounds[i] > found.rounds[i - 1] { throw "a pass made it worse"; } }
 same.call("doubled", ays::doubled(found.schedule).nfe, 10);
 same.call("same noises", ays::klub(net, data, start, #{}), estimate);
+"#,
+    ));
+}
+
+/// No argument reaches what it would break.
+#[test]
+fn what_no_search_can_take_is_refused_by_name() {
+    script(with_setup(
+        r#"
+let e = noise::edm();
+let x = randn([3, 1, 2]);
+let none = zeros([0, 1, 2]);
+let refused = |word, f| {
+    let caught = ();
+    try { f.call(); } catch (e) { caught = e; }
+    if caught == () { throw `not refused: ${word}`; }
+    if caught.kind == "internal" || !caught.message.contains(word) { throw `${word}: ${caught.kind}: ${caught.message}`; }
+};
+for make in [
+    || schedule::klub(e, 0), || schedule::dmn(e, 0), || schedule::from_density(e, 0, [1.0, 1.0]), || schedule::edm(e, 4).resample(0),
+    || schedule::from_density(e, 10000000, [1.0, 1.0]), || schedule::edm(e, 4).resample(10000000), || schedule::published("ays_sd15", 0),
+] { refused.call("a schedule has 1 to 1000000 steps", make); }
+refused.call("memory", || schedule::klub(e, 1000000));
+refused.call("at least", || search::jumps(none, none, [], "l2"));
+refused.call("at least", || search::carry(none, none, none, [], ones([0, 1]), ()));
+let before = |points, costs| #{ states: zeros([points, 1, 2]), cost: zeros([costs, 1]), parent: zeros([costs, 1]) };
+refused.call("the level before", || search::carry(x, x, x, [2.0, 1.0, 0.0], ones([3, 1]), before.call(2, 2)));
+refused.call("the level before", || search::carry(x, x, x, [2.0, 1.0, 0.0], ones([3, 1]), before.call(3, 2)));
+refused.call("0 points", || search::path(zeros([0, 0]), 1));
+refused.call("a cost must be a number", || search::path(|i, j| "far", 2, #{ points: 4 }));
+refused.call("must return a number", || schedule::from_density(e, 3, |l| "much"));
+refused.call("no index", || schedule::edm(e, 4).pick([0, 9]));
 "#,
     ));
 }

@@ -1,32 +1,15 @@
 //! The public solvers against the reference numbers of `fixtures/solvers.json`: samples and all three gradients.
 use crate::common::*;
+use crate::fixtures::{fixture, numbers, tensor};
 use crate::methods::*;
 use crate::simple::Simple;
-use candle_core::{DType, Device, Tensor};
+use candle_core::DType;
 use ld3sh::discretize::Schedule;
 use ld3sh::plan::{Remat, SolveOptions};
 use ld3sh::solve::Solver;
 use ld3sh::tensor::grad;
 use serde_json::Value;
 
-fn fixture() -> Value {
-    serde_json::from_str(include_str!("../fixtures/solvers.json")).unwrap()
-}
-fn numbers(v: &Value) -> Vec<f64> {
-    match v {
-        Value::Array(a) => a.iter().flat_map(numbers).collect(),
-        x => vec![x.as_f64().unwrap()],
-    }
-}
-fn shape(v: &Value) -> Vec<usize> {
-    match v {
-        Value::Array(a) => std::iter::once(a.len()).chain(shape(&a[0])).collect(),
-        _ => vec![],
-    }
-}
-fn tensor(v: &Value) -> Tensor {
-    Tensor::from_vec(numbers(v), shape(v), &Device::Cpu).unwrap()
-}
 fn solver(case: &Value) -> Solver {
     let order = case["order"].as_u64().unwrap() as usize;
     let variant = match case["variant"].as_str() {
@@ -45,7 +28,7 @@ fn solver(case: &Value) -> Solver {
 
 #[test]
 fn every_reference_case_in_f64_with_gradients_and_in_f32() {
-    let all = fixture();
+    let all = fixture("solvers.json");
     let g = &all["gmm"];
     let mut worst = [0.0f64; 5];
     let cases = all["cases"].as_array().unwrap();
