@@ -18,19 +18,15 @@ const WEIGHTS: [&str; 6] = [
 ];
 const CONFIG: &str = "config.json";
 
-fn is_there(path: &Path) -> Result<bool> {
-    Ok(access::read(path)?.meta().is_ok())
-}
-
 /// The tensors of a folder's parts, as `unet/…` and `vae/…`, with the configurations as metadata `unet.config`, `vae.config` and
 /// `scheduler.config`.
 pub fn open(folder: &Path) -> Result<Checkpoint> {
     let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
-    let alone = is_there(&folder.join(CONFIG))?;
+    let alone = access::read(folder.join(CONFIG))?.exists();
     for (name, class) in PARTS {
         let at = if alone { folder.to_path_buf() } else { folder.join(name) };
         let config = at.join(CONFIG);
-        if !is_there(&config)? {
+        if !access::read(&config)?.exists() {
             continue;
         }
         let text = atomic::read_text(&config)?;
@@ -49,7 +45,7 @@ pub fn open(folder: &Path) -> Result<Checkpoint> {
         metadata.insert(format!("{name}.config"), text);
     }
     let scheduler = folder.join("scheduler").join("scheduler_config.json");
-    if is_there(&scheduler)? {
+    if access::read(&scheduler)?.exists() {
         metadata.insert("scheduler.config".into(), atomic::read_text(&scheduler)?);
     }
     match tensors.is_empty() {
@@ -66,7 +62,7 @@ type Views = BTreeMap<String, crate::files::torch::View>;
 fn weights(folder: &Path) -> Result<Views> {
     for name in WEIGHTS {
         let path = folder.join(name);
-        if !is_there(&path)? {
+        if !access::read(&path)?.exists() {
             continue;
         }
         if !name.ends_with(".json") {
@@ -90,7 +86,7 @@ fn sharded(folder: &Path, index: &Path) -> Result<Views> {
             return Err(wrong());
         }
         let path = folder.join(name);
-        if !is_there(&path)? {
+        if !access::read(&path)?.exists() {
             let m = format!("`{}` is missing, one of the files that the weights are cut into", path.display());
             return Err(Error::new(Kind::Format, m).hint("download it too: the folder is not whole"));
         }

@@ -38,9 +38,9 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
         return Ok(Source::Builtin(known));
     }
     let path = Path::new(name);
-    let here = || crate::access::read(path).is_ok_and(|file| file.meta().is_ok());
+    let here = || crate::access::read(path).is_ok_and(|file| file.exists());
     if path.components().count() != 1 || here() {
-        if !is_folder(path)? {
+        if !crate::access::read(path)?.is_dir() {
             crate::files::atomic::existing(path)?;
         }
         return Ok(Source::Path(path.into()));
@@ -62,10 +62,6 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
             Err(Error::unknown("network, and there is no such file:", name, known))
         }
     }
-}
-
-fn is_folder(path: &Path) -> Result<bool> {
-    Ok(crate::access::read(path)?.meta().is_ok_and(|m| m.is_dir()))
 }
 
 /// Loads a model onto a device, in f32, f64, f16 or bf16 (bf16 on a GPU only; f16 on the CPU works, but slowly).
@@ -98,7 +94,7 @@ fn load_from(families: &[Family], source: &Source, device: &Device, dtype: DType
     }
     match source {
         Source::Path(path) => {
-            let checkpoint = match is_folder(path)? {
+            let checkpoint = match crate::access::read(path)?.is_dir() {
                 true => folder::open(path)?,
                 false => checkpoint::open(path)?,
             };

@@ -47,19 +47,10 @@ pub struct Says<'a> {
 pub fn load(path: &Path, says: Says, device: &Device, dtype: DType) -> Result<TextEncoder> {
     let given = says.tokenizer.map(|t| Vocabulary::open(t).and_then(Tokenizer::new)).transpose()?;
     let how = How { given, quick: says.quick, device, dtype };
-    match is(path, std::fs::Metadata::is_dir)? {
+    match access::read(path)?.is_dir() {
         true => how.of_folder(path),
         false => how.of_file(path),
     }
-}
-
-/// Whether there is something of this kind. A place that may not be read is an error.
-fn is(path: &Path, kind: fn(&std::fs::Metadata) -> bool) -> Result<bool> {
-    Ok(access::read(path)?.meta().is_ok_and(|m| kind(&m)))
-}
-
-fn is_file(path: &Path) -> Result<bool> {
-    is(path, std::fs::Metadata::is_file)
 }
 
 struct How<'a> {
@@ -98,7 +89,7 @@ impl How<'_> {
         let parts = [("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")];
         let mut found = vec![];
         for (encoder, tokenizer) in parts {
-            if is(&folder.join(encoder), std::fs::Metadata::is_dir)? {
+            if access::read(folder.join(encoder))?.is_dir() {
                 found.push((folder.join(encoder), folder.join(tokenizer)));
             }
         }
@@ -108,7 +99,9 @@ impl How<'_> {
                 _ => "tokenizer",
             };
             // transformers' own folders hold both
-            let beside = match is_file(&folder.join("vocab.json"))? || is_file(&folder.join("tokenizer.json"))? {
+            let beside = match access::read(folder.join("vocab.json"))?.is_file()
+                || access::read(folder.join("tokenizer.json"))?.is_file()
+            {
                 true => folder.to_path_buf(),
                 false => folder.with_file_name(own),
             };
@@ -126,7 +119,7 @@ impl How<'_> {
     fn part(&self, folder: &Path, tokenizer: &Path, reads: Reads) -> Result<Reader> {
         let mut weights = None;
         for name in WEIGHTS {
-            if weights.is_none() && is_file(&folder.join(name))? {
+            if weights.is_none() && access::read(folder.join(name))?.is_file() {
                 weights = Some(folder.join(name));
             }
         }
@@ -143,15 +136,13 @@ impl How<'_> {
         };
         let mut metadata = self.described(&checkpoint);
         let config = folder.join("config.json");
-        if is_file(&config)? {
+        if access::read(&config)?.is_file() {
             metadata.insert("config".into(), atomic::read_text(&config)?);
         }
         let mut file = File::new(&tensors, &metadata, self.device, self.dtype);
         let clip = clip::Encoder::build(place, &mut file).map_err(named)?;
         let own = match &self.given {
-            None if is(tokenizer, std::fs::Metadata::is_dir)? => {
-                Some(Vocabulary::open(tokenizer).and_then(Tokenizer::new)?)
-            }
+            None if access::read(tokenizer)?.is_dir() => Some(Vocabulary::open(tokenizer).and_then(Tokenizer::new)?),
             _ => None,
         };
         self.reader(clip, own, reads, Some(tokenizer))

@@ -46,7 +46,7 @@ impl Vocabulary {
     /// Fails with [`Kind::Io`] where nothing can be read, and with [`Kind::Format`], naming file and token, where it is no vocabulary
     /// of CLIP's tokenizer.
     pub fn open(path: &Path) -> Result<Vocabulary> {
-        match access::read(path)?.meta().is_ok_and(|m| m.is_dir()) {
+        match access::read(path)?.is_dir() {
             true => of_folder(path),
             false => of_file(path).map_err(|e| e.context(format!("`{}`", path.display()))),
         }
@@ -93,7 +93,7 @@ fn alphabet() -> impl Iterator<Item = char> {
 
 fn of_folder(folder: &Path) -> Result<Vocabulary> {
     let at = |name: &str| folder.join(name);
-    let there = |name: &str| access::read(at(name)).is_ok_and(|f| f.meta().is_ok_and(|m| m.is_file()));
+    let there = |name: &str| access::read(at(name)).is_ok_and(|f| f.is_file());
     let name = ["vocab.json", "tokenizer.json", "bpe_simple_vocab_16e6.txt.gz"].into_iter().find(|n| there(n));
     let Some(name) = name else {
         let e = Error::new(Kind::Io, format!("there is no vocabulary in `{}`", folder.display()));

@@ -1,4 +1,5 @@
 //! CLIP's text encoders against reference numbers, in every layout in which they are published, and files that are something else.
+use crate::helpers::latent as fixture;
 use candle_core::{D, DType, Device, Tensor};
 use ld3sh::files::safetensors;
 use ld3sh::model::{self, Source};
@@ -13,10 +14,6 @@ use std::rc::Rc;
 use std::time::Instant;
 
 type State = HashMap<String, Tensor>;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/latent").join(name)
-}
 
 fn read(name: &str) -> State {
     candle_core::safetensors::load(fixture(name), &Device::Cpu).unwrap()
@@ -573,24 +570,14 @@ fn scripts_make_conditions_of_texts() {
 /// A condition of one row is that of every sample, where a network takes it by name.
 #[test]
 fn one_row_stands_for_all_samples() {
-    use ld3sh::denoise::{Cond, DynDenoiser, Predicts, TimeInput};
-    use ld3sh::nets::network::{Card, Net};
+    use ld3sh::denoise::{Cond, DynDenoiser};
+    use ld3sh::nets::network::Net;
     use ld3sh::nets::runner::Runner;
     use ld3sh::nets::weights::Random;
     use ld3sh::script::denoise::cond_of;
     use rhai::Dynamic;
     let graph = super::toy::denoiser(&mut Random::new(0, &Device::Cpu, DType::F32), 4, DType::F32).unwrap();
-    let card = Card {
-        kind: "toy",
-        architecture: "toy",
-        predicts: Predicts::Noise,
-        time: TimeInput::LnSigmaOver4,
-        trained: [0.01, 50.0],
-        sampled: [0.01, 50.0],
-        classes: vec![],
-        half: false,
-    };
-    let net = Net::new(Runner::new(graph, &Device::Cpu, DType::F32), card, String::new());
+    let net = Net::new(Runner::new(graph, &Device::Cpu, DType::F32), super::toy::card(), String::new());
     let net: DynDenoiser = Rc::new(net.denoiser().unwrap());
     let x = Tensor::zeros((3, 2, 4, 4), DType::F32, &Device::Cpu).unwrap();
     let text = Tensor::new(&[[1f32, -2.0, 0.5]], &Device::Cpu).unwrap();

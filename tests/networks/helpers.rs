@@ -15,6 +15,11 @@ pub fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
 }
 
+/// A file of the fixtures of latent models.
+pub fn latent(name: &str) -> PathBuf {
+    fixture("latent").join(name)
+}
+
 pub fn read(name: &str) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(fixture(name), &Device::Cpu).unwrap()
 }

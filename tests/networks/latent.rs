@@ -1,4 +1,5 @@
 //! Latent diffusion's networks and autoencoders, Stable Diffusion's and improved-diffusion's, against the public code's numbers.
+use crate::helpers::latent as fixture;
 use candle_core::safetensors::{MmapedSafetensors, load};
 use candle_core::{DType, Device, Tensor};
 use ld3sh::denoise::{Cond, Network};
@@ -13,10 +14,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 type Named = HashMap<String, Tensor>;
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/latent").join(name)
-}
 
 fn io(name: &str) -> Named {
     load(fixture(&format!("{name}.io.safetensors")), &Device::Cpu).unwrap()

@@ -1,4 +1,5 @@
 //! CLIP's tokenizer against the ids of the published one, and what it does with files and texts that are not meant.
+use crate::helpers::latent as fixture;
 use flate2::{Compression, write::GzEncoder};
 use ld3sh::text::{Tokenizer, Vocabulary};
 use ld3sh::{Error, Kind};
@@ -8,10 +9,6 @@ use sha2::{Digest, Sha256};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/latent").join(name)
-}
 
 fn folder() -> PathBuf {
     fixture("sd-tiny/tokenizer")

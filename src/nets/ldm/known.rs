@@ -230,18 +230,16 @@ impl Facts {
 
 /// Whether a network gives twice as many channels as it takes: improved-diffusion's, whose second half are variances.
 fn learned_variance(unet: &Shapes) -> bool {
-    let dims = |name: &str, i: usize| unet.0.get(name).and_then(|d| d.get(i)).copied();
-    let (out, given) = (dims("out.2.weight", 0), dims("input_blocks.0.0.weight", 1));
+    let (out, given) = (unet.dim("out.2.weight", 0), unet.dim("input_blocks.0.0.weight", 1));
     out.zip(given).is_some_and(|(out, given)| out == 2 * given)
 }
 
 /// The published network of these shapes.
 fn known(unet: &Shapes) -> Option<&'static Known> {
-    let dims = |name: &str, i: usize| unet.0.get(name).and_then(|d| d.get(i)).copied();
-    let base = dims("time_embed.0.weight", 1)?;
+    let base = unet.dim("time_embed.0.weight", 1)?;
     let learned = learned_variance(unet);
-    let scale_shift =
-        dims("input_blocks.1.0.emb_layers.1.weight", 0)? == 2 * dims("input_blocks.1.0.out_layers.0.weight", 0)?;
+    let scale_shift = unet.dim("input_blocks.1.0.emb_layers.1.weight", 0)?
+        == 2 * unet.dim("input_blocks.1.0.out_layers.0.weight", 0)?;
     let context = context_width(unet);
     let fits =
         |k: &&Known| (k.base, k.context, k.learned_variance, k.scale_shift) == (base, context, learned, scale_shift);

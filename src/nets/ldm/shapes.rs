@@ -14,6 +14,10 @@ impl Shapes {
     pub fn has(&self, name: &str) -> bool {
         self.0.contains_key(name)
     }
+    /// Dimension `i` of a tensor, if there is one.
+    pub fn dim(&self, name: &str, i: usize) -> Option<usize> {
+        self.0.get(name)?.get(i).copied()
+    }
     /// The shape of a tensor that must be there, with at least so many dimensions, none of them empty.
     pub fn of(&self, name: &str, rank: usize) -> Result<&[usize]> {
         match self.0.get(name) {

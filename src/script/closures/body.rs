@@ -102,11 +102,13 @@ fn run(context: &mut EvalContext, body: &Body) -> Evaluated {
     let _file = body.0.file.then(policy::enter_file);
     // Rhai remembers by name which function a call meant, also across modules that have functions of the same name
     let back = Back(RUNNING.replace(body.0.source.clone()));
-    let mut frame = context.new_frame();
-    if back.0 != body.0.source {
-        frame = frame.with_new_caching_layer();
-    }
-    let context = &mut *frame;
+    let mut frame;
+    let context = if back.0 == body.0.source {
+        context
+    } else {
+        frame = context.new_frame().with_new_caching_layer();
+        &mut *frame
+    };
     // deprecated only to say that the interface may change; the version of rhai is pinned by Cargo.lock
     #[allow(deprecated)]
     let result = if profile::is_on() {

@@ -22,14 +22,9 @@ fn recognises(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
     Ok(metadata.contains_key("toy.width").then(|| (Cow::Borrowed(tensors), Cow::Borrowed(metadata))))
 }
 
-fn build(file: &mut File) -> Result<Parts> {
-    let width = file.metadata("toy.width").and_then(|w| w.parse().ok());
-    let width = width.ok_or_else(|| Error::new(Kind::Format, "`toy.width` must be a number of channels"))?;
-    let (device, dtype, hash) = (file.device.clone(), file.dtype, file.hash("toy")?);
-    file.allow_more("does `toy.width` describe this network?");
-    let denoiser = Runner::new(denoiser(file, width, dtype)?, &device, dtype);
-    let decoder = Runner::new(decoder(file, dtype)?, &device, dtype);
-    let card = Card {
+/// What the toy is.
+pub fn card() -> Card {
+    Card {
         kind: "toy",
         architecture: "MLP of pixels",
         predicts: Predicts::Noise,
@@ -38,9 +33,18 @@ fn build(file: &mut File) -> Result<Parts> {
         sampled: [0.01, 50.0],
         classes: vec![],
         half: false,
-    };
+    }
+}
+
+fn build(file: &mut File) -> Result<Parts> {
+    let width = file.metadata("toy.width").and_then(|w| w.parse().ok());
+    let width = width.ok_or_else(|| Error::new(Kind::Format, "`toy.width` must be a number of channels"))?;
+    let (device, dtype, hash) = (file.device.clone(), file.dtype, file.hash("toy")?);
+    file.allow_more("does `toy.width` describe this network?");
+    let denoiser = Runner::new(denoiser(file, width, dtype)?, &device, dtype);
+    let decoder = Runner::new(decoder(file, dtype)?, &device, dtype);
     Ok(Parts::from([
-        (Role::Denoiser, Part::Denoiser(Net::new(denoiser, card, hash))),
+        (Role::Denoiser, Part::Denoiser(Net::new(denoiser, card(), hash))),
         (Role::Decoder, Part::Graph(decoder)),
     ]))
 }
