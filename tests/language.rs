@@ -354,10 +354,23 @@ fn hints_call_what_exists() {
 fn a_divisor_behind_two_slashes_is_noted() {
     use ld3sh::shell::hints::silent_division;
     for text in ["7 // 2", "fn half(n) {\n    n // 2\n}", "let q = f(x) // 2", "print(1);\nlet q = a[0] // 2.0;"] {
-        assert!(silent_division(text).is_some(), "{text}");
+        assert!(silent_division(text, |_| false).is_some(), "{text}");
     }
-    for text in ["x  // 2", "let a = 1; // 2", "f(x) // two of them", "\"a // 2", "// a // 2", "[1, // 2"] {
-        assert!(silent_division(text).is_none(), "{text}");
+    for text in ["let k = 2;\nlet q = n // k;", "fn part(n, k) { n // k }", "for k in 1..3 { print(\n8 // k\n) }"] {
+        assert!(silent_division(text, |_| false).is_some(), "{text}");
+    }
+    assert!(silent_division("n // k", |name| name == "k").is_some() && silent_division("n // k", |_| false).is_none());
+    for text in [
+        "x  // 2",
+        "let a = 1; // 2",
+        "f(x) // two of them",
+        "\"a // 2",
+        "// a // 2",
+        "[1, // 2",
+        "f(k) // k",
+        "fn k() {}\nf(2) // k",
+    ] {
+        assert!(silent_division(text, |_| false).is_none(), "{text}");
     }
 }
 

@@ -70,6 +70,9 @@ pub struct ScriptArgs {
     /// After the script, also after an error in it, open the REPL with its variables
     #[arg(short = 'i', long)]
     pub inspect: bool,
+    /// Open the REPL without running the script: what follows work that did not hear Ctrl-C
+    #[arg(long, hide = true)]
+    pub anew: bool,
     /// Do not run the startup file (ld3sh/startup.rhai in the folder for configuration) when the REPL opens
     #[arg(long)]
     pub no_startup: bool,

@@ -1,6 +1,7 @@
 //! The command line: what to run, with which settings, and the exit code.
 use super::args::{self, Command, CommandLine, Global, ScriptArgs};
 use super::commands::{self, State};
+use super::interrupt::{self, End, INTERRUPTED};
 use super::outcome::{Failure, Outcome, exit_code};
 use super::session::{Session, Settings};
 use super::terminal::Terminal;
@@ -17,29 +18,23 @@ use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// A script ended with an error.
 const FAILED: u8 = 1;
 /// The command line was wrong.
 const USAGE: u8 = 2;
-/// Stopped by Ctrl-C.
-const INTERRUPTED: u8 = 130;
 /// Nobody reads the results any more: as the shell tells it of other tools.
 const NOBODY_READS: u8 = 141;
 /// A run from this length on has results that are worth keeping when it fails.
 const LONG: Duration = Duration::from_secs(20);
 
-/// Whether a second Ctrl-C ends the process (it does, except in a REPL).
-static SECOND_ENDS: AtomicBool = AtomicBool::new(true);
-
-/// Reads the command line and does what it says, on a thread with a stack that is large enough. `end` ends the process with an exit
-/// code, at a second Ctrl-C.
+/// Reads the command line and does what it says, on a thread with a stack that is large enough. `end` ends the process at a
+/// second Ctrl-C.
 ///
 /// # Errors
 /// What keeps the script's thread from starting, and a panic of it.
-pub fn main(words: Vec<OsString>, end: fn(i32)) -> Result<ExitCode> {
+pub fn main(words: Vec<OsString>, end: fn(End)) -> Result<ExitCode> {
     let args = match args::parse(&words) {
         Ok(a) => a,
         Err(e) => return Ok(ExitCode::from(told(&e))),
@@ -55,13 +50,7 @@ pub fn main(words: Vec<OsString>, end: fn(i32)) -> Result<ExitCode> {
         Plain::default().report(&format!("note: {note}"));
     }
     crate::host::fail_large_writes();
-    // without a handler Ctrl-C ends the process, which is no worse than failing here
-    let _ = ctrlc::set_handler(move || {
-        if crate::host::cancel_requested() && SECOND_ENDS.load(Ordering::SeqCst) {
-            end(INTERRUPTED.into());
-        }
-        crate::host::cancel();
-    });
+    interrupt::listen(words, end);
     let worker =
         std::thread::Builder::new().name("script".into()).stack_size(memory::stack()).spawn(move || start(args));
     let worker = worker.map_err(|e| Error::new(Kind::Memory, format!("cannot start the script's thread: {e}")))?;
@@ -246,14 +235,17 @@ fn scripts_in(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
         return script(&mut session, "-e", code, args, way);
     }
     let path = match args.words.first() {
-        Some(path) => path.as_str(),
+        Some(path) if !args.anew => path.as_str(),
         None if !std::io::stdin().is_terminal() => "-",
-        None => {
-            if let Some(s) = args.set.first() {
+        _ => {
+            if let Some(s) = args.set.first().filter(|_| !args.anew) {
                 let e = Error::value(format!("--set {s} has no script to set a parameter of"));
                 return usage(&e.hint("`ld3sh script.rhai --set name=value`"), &**front);
             }
-            SECOND_ENDS.store(false, Ordering::SeqCst);
+            interrupt::prompt();
+            if args.anew {
+                front.report("note: this is a new session: nothing is left of the other but its history");
+            }
             let state = State::new(&session);
             if !args.no_startup {
                 commands::startup(&mut session, &state);
@@ -272,7 +264,7 @@ fn scripts_in(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
         let e = Error::value("--inspect reads from the terminal, so the script must be a file");
         return usage(&e, &**front);
     }
-    SECOND_ENDS.store(false, Ordering::SeqCst);
+    interrupt::prompt();
     // what went wrong has been told
     file(&mut session, path, args, way);
     let state = State::new(&session);

@@ -131,14 +131,28 @@ fn divides(line: &str) -> bool {
         && rest.split('.').all(|part| part.parse::<u64>().is_ok() || !part.is_empty())
 }
 
-/// A line of a text in which `//` silently cuts off what is likely a divisor: a number, one blank before and behind the `//`.
-pub fn silent_division(text: &str) -> Option<(usize, String)> {
+/// A line of a text in which `//` silently cuts off what is likely a divisor: a number or a variable (of the text, or one that is
+/// `known`), one blank before and behind the `//`.
+pub fn silent_division(text: &str, known: impl Fn(&str) -> bool) -> Option<(usize, String)> {
     text.lines().enumerate().find_map(|(i, line)| {
         let (before, after) = line.split_once(" // ")?;
-        let number = after.trim_end_matches([';', ')', ' ']);
+        let divisor = after.trim_end_matches([';', ')', '}', ' ']);
         let operand = before.ends_with(|c: char| c.is_alphanumeric() || "_)]".contains(c));
         let quoted = before.matches(['"', '\u{60}']).count() % 2 == 1 || before.contains("//");
-        (operand && !quoted && number.parse::<f64>().is_ok()).then(|| (i + 1, DIVISION.to_string()))
+        let divides = || divisor.parse::<f64>().is_ok() || known(divisor) || declares(text, divisor);
+        (operand && !quoted && divides()).then(|| (i + 1, DIVISION.to_string()))
+    })
+}
+
+/// Whether a text has a variable, or a function with a parameter, of this name.
+fn declares(text: &str, name: &str) -> bool {
+    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    code.into_iter().any(|line| {
+        let words: Vec<&str> =
+            line.split(|c: char| !(c.is_alphanumeric() || c == '_')).filter(|w| !w.is_empty()).collect();
+        let function = words.first() == Some(&"fn");
+        (1..words.len())
+            .any(|i| words[i] == name && (matches!(words[i - 1], "let" | "const" | "for") || function && i > 1))
     })
 }
 

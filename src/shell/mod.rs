@@ -9,6 +9,7 @@ mod convert;
 pub mod graphics;
 pub mod help;
 pub mod hints;
+pub mod interrupt;
 pub mod last;
 pub mod lex;
 pub mod manual;

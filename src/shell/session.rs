@@ -1,6 +1,7 @@
 //! A session: the engine, and the variables, functions and imports that live on from one piece of code to the next.
 use super::catalogue::Catalogue;
 use super::help::pages;
+use super::interrupt;
 use super::names::Names;
 pub use super::outcome::{Failure, Outcome};
 use super::{last, show, tokens};
@@ -211,10 +212,11 @@ impl Session {
     /// # Errors
     /// The uncaught error. Panics of native code come out as errors too.
     pub fn evaluate(&mut self, ast: &AST) -> std::result::Result<Outcome, Failure> {
+        let _work = interrupt::work();
         host::clear_cancel();
         let source = ast.source().unwrap_or_default().to_string();
         let text = self.run.borrow().sources.get(&source).cloned().unwrap_or_default();
-        if let Some((line, note)) = super::hints::silent_division(&text) {
+        if let Some((line, note)) = super::hints::silent_division(&text, |name| self.scope.contains(name)) {
             self.front().report(&clean(&format!("note: {source}:{line}: {note}")));
         }
         let bound = bind(&self.engine, ast, &text, &self.env);

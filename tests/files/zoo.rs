@@ -453,6 +453,34 @@ fn a_killed_download_is_gone_on_with() {
     assert_eq!(interrupted("-KILL").status.signal(), Some(9));
 }
 
+/// What came before the disk ran full stays, nothing takes the file's name, and the next run goes on.
+#[test]
+#[cfg(unix)]
+fn a_download_that_fills_the_disk_is_gone_on_with() {
+    let body = content(400_000);
+    let b = body.clone();
+    let server = Server::start(move |seen, _| file(seen, &b, "\"a\""));
+    let bench = Bench::new(&server);
+    let e = zoo::named("edm-ffhq-64x64-uncond-vp").unwrap();
+    let whole = bench.command(&["models", "get", e.name]);
+    let mut limited = Command::new("sh");
+    limited.args(["-c", &format!("ulimit -f 64; exec '{}' models get {}", env!("CARGO_BIN_EXE_ld3sh"), e.name)]);
+    for (name, value) in whole.get_envs() {
+        match value {
+            Some(v) => limited.env(name, v),
+            None => limited.env_remove(name),
+        };
+    }
+    let o = limited.output().unwrap();
+    assert_eq!(faults(&o, 1, &["cannot write", "edm-ffhq-64x64-uncond-vp.pkl"]), Vec::<String>::new(), "{}", err(&o));
+    let State::Part(came) = zoo::state(e, &bench.settings) else { panic!("nothing of it was kept") };
+    assert!((1..400_000).contains(&came) && !bench.settings.path(e).exists());
+    let next = { whole }.output().unwrap();
+    assert_eq!(next.status.code(), Some(0), "{}", err(&next));
+    assert_eq!(std::fs::read(bench.settings.path(e)).unwrap(), body);
+    assert_eq!(server.ranges(), [None, Some(came as usize)]);
+}
+
 #[test]
 fn proxies_are_used() {
     let body = content(1_000);

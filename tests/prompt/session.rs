@@ -55,6 +55,36 @@ fn a_session() {
     assert_eq!(t.exit_code(), 0);
 }
 
+/// What never looks for Ctrl-C is left behind by the second press, after a word of warning.
+#[test]
+#[cfg(unix)]
+fn two_presses_always_bring_the_prompt_back() {
+    let home = tempfile::tempdir().unwrap();
+    let mut t = open(home.path(), 100);
+    t.enter("let a = 20;");
+    // Rhai compares texts of its own, letter by letter, for many seconds
+    t.enter("let s = \"\"; s.pad(30000000, \"x\"); let l = []; l.pad(100000, s);");
+    t.send("l.sort()\r");
+    std::thread::sleep(Duration::from_millis(300));
+    t.send("\x03");
+    t.wait("has not heard Ctrl-C yet");
+    t.press("\x03");
+    t.wait("this is a new session");
+    t.enter("[1 + 1, is_def_var(\"a\")]");
+    t.wait("\n[2, false]\n");
+    // what hears it is never left behind
+    t.send("loop { }\r");
+    std::thread::sleep(Duration::from_millis(300));
+    t.press("\x03");
+    t.enter("let b = 7;");
+    t.enter("b + 35");
+    t.wait("\n42\n");
+    t.send("exit\r");
+    assert_eq!(t.exit_code(), 0);
+    let history = std::fs::read_to_string(home.path().join("ld3sh/history.txt")).unwrap();
+    assert!(history.contains("let a = 20;") && history.contains("l.sort()"), "{history}");
+}
+
 #[test]
 fn a_network_from_earlier_lines() {
     let home = tempfile::tempdir().unwrap();
