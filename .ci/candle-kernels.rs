@@ -17,7 +17,7 @@ fn main() -> Result<()> {
             let path = entry?.path();
             if path.extension().is_some_and(|e| e == "cu") {
                 let name = path.file_stem().unwrap().to_string_lossy().to_uppercase();
-                text += &format!("#[allow(dead_code)]\npub const {name}: &str = \"\";\n");
+                text += &format!("#[allow(dead_code)]\npub const {name}: &str = \"// candle {name}\";\n");
             }
         }
         std::fs::write(to, text)?;

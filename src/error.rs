@@ -248,8 +248,60 @@ fn of_candle(e: &candle_core::Error) -> (Kind, Vec<Vec<usize>>) {
     }
 }
 
+/// What an error of the driver's means to a user, where that is not what it says.
+#[cfg(feature = "cuda")]
+pub(crate) fn of_driver(e: candle_core::cuda_backend::cudarc::driver::sys::CUresult) -> Option<String> {
+    use candle_core::cuda_backend::cudarc::driver::sys::CUresult as R;
+    Some(match e {
+        R::CUDA_ERROR_OUT_OF_MEMORY => "the GPU has no memory left".into(),
+        R::CUDA_ERROR_INVALID_DEVICE => "there is no such GPU".into(),
+        R::CUDA_ERROR_NO_DEVICE => "there is no GPU that the driver sees".into(),
+        R::CUDA_ERROR_UNSUPPORTED_PTX_VERSION => "the driver is too old for this build's kernels".into(),
+        R::CUDA_ERROR_NO_BINARY_FOR_GPU | R::CUDA_ERROR_INVALID_PTX => {
+            "this build has no kernels for this GPU".to_string()
+        }
+        _ => return None,
+    })
+}
+
+/// What an error of candle's about a GPU means to a user: its kind, a sentence and a way on.
+#[cfg(feature = "cuda")]
+fn explained(e: &(dyn std::error::Error + 'static)) -> Option<(Kind, String, Option<&'static str>)> {
+    use candle_core::cuda_backend::CudaError;
+    use candle_core::cuda_backend::cudarc::driver::{DriverError, sys::CUresult as R};
+    let code = match e.downcast_ref::<CudaError>() {
+        Some(CudaError::Cuda(e) | CudaError::Load { cuda: e, .. }) => e.0,
+        _ => e.downcast_ref::<DriverError>()?.0,
+    };
+    let said = of_driver(code)?;
+    Some(match code {
+        R::CUDA_ERROR_OUT_OF_MEMORY => {
+            (Kind::Memory, said, Some("take smaller batches, `remat: true`, or `dtype: \"bf16\"`"))
+        }
+        _ => (Kind::Device, said, None),
+    })
+}
+#[cfg(not(feature = "cuda"))]
+fn explained(_: &(dyn std::error::Error + 'static)) -> Option<(Kind, String, Option<&'static str>)> {
+    None
+}
+
+/// The error that a library reported and candle wrapped.
+fn inner(e: &candle_core::Error) -> Option<&(dyn std::error::Error + 'static)> {
+    use candle_core::Error as C;
+    match e {
+        C::WithBacktrace { inner: e, .. } | C::WithPath { inner: e, .. } => inner(e),
+        C::Context { inner: e, .. } => inner(e),
+        C::Cuda(e) => Some(&**e),
+        _ => None,
+    }
+}
+
 impl From<candle_core::Error> for Error {
     fn from(e: candle_core::Error) -> Self {
+        if let Some((kind, said, hint)) = inner(&e).and_then(explained) {
+            return hint.into_iter().fold(Error::new(kind, said), Error::hint);
+        }
         let (kind, shapes) = of_candle(&e);
         // candle appends a backtrace after the first line when RUST_BACKTRACE is set; users never see one
         let text = e.to_string();

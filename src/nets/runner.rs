@@ -348,8 +348,41 @@ impl Runner {
         }
     }
 
-    /// All outputs as candle operations throughout.
+    /// All outputs as candle operations throughout; on a GPU in as many pieces of the batch as its kernels' 32-bit counts need.
     fn composed(&self, given: &Given, e: &mut Candle) -> Result<Vec<Tensor>> {
+        match self.0.device.is_cuda() {
+            true => self.composed_within(given, e, i32::MAX as u64),
+            false => self.composed_whole(given, e),
+        }
+    }
+
+    /// All outputs, with no result of an operation of more than `most` values.
+    fn composed_within(&self, given: &Given, e: &mut Candle, most: u64) -> Result<Vec<Tensor>> {
+        let batch = self.first(given)?.dims().first().copied().unwrap_or(0);
+        let mut run = Shapes::default();
+        let prepared = self.prepare(given)?;
+        let mut shape = |t: Tensor| run.value(t.dims(), false);
+        let inputs = prepared.into_iter().map(|t| t.map(&mut shape)).collect::<Vec<_>>();
+        self.0.graph.run(&mut run, inputs)?;
+        let pieces = run.largest.div_ceil(most.max(1)).max(1) as usize;
+        if pieces == 1 || batch < 2 {
+            return self.composed_whole(given, e);
+        }
+        let size = batch.div_ceil(pieces.min(batch));
+        let mut parts = vec![];
+        for at in (0..batch).step_by(size) {
+            let count = size.min(batch - at);
+            let cut =
+                |t: &Tensor| if t.dims().first() == Some(&batch) { t.narrow(0, at, count) } else { Ok(t.clone()) };
+            let own = given.iter().map(|(_, t)| cut(t)).collect::<candle_core::Result<Vec<_>>>()?;
+            let given: Vec<(&str, &Tensor)> = given.iter().zip(&own).map(|((n, _), t)| (*n, t)).collect();
+            parts.push(self.composed_whole(&given, e)?);
+        }
+        let joined = |k: usize| Tensor::cat(&parts.iter().map(|p| &p[k]).collect::<Vec<_>>(), 0);
+        Ok((0..self.0.graph.outputs.len()).map(joined).collect::<candle_core::Result<_>>()?)
+    }
+
+    fn composed_whole(&self, given: &Given, e: &mut Candle) -> Result<Vec<Tensor>> {
         let outs = self.0.graph.run(e, self.prepare(given)?)?;
         let first = self.first(given)?;
         let one = |(t, o): (Tensor, &super::graph::Output)| match o.layout {
@@ -427,4 +460,37 @@ fn flat_values(t: &Tensor) -> Result<Vec<f32>> {
 
 fn like(t: &Tensor, x: &Tensor) -> Result<Tensor> {
     Ok(t.to_device(x.device())?.to_dtype(x.dtype())?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::nets::edm::{Config, random_in};
+
+    #[test]
+    fn a_batch_in_pieces_is_the_batch() -> Result<()> {
+        let config = Config::parse(
+            r#"{"img_resolution": 8, "img_channels": 1, "model_channels": 16, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": [8]}"#,
+        )?;
+        let net = random_in(&config, 3, &Device::Cpu, DType::F64)?;
+        let x = Var::from_tensor(&Tensor::randn(0.0, 1.0, (5, 1, 8, 8), &Device::Cpu)?)?;
+        let t = Tensor::new(&[0.1, 0.2, 0.3, 0.4, 0.5], &Device::Cpu)?;
+        let ports = &net.runner().graph().inputs;
+        let given = [(ports[0].name.as_str(), x.as_tensor()), (ports[1].name.as_str(), &t)];
+        let run = |most| -> Result<(Vec<f64>, Vec<f64>)> {
+            let y = net.runner().composed_within(&given, &mut Candle::default(), most)?.remove(0);
+            let grads = y.sqr()?.sum_all()?.backward()?;
+            let gradient = grads.get(&x).map_or_else(|| x.zeros_like(), |g| Ok(g.clone()))?;
+            Ok((y.flatten_all()?.to_vec1()?, gradient.flatten_all()?.to_vec1()?))
+        };
+        let (whole, gradient) = run(u64::MAX)?;
+        // no room for two samples, for two, and for none
+        for most in [2000, 4500, 1] {
+            let (pieces, its) = run(most)?;
+            let apart = |a: &[f64], b: &[f64]| a.iter().zip(b).fold(0.0, |m: f64, (a, b)| m.max((a - b).abs()));
+            assert_eq!(pieces.len(), whole.len());
+            assert!(apart(&whole, &pieces) < 1e-12 && apart(&gradient, &its) < 1e-11, "{most}");
+        }
+        Ok(())
+    }
 }

@@ -57,6 +57,8 @@ pub struct Shapes {
     pub kept: u64,
     /// Floats of all results together.
     pub made: u64,
+    /// Floats of the largest result.
+    pub largest: u64,
 }
 
 impl Shapes {
@@ -85,7 +87,9 @@ impl Exec for Shapes {
             inputs.iter().for_each(|v| self.keep(v));
         }
         let value = |d: Vec<usize>| {
-            self.made += d.iter().product::<usize>() as u64;
+            let size = d.iter().product::<usize>() as u64;
+            self.made += size;
+            self.largest = self.largest.max(size);
             Shape { dims: d.into(), tracked, counted: Rc::default() }
         };
         Ok(dims.into_iter().map(value).collect())

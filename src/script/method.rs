@@ -79,7 +79,8 @@ mod api {
     #[rhai_fn(return_raw)]
     pub fn cache_read(name: &str, key: Map) -> RhaiResult<Dynamic> {
         let id = cached::id(key)?;
-        Ok(cached::read(name, &id)?.map_or(Dynamic::UNIT, |v| Map::from([("value".into(), from_data(v))]).into()))
+        let Some(value) = cached::read(name, &id)? else { return Ok(Dynamic::UNIT) };
+        Ok(Map::from([("value".into(), from_data(value)?)]).into())
     }
     /// Keeps a value in the cache under `name` and `key` (a map: everything that determines it).
     ///

@@ -45,7 +45,7 @@ impl Operand {
     }
     fn in_dtype(&self, dtype: DType, device: &Device) -> Result<Tensor> {
         match self {
-            Operand::Tensor(t) => Ok(t.to_dtype(dtype)?),
+            Operand::Tensor(t) => Ok(t.to_device(device)?.to_dtype(dtype)?),
             Operand::Float(x) => create::full(&[], *x, dtype, device),
             Operand::Int(i) => create::full_int(&[], *i, dtype, device),
         }
@@ -71,9 +71,20 @@ fn meet(a: &Operand, b: &Operand) -> DType {
     }
 }
 
+/// A tensor on the CPU of so many values or fewer is a constant, and is taken to the GPU where it meets a tensor there.
+const CONSTANT: usize = 4096;
+
+impl Operand {
+    fn is_constant(&self) -> bool {
+        matches!(self, Operand::Tensor(t) if t.device().is_cpu() && t.elem_count() <= CONSTANT)
+    }
+}
+
 /// Both sides as tensors of the dtype in which they meet, on one device, not yet broadcast.
 fn both(what: &str, a: &Operand, b: &Operand, dtype: DType) -> Result<(Tensor, Tensor, Vec<usize>)> {
     let device = match (a.device(), b.device()) {
+        (Some(x), Some(y)) if !x.same_device(y) && a.is_constant() => y.clone(),
+        (Some(x), Some(y)) if !x.same_device(y) && b.is_constant() => x.clone(),
         (Some(x), Some(y)) if !x.same_device(y) => {
             let (x, y) = (super::device::device_name(x), super::device::device_name(y));
             let e = Error::new(Kind::Device, format!("{what}: one tensor lies on {x}, the other on {y}"));

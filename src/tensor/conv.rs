@@ -116,7 +116,36 @@ fn forward(x: &Tensor, w: &Tensor, g: Geometry) -> Result<Tensor> {
         // candle's CPU product knows no bf16
         return Ok(columns::convolve(&x.to_dtype(DType::F32)?, &w.to_dtype(DType::F32)?, g)?.to_dtype(x.dtype())?);
     }
-    Ok(x.contiguous()?.conv2d(&w.contiguous()?, g.padding, g.stride, g.dilation, g.groups)?)
+    gathered(x, w, g)
+}
+
+/// On a GPU: each tap's pixels are gathered, and the weight's matrix multiplied with them. candle's own convolution there is cuDNN's in
+/// its default arithmetic, which is TF32 for f32, and sums in f16 for f16.
+fn gathered(x: &Tensor, w: &Tensor, g: Geometry) -> Result<Tensor> {
+    let (cout, per, kh, kw) = w.dims4()?;
+    let (b, _, h, width) = x.dims4()?;
+    let size = |n: usize, k: usize| (n + 2 * g.padding - g.dilation * (k - 1) - 1) / g.stride + 1;
+    let (oh, ow) = (size(h, kh), size(width, kw));
+    let w = w.contiguous()?.reshape((1, g.groups, cout / g.groups, per * kh * kw))?;
+    Ok(w.broadcast_matmul(&seen(x, [kh, kw], [oh, ow], g)?)?.reshape((b, cout, oh, ow))?)
+}
+
+/// What each output pixel's window sees of an image [B, C, H, W]: [B, groups, C/groups·kh·kw, oh·ow].
+fn seen(x: &Tensor, [kh, kw]: [usize; 2], [oh, ow]: [usize; 2], g: Geometry) -> Result<Tensor> {
+    let padded = pad2d(x, [g.padding; 4], Fill::Constant(0.0))?;
+    let (b, c, _, _) = padded.dims4()?;
+    let taps = |n: usize, k: usize| {
+        let at = (0..n).map(|i| (i * g.stride + k * g.dilation) as u32).collect::<Vec<_>>();
+        Tensor::from_vec(at, n, x.device())
+    };
+    let mut all = Vec::with_capacity(kh * kw);
+    for ky in 0..kh {
+        let rows = padded.index_select(&taps(oh, ky)?, 2)?;
+        for kx in 0..kw {
+            all.push(rows.index_select(&taps(ow, kx)?, 3)?);
+        }
+    }
+    Ok(Tensor::stack(&all, 2)?.reshape((b, g.groups, c / g.groups * kh * kw, oh * ow))?)
 }
 
 /// Whether `t` is of half precision on the CPU: computed in f32.
@@ -166,16 +195,9 @@ fn weight_grad(x: &Tensor, gy: &Tensor, shape: &[usize], g: Geometry) -> Result<
         let grad = columns::weight_gradient(&x.to_dtype(DType::F32)?, &gy.to_dtype(DType::F32)?, shape, g)?;
         return Ok(grad.to_dtype(x.dtype())?);
     }
-    let (per, inside) = (shape[1], shape[0] / g.groups);
-    let turned = Geometry { stride: g.dilation, padding: g.padding, dilation: g.stride, groups: 1 };
-    let parts = (0..g.groups)
-        .map(|k| {
-            let x = x.narrow(1, k * per, per)?.transpose(0, 1)?;
-            let gy = gy.narrow(1, k * inside, inside)?.transpose(0, 1)?;
-            let w = forward(&x, &gy, turned)?.transpose(0, 1)?;
-            // rows that no window reached lie behind
-            Ok(w.narrow(2, 0, shape[2])?.narrow(3, 0, shape[3])?)
-        })
-        .collect::<Result<Vec<_>>>()?;
-    Ok(Tensor::cat(&parts, 0)?.contiguous()?)
+    let (b, _, oh, ow) = gy.dims4()?;
+    let (kernel, inside) = ([shape[2], shape[3]], shape[0] / g.groups);
+    let gy = gy.contiguous()?.reshape((b, g.groups, inside, oh * ow))?;
+    let grad = gy.matmul(&seen(x, kernel, [oh, ow], g)?.transpose(2, 3)?)?.sum(0)?;
+    Ok(grad.reshape(shape)?)
 }

@@ -26,6 +26,8 @@ fn library(t: DType) -> &'static (Library, Mutex<()>) {
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/nets/kernels/gpu/cu/kernels.cu");
         let mut compiler = Command::new("c++");
         compiler.args(["-std=c++17", "-O1", "-Wall", "-Werror", "-Wno-unused-function", "-shared", "-fPIC"]);
+        // overflows, shifts and casts that C++ does not define end the test
+        compiler.args(["-fsanitize=undefined", "-fno-sanitize-recover=all"]);
         compiler.arg(format!("-DELEMENT={element}")).args(["-x", "c++"]).arg(source).arg("-o").arg(&to);
         let done = compiler.output().expect("this test needs a C++ compiler called c++, such as g++");
         assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));

@@ -3,6 +3,7 @@ use crate::discretize::Schedule;
 use crate::files::state::Data;
 use crate::host::check_cancelled;
 use crate::script::plan::ScriptSolver;
+use crate::tensor::device::default_device;
 use crate::tensor::memory;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Tensor};
@@ -159,16 +160,18 @@ fn data(v: &Dynamic, at: &str, depth: usize) -> Result<Data> {
     }
 }
 
-/// State as a script value.
-pub fn from_data(d: Data) -> Dynamic {
-    match d {
+/// State as a script value; tensors come to the device for new ones, as those that were saved had been made there.
+pub fn from_data(d: Data) -> crate::Result<Dynamic> {
+    Ok(match d {
         Data::Unit => Dynamic::UNIT,
         Data::Bool(b) => b.into(),
         Data::Int(i) => Dynamic::from_int(i),
         Data::Float(f) => Dynamic::from_float(f),
         Data::Str(s) => s.into(),
-        Data::Tensor(t) => Dynamic::from(t),
-        Data::Array(a) => a.into_iter().map(from_data).collect::<Array>().into(),
-        Data::Map(m) => m.into_iter().map(|(k, v)| (k.into(), from_data(v))).collect::<Map>().into(),
-    }
+        Data::Tensor(t) => Dynamic::from(t.to_device(&default_device())?),
+        Data::Array(a) => a.into_iter().map(from_data).collect::<crate::Result<Array>>()?.into(),
+        Data::Map(m) => {
+            m.into_iter().map(|(k, v)| Ok((k.into(), from_data(v)?))).collect::<crate::Result<Map>>()?.into()
+        }
+    })
 }

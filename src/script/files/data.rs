@@ -130,7 +130,9 @@ fn load_as(path: &str, owner: Option<String>) -> RhaiResult<Map> {
         Some(owner) => state::load_for(&owner, file),
         None => state::load(file),
     })? {
-        Data::Map(m) => Ok(m.into_iter().map(|(k, v)| (k.into(), from_data(v))).collect()),
+        Data::Map(m) => {
+            Ok(m.into_iter().map(|(k, v)| Ok((k.into(), from_data(v)?))).collect::<crate::Result<Map>>()?)
+        }
         _ => Err(Error::new(Kind::Format, format!("{path}: the state is not a map")).into()),
     }
 }
@@ -203,7 +205,7 @@ mod state_api {
         let owner = owner("state::save", options)?;
         save_as(path, map, owner)
     }
-    /// Reads the map that `state::save` wrote; tensors come back on the CPU.
+    /// Reads the map that `state::save` wrote; tensors come to the device of the run (`--device`).
     ///
     /// Errors on a file that is cut off, altered, or of another kind.
     ///

@@ -3,6 +3,7 @@ use super::{Defs, args};
 use crate::files::{npy, safetensors};
 use crate::script::error::RhaiResult;
 use crate::tensor::aside;
+use crate::tensor::device::default_device;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::{Dynamic, Map};
@@ -34,6 +35,10 @@ fn load(path: &str) -> RhaiResult<Dynamic> {
         "npz" => npy::read_npz(path),
         _ => Ok(safetensors::read(path)?.tensors),
     })?;
+    let device = default_device();
+    for (_, t) in &mut list {
+        *t = t.to_device(&device).map_err(Error::from)?;
+    }
     Ok(match format {
         "npy" => Dynamic::from(list.remove(0).1),
         _ => map(list),

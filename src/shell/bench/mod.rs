@@ -5,13 +5,16 @@
 mod cases;
 
 use super::args::BenchArgs;
+use crate::nets::kernels::gpu::cudnn_used;
 use crate::nets::profile;
 use crate::script::front::Front;
+use crate::tensor::device;
 use crate::tensor::dtype::parse as parse_dtype;
 use crate::{Error, Kind, Result};
 use candle_core::Device;
 use cases::{CASES, Case, DTYPE, Inputs, Run, Tensors, prepare};
 use serde_json::json;
+use std::collections::BTreeMap;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::time::Instant;
@@ -93,6 +96,14 @@ pub fn run(args: &BenchArgs, front: &dyn Front) -> Result<()> {
     if cases.is_empty() {
         cases = CASES.iter().map(|(_, c)| parse(c)).collect::<Result<_>>()?;
     }
+    let card = device::card(&device::default_device());
+    if !card.is_empty() {
+        let words: Vec<String> = card.iter().map(|(what, value)| format!("{what} {value}")).collect();
+        match as_json {
+            true => print_line(&json!({ "device": card.iter().cloned().collect::<BTreeMap<_, _>>() }).to_string()),
+            false => print_line(&words.join(", ")),
+        }
+    }
     if !as_json {
         print_line(&format!(
             "{:>10} {:>10} {:>6}  case ({} threads)",
@@ -121,6 +132,9 @@ pub fn run(args: &BenchArgs, front: &dyn Front) -> Result<()> {
     }
     if let (false, Some(peak)) = (as_json, peak_mib()) {
         print_line(&format!("peak resident size {peak:.0} MiB"));
+    }
+    if let (false, Some([used, met])) = (card.is_empty(), cudnn_used()) {
+        print_line(&format!("cuDNN used for {used} of {met} shapes of convolutions"));
     }
     Ok(())
 }

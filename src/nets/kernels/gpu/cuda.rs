@@ -9,7 +9,7 @@ use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_strided_batched_ex, sys};
 use candle_core::cuda_backend::cudarc::driver::sys::CUdeviceptr;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, DevicePtr, LaunchConfig, PushKernelArg};
-use candle_core::cuda_backend::{CudaStorageSlice, gemm_reduced_precision_f32};
+use candle_core::cuda_backend::{CudaStorageSlice, WrapErr, gemm_reduced_precision_f32};
 use candle_core::{
     CpuStorage, CudaDevice, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Error, Layout, Result, Shape, Storage,
     Tensor, bail,
@@ -129,7 +129,7 @@ impl<'a> Cuda<'a> {
         let config = LaunchConfig { grid_dim: (grid, 1, 1), block_dim: (block, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: the operations give each kernel its arguments in number, type and size; the tests run the same launches on
         // the host with every access checked
-        unsafe { builder.launch(config) }.map_err(Error::wrap)?;
+        unsafe { builder.launch(config) }.w()?;
         Ok(())
     }
 }
@@ -230,7 +230,7 @@ impl Machine for Cuda<'_> {
                 sys::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
             )
         }
-        .map_err(Error::wrap)
+        .w()
     }
 
     #[cfg(feature = "cudnn")]

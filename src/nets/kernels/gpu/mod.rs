@@ -12,6 +12,14 @@ use candle_core::{DType, Result};
 use std::any::Any;
 use std::sync::{Arc, Mutex, PoisonError};
 
+/// For how many of the shapes of convolutions that were met on GPUs cuDNN is used: `[used, met]`. None where it is not built in.
+pub fn cudnn_used() -> Option<[usize; 2]> {
+    #[cfg(feature = "cudnn")]
+    return Some(cudnn::used());
+    #[cfg(not(feature = "cudnn"))]
+    None
+}
+
 /// A contiguous array in a machine's memory, or the part of one that starts at an offset.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Array {
