@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// The modules compiled in: name, text.
 pub const STDLIB: &[(&str, &str)] = &[
+    ("amed", include_str!("../../stdlib/amed.rhai")),
     ("ays", include_str!("../../stdlib/ays.rhai")),
     ("bezier", include_str!("../../stdlib/bezier.rhai")),
     ("bns", include_str!("../../stdlib/bns.rhai")),
@@ -18,12 +19,14 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("epd", include_str!("../../stdlib/epd.rhai")),
     ("experiment", include_str!("../../stdlib/experiment.rhai")),
     ("free", include_str!("../../stdlib/free.rhai")),
+    ("ggdm", include_str!("../../stdlib/ggdm.rhai")),
     ("gits", include_str!("../../stdlib/gits.rhai")),
     ("gs", include_str!("../../stdlib/gs.rhai")),
     ("ld3", include_str!("../../stdlib/ld3.rhai")),
     ("learn", include_str!("../../stdlib/learn.rhai")),
     ("oss", include_str!("../../stdlib/oss.rhai")),
     ("s4s", include_str!("../../stdlib/s4s.rhai")),
+    ("squares", include_str!("../../stdlib/squares.rhai")),
     ("tools", include_str!("../../stdlib/tools.rhai")),
 ];
 

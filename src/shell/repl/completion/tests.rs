@@ -170,6 +170,7 @@ fn files_and_modules() {
     s.is(
         "import \"|",
         &[
+            "amed",
             "ays",
             "bezier",
             "bns",
@@ -178,6 +179,7 @@ fn files_and_modules() {
             "epd",
             "experiment",
             "free",
+            "ggdm",
             "gits",
             "gs",
             "ld3",
@@ -185,6 +187,7 @@ fn files_and_modules() {
             "mine",
             "oss",
             "s4s",
+            "squares",
             "sub/",
             "tools",
         ],
