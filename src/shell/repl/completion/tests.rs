@@ -182,6 +182,7 @@ fn files_and_modules() {
             "gs",
             "ld3",
             "learn",
+            "measure",
             "mine",
             "oss",
             "s4s",
