@@ -246,6 +246,8 @@ fn methods_of_what_a_property_gives() {
         ("Plan", "solver::unipc().plan(schedule::logsnr(noise::edm(), 3))"),
         ("Plateau", "optim::plateau(#{})"),
         ("Schedule", "schedule::edm(noise::edm(), 3)"),
+        ("FeatureNetwork", "metric::network(\"fashion28\")"),
+        ("Statistics", "metric::stats(ones([3, 2]))"),
         ("Solver", "solver::unipc()"),
         ("Tensor", "ones([2, 3])"),
         ("Model", "model::load(\"tests/fixtures/latent/sd-tiny\")"),

@@ -77,6 +77,10 @@ impl Target {
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         options.create(true).append(true).open(&self.0)
     }
+    /// Opens it for reading and for adding at its end, made if need be. A link at its name is an error.
+    pub fn open_to_read_and_append(&self) -> Result<File> {
+        self.no_link(OpenOptions::new().create(true).read(true).append(true))
+    }
     /// Opens it where its name is that of the file itself: who put a link there wants another one written.
     fn no_link(&self, options: &mut OpenOptions) -> Result<File> {
         let link = || fs::symlink_metadata(&self.0).is_ok_and(|m| m.file_type().is_symlink());

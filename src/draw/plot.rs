@@ -9,13 +9,13 @@ use crate::real::Real;
 use crate::{Error, Kind, Result};
 use std::path::Path;
 
-const INK: Rgb = [34, 34, 40];
-const FAINT: Rgb = [105, 105, 115];
-const GRID: Rgb = [228, 228, 233];
+pub(super) const INK: Rgb = [34, 34, 40];
+pub(super) const FAINT: Rgb = [105, 105, 115];
+pub(super) const GRID: Rgb = [228, 228, 233];
 /// Okabe and Ito's colours, told apart by all eyes, the darker first.
-const COLORS: [Rgb; 7] =
+pub(super) const COLORS: [Rgb; 7] =
     [[0, 114, 178], [213, 94, 0], [0, 158, 115], [204, 121, 167], [120, 94, 240], [86, 180, 233], [230, 159, 0]];
-const EM: f64 = 13.0;
+pub(super) const EM: f64 = 13.0;
 
 /// One line of [`lines`].
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +30,8 @@ pub struct Series {
     pub line: bool,
     /// Mark the points.
     pub points: bool,
+    /// Low and high ends of a band around the values; as many as `y`.
+    pub band: Option<[Vec<f64>; 2]>,
 }
 
 /// What [`lines`] draws around its series.
@@ -80,7 +82,7 @@ pub struct SchedulesOptions {
 
 /// A finished plot.
 #[derive(Debug, Clone)]
-pub struct Plot(Scene);
+pub struct Plot(pub(super) Scene);
 
 impl Plot {
     /// Width and height in units.
@@ -108,7 +110,7 @@ impl Plot {
     }
 }
 
-fn sized(width: usize, height: usize) -> Result<Scene> {
+pub(super) fn sized(width: usize, height: usize) -> Result<Scene> {
     for side in [width, height] {
         if !(150..=8000).contains(&side) {
             return Err(Error::value(format!("plot: width and height must be within [150, 8000], not {side}")));
@@ -117,11 +119,11 @@ fn sized(width: usize, height: usize) -> Result<Scene> {
     Ok(Scene { width, height, shapes: vec![] })
 }
 
-fn width_of(s: &str) -> f64 {
+pub(super) fn width_of(s: &str) -> f64 {
     f64::from(text::width(s, EM as f32))
 }
 
-fn label(s: impl Into<String>, at: (f64, f64), place: At, rgb: Rgb) -> Shape {
+pub(super) fn label(s: impl Into<String>, at: (f64, f64), place: At, rgb: Rgb) -> Shape {
     Shape::Text(s.into(), at, place, EM, rgb)
 }
 
@@ -134,7 +136,14 @@ pub fn lines(series: &[Series], o: &LinesOptions) -> Result<Plot> {
         return Err(Error::shape(m, &[&[s.x.len()], &[s.y.len()]]));
     }
     let good = |x: f64, y: f64| x.is_finite() && y.is_finite() && !(o.log_x && x <= 0.0) && !(o.log_y && y <= 0.0);
-    let drawn = || series.iter().flat_map(|s| s.x.iter().copied().zip(s.y.iter().copied())).filter(|p| good(p.0, p.1));
+    let pairs = |s: &Series, y: &[f64]| s.x.iter().copied().zip(y.iter().copied()).collect::<Vec<_>>();
+    let of_band = |s: &Series| s.band.iter().flatten().flat_map(|y| pairs(s, y)).collect::<Vec<_>>();
+    let drawn = || series.iter().flat_map(|s| [pairs(s, &s.y), of_band(s)].concat()).filter(|p| good(p.0, p.1));
+    if let Some(s) = series.iter().find(|s| s.band.iter().flatten().any(|y| y.len() != s.x.len())) {
+        let m =
+            format!("plot::lines: the band of series `{}` has not as many values as its {} points", s.name, s.x.len());
+        return Err(Error::shape(m, &[&[s.x.len()]]));
+    }
     if drawn().next().is_none() {
         let e = Error::value("plot::lines: there is no point to draw");
         return Err(e.hint("points must be finite, and positive on a log axis"));
@@ -169,6 +178,14 @@ pub fn lines(series: &[Series], o: &LinesOptions) -> Result<Plot> {
     s.push(Shape::Line(vec![(left, top), (left, bottom), (right, bottom)], FAINT, 1.0, 1.0));
     for (i, one) in series.iter().enumerate() {
         let color = COLORS[i % COLORS.len()];
+        if let Some([low, high]) = &one.band {
+            let whole: Vec<(f64, f64, f64)> = (0..one.x.len()).map(|i| (one.x[i], low[i], high[i])).collect();
+            for piece in whole.split(|(x, l, h)| !good(*x, *l) || !good(*x, *h)).filter(|p| p.len() > 1) {
+                let there = piece.iter().map(|(x, _, h)| (px(*x), py(*h)));
+                let back = piece.iter().rev().map(|(x, l, _)| (px(*x), py(*l)));
+                s.push(Shape::Area(there.chain(back).collect(), color, 0.18));
+            }
+        }
         let points: Vec<(f64, f64)> = one.x.iter().copied().zip(one.y.iter().copied()).collect();
         for piece in points.split(|p| !good(p.0, p.1)) {
             let piece: Vec<(f64, f64)> = piece.iter().map(|p| (px(p.0), py(p.1))).collect();

@@ -23,12 +23,29 @@ pub(super) enum At {
 pub(super) enum Shape {
     /// A line through points: colour, opacity, width.
     Line(Vec<(f64, f64)>, Rgb, f64, f64),
+    /// The area within a polygon: colour, opacity.
+    Area(Vec<(f64, f64)>, Rgb, f64),
     /// A filled rectangle between two corners: colour, opacity.
     Rect((f64, f64), (f64, f64), Rgb, f64),
     /// A disc, white with a rim of 1.6 when not filled: center, radius, colour, filled.
     Dot((f64, f64), f64, Rgb, bool),
     /// Text: point, place, em, colour.
     Text(String, (f64, f64), At, f64, Rgb),
+}
+
+impl Shape {
+    /// The same at another place.
+    pub fn moved(&self, dx: f64, dy: f64) -> Shape {
+        let to = |p: &(f64, f64)| (p.0 + dx, p.1 + dy);
+        let all = |points: &[(f64, f64)]| points.iter().map(to).collect();
+        match self {
+            Shape::Line(points, rgb, alpha, width) => Shape::Line(all(points), *rgb, *alpha, *width),
+            Shape::Area(points, rgb, alpha) => Shape::Area(all(points), *rgb, *alpha),
+            Shape::Rect(a, b, rgb, alpha) => Shape::Rect(to(a), to(b), *rgb, *alpha),
+            Shape::Dot(p, r, rgb, filled) => Shape::Dot(to(p), *r, *rgb, *filled),
+            Shape::Text(text, p, place, em, rgb) => Shape::Text(text.clone(), to(p), *place, *em, *rgb),
+        }
+    }
 }
 
 /// A white sheet and what is drawn on it, in order.
@@ -64,6 +81,11 @@ impl Scene {
                         points.join(" "),
                         color(rgb)
                     )
+                }
+                Shape::Area(points, rgb, alpha) => {
+                    let points: Vec<String> = points.iter().map(|(x, y)| format!("{x:.2},{y:.2}")).collect();
+                    let (points, rgb) = (points.join(" "), color(rgb));
+                    writeln!(s, "<polygon points=\"{points}\" fill=\"{rgb}\" fill-opacity=\"{alpha}\"/>")
                 }
                 Shape::Rect(a, b, rgb, alpha) => {
                     let (x, y, w, h) = (a.0.min(b.0), a.1.min(b.1), (b.0 - a.0).abs(), (b.1 - a.1).abs());
@@ -117,6 +139,9 @@ impl Scene {
             match shape {
                 Shape::Line(points, rgb, alpha, width) => {
                     fill(&mut image, &stroke(points, width / 2.0, k), *rgb, *alpha);
+                }
+                Shape::Area(points, rgb, alpha) => {
+                    fill(&mut image, &[points.iter().map(|p| at(*p, k)).collect()], *rgb, *alpha);
                 }
                 Shape::Rect(a, b, rgb, alpha) => {
                     let (x0, x1, y0, y1) = (a.0.min(b.0), a.0.max(b.0), a.1.min(b.1), a.1.max(b.1));
@@ -217,7 +242,7 @@ fn write(image: &mut Image, line: &str, p: (f64, f64), place: At, em: f64, rgb: 
 }
 
 /// Text for XML; characters that XML does not have are left out.
-fn escape(s: &str) -> String {
+pub fn escape(s: &str) -> String {
     let mut out = String::with_capacity(s.len());
     for c in s.chars() {
         match c {

@@ -9,6 +9,7 @@ pub mod json;
 mod literal;
 pub mod npy;
 pub mod pickle;
+pub mod record;
 pub mod result;
 pub mod safetensors;
 pub mod sniff;

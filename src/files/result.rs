@@ -207,7 +207,7 @@ pub fn canonical(v: &Value) -> String {
 }
 
 /// The date and time in UTC, as ISO 8601 has it.
-fn now() -> String {
+pub(super) fn now() -> String {
     let seconds = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
     iso(seconds)
 }

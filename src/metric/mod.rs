@@ -1,7 +1,25 @@
 //! Metrics: how far samples are from a reference, per sample or as distributions.
+mod bootstrap;
+mod extract;
 mod frechet;
+mod inception_score;
+mod kernel;
+mod neighbours;
+mod pictures;
+mod rows;
+mod ssim;
+mod stats;
 
-pub use frechet::{frechet_distance, gaussian};
+pub use bootstrap::{Interval, bootstrap, nearer};
+pub use extract::{Extractor, NAMES};
+pub use frechet::{frechet, frechet_distance, gaussian};
+pub use inception_score::inception_score;
+pub use kernel::{Tested, kid, paired, two_sample};
+pub use neighbours::{Neighbours, neighbours};
+pub use pictures::each_batch;
+pub use rows::Rows;
+pub use ssim::ssim;
+pub use stats::{Stats, few};
 
 use crate::loss::{difference, per_sample};
 use crate::{Error, Result};

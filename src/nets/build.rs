@@ -192,6 +192,14 @@ impl<'w> Builder<'_, 'w> {
         self.conv_first(x, size, size.channels)
     }
 
+    /// A convolution with an oblong kernel and zeros of half its size around the image, of stride 1.
+    pub fn conv_oblong(&mut self, x: Id, channels: usize, kernel: [usize; 2]) -> Result<Id> {
+        let cin = self.channels(x);
+        let (w, weight) = self.take("weight", &[channels, cin, kernel[0], kernel[1]], true, &[])?;
+        let (b, bias) = self.take("bias", &[channels], true, &[])?;
+        self.one(Conv::oblong(w, b, 1, kernel.map(|k| [k / 2; 2]))?, &[x], vec![weight, bias])
+    }
+
     /// A convolution of which the first `keep` output channels are wanted.
     pub fn conv_first(&mut self, x: Id, size: ConvSize, keep: usize) -> Result<Id> {
         let ConvSize { channels, window, stride, padding } = size;

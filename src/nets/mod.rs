@@ -6,6 +6,7 @@ pub mod edm;
 pub mod family;
 pub mod features;
 pub mod graph;
+pub mod inception;
 pub mod kernels;
 pub mod ldm;
 pub mod network;

@@ -5,6 +5,7 @@ use super::front::Shared as Front;
 use super::params::{self, Param};
 use crate::files::bulk::Shard;
 use crate::files::hash::sha256;
+use crate::files::record::Record;
 use crate::tensor::device::{default_device, device_name};
 use crate::{Error, Kind};
 use rhai::{Array, Dynamic, Engine, INT, Map, Module, NativeCallContext, Shared};
@@ -72,6 +73,8 @@ pub struct Run {
     pub homes: BTreeMap<String, Environment>,
     /// The text of everything that was parsed, by source name: for error messages.
     pub sources: BTreeMap<String, String>,
+    /// The record in the output folder, once it was started.
+    pub record: Option<Record>,
 }
 
 /// The run as its parts share it.
@@ -90,6 +93,7 @@ impl Default for Run {
             loaded: BTreeMap::new(),
             homes: BTreeMap::new(),
             sources: BTreeMap::new(),
+            record: None,
         }
     }
 }
@@ -235,7 +239,7 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
 }
 
 /// Registers `f` with its documentation.
-fn doc<A: 'static, const N: usize, const X: bool, R: rhai::Variant + Clone, const F: bool>(
+pub(super) fn doc<A: 'static, const N: usize, const X: bool, R: rhai::Variant + Clone, const F: bool>(
     engine: &mut Engine,
     name: &str,
     comments: &[&str],
@@ -265,7 +269,8 @@ fn param(run: &SharedRun, context: &NativeCallContext, name: &str, default: Dyna
     }
 }
 
-fn provenance(run: &Run) -> Map {
+/// What made a run's results.
+pub fn provenance(run: &Run) -> Map {
     let modules: Array = run.modules.iter().map(|m| Dynamic::from_map(m.map())).collect();
     let params: Map =
         run.params.iter().map(|(k, (p, v))| (k.as_str().into(), v.clone().unwrap_or(p.default.clone()))).collect();

@@ -4,7 +4,7 @@ use super::error::Caught;
 use super::modules::Resolver;
 use super::{
     bulk, closures, context, denoise, discretize, export, files, identity, loss, maps, method, metric, model, noise,
-    numbers, optim, plan, profile, schema, search, sizes, tensor, text, waiting, zoo,
+    numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, waiting, zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -45,6 +45,7 @@ pub fn new(run: &SharedRun) -> Engine {
     closures::register(&mut engine);
     profile::register(&mut engine);
     context::register(&mut engine, run);
+    record::register(&mut engine, run);
     for area in [
         tensor::register,
         noise::register,

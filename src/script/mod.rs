@@ -26,6 +26,7 @@ pub mod panics;
 pub mod params;
 pub mod plan;
 pub mod profile;
+pub mod record;
 pub mod schema;
 pub mod search;
 pub mod sizes;

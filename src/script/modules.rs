@@ -24,6 +24,7 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("gs", include_str!("../../stdlib/gs.rhai")),
     ("ld3", include_str!("../../stdlib/ld3.rhai")),
     ("learn", include_str!("../../stdlib/learn.rhai")),
+    ("measure", include_str!("../../stdlib/measure.rhai")),
     ("oss", include_str!("../../stdlib/oss.rhai")),
     ("s4s", include_str!("../../stdlib/s4s.rhai")),
     ("squares", include_str!("../../stdlib/squares.rhai")),

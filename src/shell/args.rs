@@ -64,6 +64,12 @@ pub struct ScriptArgs {
     /// The folder for the script's files
     #[arg(long, value_name = "DIR", default_value = OUT)]
     pub out: PathBuf,
+    /// Run the script once for each of these values of a parameter, and for all combinations with other sweeps; each in a folder of --out
+    #[arg(long, value_name = "NAME=A,B,…", conflicts_with_all = ["code", "inspect"])]
+    pub sweep: Vec<String>,
+    /// Leave a run that is done already as it is: for the runs of a sweep.
+    #[arg(skip)]
+    pub resume: bool,
     /// The part of shared work that `generate` does, from 1/N to N/N
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
@@ -132,6 +138,10 @@ pub enum Command {
     /// Turn a list of steps into any other, ready to paste into another tool
     #[command(after_help = SCHEDULE)]
     Schedule(ScheduleArgs),
+    /// List recorded runs, with what they differ in and what they measured
+    Runs(RunsArgs),
+    /// Write a page that compares recorded runs
+    Report(ReportArgs),
     /// Write .d.rhai files, from which editors complete
     Definitions {
         /// The folder to write to, like .rhai/definitions
@@ -228,6 +238,31 @@ pub struct BenchArgs {
     pub serve: Option<PathBuf>,
 }
 
+/// What `ld3sh runs` takes.
+#[derive(Args)]
+pub struct RunsArgs {
+    /// Folders of runs, or folders that these are in; the working folder by default
+    #[arg(value_name = "DIR")]
+    pub folders: Vec<PathBuf>,
+    /// Print the table as Markdown
+    #[arg(long)]
+    pub markdown: bool,
+}
+
+/// What `ld3sh report` takes.
+#[derive(Args)]
+pub struct ReportArgs {
+    /// Folders of runs, or folders that these are in
+    #[arg(value_name = "DIR", required = true)]
+    pub folders: Vec<PathBuf>,
+    /// The page to write
+    #[arg(long, value_name = "FILE.html", default_value = "report.html")]
+    pub write: PathBuf,
+    /// Show it in the browser
+    #[arg(long)]
+    pub open: bool,
+}
+
 /// What `ld3sh schedule` takes.
 #[derive(Args)]
 pub struct ScheduleArgs {
@@ -304,6 +339,8 @@ impl Command {
             Command::Convert(_) => "convert",
             Command::Bench(_) => "bench",
             Command::Schedule(_) => "schedule",
+            Command::Runs(_) => "runs",
+            Command::Report(_) => "report",
             Command::Definitions { .. } => "definitions",
             Command::Reference { .. } => "reference",
             Command::Completions { .. } => "completions",

@@ -5,7 +5,7 @@ use super::interrupt::{self, End, INTERRUPTED};
 use super::outcome::{Failure, Outcome, exit_code};
 use super::session::{Session, Settings};
 use super::terminal::Terminal;
-use super::{bench, check, convert, manual, models, reference, repl, report, schedule};
+use super::{bench, check, convert, manual, models, reference, repl, report, runs, schedule, sweep};
 use crate::access::{self, policy};
 use crate::files::bulk::Shard;
 use crate::files::{atomic, utf8};
@@ -95,6 +95,12 @@ fn failed(f: Failure, session: &Session) -> u8 {
         front.report(&report::render(f, session, front.report_look()));
     }
     code
+}
+
+/// Shows why there is no record of a run; returns the exit code.
+fn unwritten(e: &Error, front: &dyn Front) -> u8 {
+    front.report(&report::render_plain(e, front.report_look()));
+    FAILED
 }
 
 /// What to do with a script.
@@ -194,6 +200,8 @@ fn dispatch(command: Command, script: &ScriptArgs, help: bool, front: &Shared) -
         Command::Convert(args) => convert::run(&args, &**front),
         Command::Bench(args) => bench::run(&args, &**front),
         Command::Schedule(args) => schedule::run(&args, &**front),
+        Command::Runs(args) => runs::list(&args, &**front),
+        Command::Report(args) => runs::report(&args, &**front),
         Command::Definitions { dir } => reference::write_definitions(&dir, &**front),
         Command::Reference { out } => reference::write_reference(&out, &**front),
         Command::Completions { shell } => manual::completions(shell, &**front),
@@ -228,6 +236,9 @@ fn scripts_in(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
             Ok(s) => context::set_default_shard(s),
             Err(e) => return usage(&e.context("--shard"), &**front),
         }
+    }
+    if !args.sweep.is_empty() {
+        return swept(args, way, front);
     }
     let settings = Settings { seed: args.seed, out: args.out.clone() };
     let mut session = Session::with_front(settings, front.clone());
@@ -269,6 +280,32 @@ fn scripts_in(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
     file(&mut session, path, args, way);
     let state = State::new(&session);
     repl::run(&mut session, state)
+}
+
+/// Runs a script for each combination of the swept values, in folders of their own; those that are done already are left as they are.
+/// A run that fails does not keep the others from running; the exit code is the first failure's.
+fn swept(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
+    let cells = match sweep::cells(&args.sweep, &args.set) {
+        Ok(cells) => cells,
+        Err(e) => return usage(&e, &**front),
+    };
+    if way != Way::Run || args.words.first().is_none_or(|p| p == "-") {
+        let e = Error::value("--sweep runs a script several times, so the script must be a file");
+        return usage(&e.hint("`ld3sh script.rhai --sweep nfe=4,6,8`"), &**front);
+    }
+    let (mut code, count) = (0, cells.len());
+    for (i, cell) in cells.into_iter().enumerate() {
+        let out = args.out.join(&cell.name);
+        let head = format!("{} ({} of {count})", cell.name, i + 1);
+        front.print(&head);
+        let one = ScriptArgs { sweep: vec![], resume: true, set: cell.set, out, ..args.clone() };
+        let ended = scripts_in(&one, way, front);
+        if ended == INTERRUPTED || ended == NOBODY_READS {
+            return ended;
+        }
+        code = if code == 0 { ended } else { code };
+    }
+    code
 }
 
 fn readable(path: &str) -> bool {
@@ -345,10 +382,30 @@ fn script(session: &mut Session, name: &str, text: &str, args: &ScriptArgs, way:
         front.print(&format!("{name}: ok"));
         return 0;
     }
-    // what was typed after `-e` is the user's own
-    let _file = args.code.is_none().then(policy::enter_file);
+    if args.resume {
+        match session.is_done() {
+            Ok(true) => {
+                front.print("done before");
+                return 0;
+            }
+            Ok(false) => {}
+            Err(e) => return unwritten(&e, &*front),
+        }
+    }
+    let recorded = args.code.is_none() && args.out != Path::new(args::OUT);
+    if let Some(Err(e)) = recorded.then(|| session.start_record()) {
+        return unwritten(&e, &*front);
+    }
     let start = Instant::now();
-    match session.evaluate(&ast) {
+    let outcome = {
+        // what was typed after `-e` is the user's own
+        let _file = args.code.is_none().then(policy::enter_file);
+        session.evaluate(&ast)
+    };
+    if let Err(e) = session.end_record(&outcome) {
+        front.report(&report::render_plain(&e, front.report_look()));
+    }
+    match outcome {
         Ok(Outcome::Value(v)) => {
             if args.code.is_some() && !v.is_unit() {
                 front.print(&front.foreign(&session.print_form(&v)));

@@ -13,8 +13,8 @@ use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::error::offset;
 use crate::script::front::Shared as Front;
 use crate::script::params::{self, Param};
-use crate::script::profile;
 use crate::script::{engine, modules, numbers, panics};
+use crate::script::{profile, record};
 use crate::{Error, Result};
 use rhai::{
     AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Module, Position, Scope,
@@ -205,6 +205,35 @@ impl Session {
         let mut run = self.run.borrow_mut();
         run.main = name.to_string();
         run.script = Some(Origin::new(name, name, text));
+    }
+
+    /// Starts the record of the script's run in its output folder.
+    ///
+    /// # Errors
+    /// A folder that cannot be written.
+    pub fn start_record(&mut self) -> Result<()> {
+        record::start(&mut self.run.borrow_mut())
+    }
+
+    /// Whether the script ran before in its output folder, as it would now, and ended well.
+    ///
+    /// # Errors
+    /// A record that cannot be read.
+    pub fn is_done(&self) -> Result<bool> {
+        record::is_done(&self.run.borrow())
+    }
+
+    /// Ends the record of the script's run, if there is one, with how it ended.
+    ///
+    /// # Errors
+    /// A record that can no longer be written.
+    pub fn end_record(&mut self, outcome: &std::result::Result<Outcome, Failure>) -> Result<()> {
+        let (status, error) = match outcome {
+            Ok(_) => ("ok", None),
+            Err(f) if f.cancelled() => ("stopped", None),
+            Err(f) => ("failed", Some(&*f.error)),
+        };
+        record::end(&mut self.run.borrow_mut(), status, error)
     }
 
     /// Evaluates parsed code in the session; its variables, functions and imports stay.

@@ -24,6 +24,8 @@ pub mod stream {
     pub const SAMPLER: u64 = 4;
     /// Conditions drawn by `sample`.
     pub const CONDITION: u64 = 5;
+    /// Rows that metrics draw.
+    pub const METRIC: u64 = 6;
 }
 
 thread_local! {
@@ -111,7 +113,7 @@ pub fn integers(seed: u64, first: u64, low: i64, high: i64, shape: &[usize], dev
 }
 
 /// A number in [0, n), without bias.
-fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
+pub(crate) fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     let zone = u64::MAX - u64::MAX % n;
     loop {
         let v = rng.next_u64();
@@ -121,16 +123,21 @@ fn below(rng: &mut ChaCha8Rng, n: u64) -> u64 {
     }
 }
 
-/// A random order of 0..n, i64 [n].
-pub fn permutation(seed: u64, n: usize, device: &Device) -> Result<Tensor> {
-    check_size("permutation", &[n], DType::I64)?;
-    let mut rng = generator(seed, stream::PERMUTATION, 0);
-    let mut v: Vec<i64> = (0..n as i64).collect();
+/// A random order of 0..n.
+pub(crate) fn shuffled(rng: &mut ChaCha8Rng, n: usize) -> Result<Vec<usize>> {
+    let mut v: Vec<usize> = (0..n).collect();
     for i in (1..n).rev() {
         if i.is_multiple_of(BLOCK) {
             crate::host::check_cancelled()?;
         }
-        v.swap(i, below(&mut rng, i as u64 + 1) as usize);
+        v.swap(i, below(rng, i as u64 + 1) as usize);
     }
-    create::from_i64(v, &[n], DType::I64, device)
+    Ok(v)
+}
+
+/// A random order of 0..n, i64 [n].
+pub fn permutation(seed: u64, n: usize, device: &Device) -> Result<Tensor> {
+    check_size("permutation", &[n], DType::I64)?;
+    let order = shuffled(&mut generator(seed, stream::PERMUTATION, 0), n)?;
+    create::from_i64(order.into_iter().map(|i| i as i64).collect(), &[n], DType::I64, device)
 }

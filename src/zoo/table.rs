@@ -2,7 +2,7 @@
 //!
 //! Names, addresses and licences of EDM's networks: README.md of github.com/NVlabs/edm (sections "Pre-trained models",
 //! "License") and the listings of its two folders as others' code names them. Of the trunks: torchvision's model code
-//! and its licence. Sizes and SHA-256 stand here only where they are published or known from several independent sources; for
+//! and its licence. FID's InceptionV3 as pytorch-fid names it. Sizes and SHA-256 stand here only where they are published or known from several independent sources; for
 //! the other files they are recorded at the first download.
 
 /// What a file is good for.
@@ -12,14 +12,17 @@ pub enum Role {
     Denoiser,
     /// A classifier whose features a perceptual loss compares.
     Trunk,
+    /// A classifier whose features Fréchet distances are of.
+    Metric,
 }
 
 impl Role {
-    /// One word for tables: `"denoiser"` or `"trunk"`.
+    /// One word for tables: `"denoiser"`, `"trunk"` or `"metric"`.
     pub fn name(self) -> &'static str {
         match self {
             Role::Denoiser => "denoiser",
             Role::Trunk => "trunk",
+            Role::Metric => "metric",
         }
     }
 }
@@ -139,6 +142,16 @@ pub const ENTRIES: &[Entry] = &[
         4_958_839,
         "b8a52dc049b60e4b6ab68ad0df457362afab8b6304b2febdc1650a5dab4d7e7b",
     ),
+    Entry {
+        name: "inception",
+        file: "pt_inception-2015-12-05-6726825d.pth",
+        folder: "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/",
+        role: Role::Metric,
+        about: "InceptionV3 of 2015-12-05: the features of FID",
+        licence: "Apache-2.0 (TensorFlow, pytorch-fid)",
+        size: None,
+        sha256: None,
+    },
 ];
 
 #[cfg(test)]

@@ -87,6 +87,7 @@ pub const WRITERS: &[(&str, &str)] = &[
         "learn::save plan",
         "import \"learn\" as learn; learn::save(#{ made: solver::ddim().plan(schedule::edm(noise::edm(), 3)), record: #{} }, \"PATHp.json\")",
     ),
+    ("Statistics.save", "metric::stats(ones([3, 2])).save(\"PATH.npz\")"),
     ("state::remove", "state::remove(\"PATHs\", #{ owner: \"me\" })"),
     ("remove_file", "remove_file(\"PATH\")"),
 ];
@@ -111,6 +112,9 @@ pub const READERS: &[(&str, &str)] = &[
     ("schedule_info", "schedule_info(\"PATH\")"),
     ("file_exists", "file_exists(\"PATH\")"),
     ("sha256", "sha256(\"PATH\")"),
+    ("metric::load_stats", "metric::load_stats(\"PATH.npz\")"),
+    ("metric::network", "metric::network(\"inception\", #{ file: \"PATH\" })"),
+    ("FeatureNetwork.stats_of", "metric::network(\"fashion28\").stats_of(\"PATH\")"),
     ("loss::lpips trunk", "loss::lpips(\"squeeze\", #{ trunk: \"PATH\" })"),
     ("loss::lpips heads", "loss::lpips(\"squeeze\", #{ heads: \"PATH\" })"),
     ("loss::features trunk", "loss::features(\"squeeze\", #{ trunk: \"PATH\" })"),

@@ -191,7 +191,7 @@ fn a_contact_sheet_shows_labels_and_pictures() {
 // --------------------------------------------------------------------------------------------------------- plots
 
 fn series(name: &str, x: &[f64], y: &[f64]) -> Series {
-    Series { name: name.into(), x: x.to_vec(), y: y.to_vec(), line: true, points: true }
+    Series { name: name.into(), x: x.to_vec(), y: y.to_vec(), line: true, points: true, band: None }
 }
 
 #[test]

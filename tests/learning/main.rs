@@ -3,6 +3,7 @@
 mod caught;
 mod experiments;
 mod families;
+mod features;
 mod losses;
 mod lpips;
 mod method;

@@ -7,5 +7,6 @@ mod front;
 mod hostile;
 #[path = "../common/process.rs"]
 mod process;
+mod runs;
 mod schedule;
 mod scripting;

@@ -1,9 +1,11 @@
 //! Feature networks for perceptual losses: VGG16, AlexNet, SqueezeNet 1.1 (torchvision's weights), and a small built-in one.
+mod pooled;
 mod spec;
 
+pub use pooled::{fashion28, reference};
 pub use spec::{SPECS, Spec};
 
-use super::build::{Builder, ConvSize, graph};
+use super::build::{Builder, ConvSize, Id, graph};
 use super::family::{Described, Family, Part, Parts, Role};
 use super::graph::{Absent, Dim, Layout};
 use super::kernels::{Channels, Down2, MaxPool};
@@ -93,7 +95,7 @@ impl Trunk {
         dtype: DType,
         device: &Device,
     ) -> Result<Trunk> {
-        let graph = graph(weights, "", dtype, |b| layers(b, spec, unit_range))?;
+        let graph = graph(weights, "", dtype, |b| layers(b, spec, unit_range).map(drop))?;
         Ok(Trunk { spec, runner: Runner::new(graph, device, dtype) })
     }
 
@@ -134,8 +136,8 @@ fn tap(k: usize) -> String {
     format!("tap{k}")
 }
 
-/// The graph of a trunk.
-fn layers(b: &mut Builder, spec: &Spec, unit_range: bool) -> Result<()> {
+/// The layers of a trunk; gives its last value.
+fn layers(b: &mut Builder, spec: &Spec, unit_range: bool) -> Result<Id> {
     let side = Dim::About(spec.minimum());
     let x = b.input("x", &[side, side, Dim::About(spec.channels)], Layout::Image, Absent::Error)?;
     // ((gain·x + offset) − shift) / scale
@@ -168,5 +170,5 @@ fn layers(b: &mut Builder, spec: &Spec, unit_range: bool) -> Result<()> {
             }
         }
     }
-    Ok(())
+    Ok(x)
 }

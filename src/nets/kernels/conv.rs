@@ -34,8 +34,8 @@ pub struct Conv {
     cout: usize,
     kernel: [usize; 2],
     stride: usize,
-    /// Zeros before and after, along both axes.
-    padding: [usize; 2],
+    /// Zeros before and after, along each axis.
+    padding: [[usize; 2]; 2],
     held: Held<Taps>,
     /// Packed when a gradient is first asked for.
     backward: OnceLock<Taps>,
@@ -57,6 +57,11 @@ impl Conv {
 
     /// The same with one padding above and to the left, and another below and to the right.
     pub fn padded(weight: Tensor, bias: Tensor, stride: usize, padding: [usize; 2]) -> candle_core::Result<Self> {
+        Conv::oblong(weight, bias, stride, [padding; 2])
+    }
+
+    /// The same with zeros above and below, and others to the left and to the right.
+    pub fn oblong(weight: Tensor, bias: Tensor, stride: usize, padding: [[usize; 2]; 2]) -> candle_core::Result<Self> {
         let (cout, cin, kh, kw) = weight.dims4()?;
         if stride == 0 || kh * kw == 0 {
             candle_core::bail!("a convolution needs a stride and a kernel of at least 1, got {stride} and {kh}×{kw}");
@@ -80,12 +85,12 @@ impl Conv {
     }
 
     fn fast(&self) -> bool {
-        self.kernel == [3, 3] && self.stride == 1 && self.padding == [1, 1] && !exact()
+        self.kernel == [3, 3] && self.stride == 1 && self.padding == [[1; 2]; 2] && !exact()
     }
 
     /// Windows along an axis of `n` pixels, if any fits.
     fn windows(&self, n: usize, axis: usize) -> Option<usize> {
-        let all = n + self.padding[0] + self.padding[1];
+        let all = n + self.padding[axis][0] + self.padding[axis][1];
         all.checked_sub(self.kernel[axis]).map(|n| n / self.stride + 1)
     }
 
@@ -95,10 +100,10 @@ impl Conv {
     }
 
     fn walk(&self, axis: usize, transposed: bool) -> Walk {
-        let (size, s) = (self.kernel[axis], self.stride);
+        let (size, s, before) = (self.kernel[axis], self.stride, self.padding[axis][0] as isize);
         match transposed {
-            false => Walk { size, mul: s, div: 1, pad: self.padding[0] as isize },
-            true => Walk { size, mul: 1, div: s, pad: size as isize - 1 - self.padding[0] as isize },
+            false => Walk { size, mul: s, div: 1, pad: before },
+            true => Walk { size, mul: 1, div: s, pad: size as isize - 1 - before },
         }
     }
 }
@@ -174,10 +179,10 @@ impl Frozen for Conv {
     fn compose_with(&self, inputs: &[&Tensor], weights: &[Tensor]) -> candle_core::Result<Tensor> {
         let (weight, bias) = (like(&weights[0], inputs[0])?, like(&weights[1], inputs[0])?);
         let mut x = inputs[0].permute((0, 3, 1, 2))?.contiguous()?;
-        let [before, after] = self.padding;
-        let both = before.min(after);
-        if before != after {
-            x = x.pad_with_zeros(2, before - both, after - both)?.pad_with_zeros(3, before - both, after - both)?;
+        // as many as there are on all four sides belong to the convolution
+        let both = self.padding.iter().flatten().copied().min().unwrap_or(0);
+        for (axis, [before, after]) in self.padding.into_iter().enumerate().filter(|(_, p)| *p != [both; 2]) {
+            x = x.pad_with_zeros(2 + axis, before - both, after - both)?;
         }
         // its gradient is right for every stride, and not by candle's slow transposed convolution
         let geometry = Geometry { stride: self.stride, padding: both, ..Geometry::default() };
@@ -185,9 +190,13 @@ impl Frozen for Conv {
         y.permute((0, 2, 3, 1))?.contiguous()
     }
     fn detail(&self) -> String {
-        let Conv { cin, cout, kernel: [kh, kw], stride, padding: [before, after], .. } = self;
-        let after = if before == after { String::new() } else { format!(" and {after}") };
-        format!("{kh}×{kw}, {cin} → {cout}, stride {stride}, padding {before}{after}")
+        let Conv { cin, cout, kernel: [kh, kw], stride, padding: [y, x], .. } = self;
+        let ends = |[before, after]: &[usize; 2]| match before == after {
+            true => before.to_string(),
+            false => format!("{before} and {after}"),
+        };
+        let across = if x == y { String::new() } else { format!(" × {}", ends(x)) };
+        format!("{kh}×{kw}, {cin} → {cout}, stride {stride}, padding {}{across}", ends(y))
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)

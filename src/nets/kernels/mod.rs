@@ -3,6 +3,8 @@
 //! Images are [B, H, W, C] here (channels innermost): every kernel then works on whole vectors of channels. An operation is
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
 mod attention;
+mod average;
+mod bilinear;
 mod conv;
 mod direct;
 mod embedding;
@@ -27,6 +29,8 @@ mod winograd;
 mod within;
 
 pub use attention::{Attention, CrossAttention};
+pub use average::{AveragePool, GlobalMean};
+pub use bilinear::{Bilinear, Corners};
 pub use conv::{Conv, Linear, exact, set_exact};
 pub use embedding::Waves;
 pub use gelu::{Geglu, Gelu};

@@ -1,5 +1,6 @@
 //! Rhai functions for images and plots: modules `image` and `plot`, types `Image` and `Plot`.
 use crate::discretize::Schedule;
+use crate::draw::charts::{self, Bars, Heat};
 use crate::draw::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines as draw_lines, schedules};
 use crate::draw::sheet::{SheetOptions, sheet as make_sheet};
 use crate::files::image::{GridOptions, Image, grid as make_grid};
@@ -73,10 +74,17 @@ fn series(v: &Dynamic, i: usize) -> RhaiResult<Series> {
         Some(x) => numbers(&format!("{what}: x"), &x)?,
         None => (0..y.len()).map(|i| i as f64).collect(),
     };
+    let band = match (o.take("low"), o.take("high")) {
+        (Some(low), Some(high)) => {
+            Some([numbers(&format!("{what}: low"), &low)?, numbers(&format!("{what}: high"), &high)?])
+        }
+        (None, None) => None,
+        _ => return Err(Error::value(format!("{what}: a band needs both `low` and `high`")).into()),
+    };
     let line = o.bool("line")?.unwrap_or(true);
     let points = o.bool("points")?.unwrap_or(!line || y.len() <= 40);
     o.finish()?;
-    Ok(Series { name, x, y, line, points })
+    Ok(Series { name, x, y, line, points, band })
 }
 
 fn size(o: &mut Options, default: (usize, usize)) -> RhaiResult<(usize, usize)> {
@@ -88,16 +96,87 @@ fn size(o: &mut Options, default: (usize, usize)) -> RhaiResult<(usize, usize)> 
     }
 }
 
-fn make_lines(map: Map) -> RhaiResult<ScriptPlot> {
-    let mut o = Options::new("plot::lines", map);
+/// The texts around a plot, and its size.
+fn around(o: &mut Options) -> RhaiResult<LinesOptions> {
     let d = LinesOptions::default();
-    let options = LinesOptions {
+    Ok(LinesOptions {
         title: o.string("title")?.unwrap_or_default(),
         x_label: o.string("x_label")?.unwrap_or_default(),
         y_label: o.string("y_label")?.unwrap_or_default(),
+        size: size(o, d.size)?,
+        ..d
+    })
+}
+
+/// Texts in an array, or whatever its values are as texts.
+fn names(a: Option<Array>) -> Vec<String> {
+    a.unwrap_or_default().iter().map(Dynamic::to_string).collect()
+}
+
+fn make_bars(map: Map) -> RhaiResult<ScriptPlot> {
+    let mut o = Options::new("plot::bars", map);
+    let options = around(&mut o)?;
+    let groups = names(o.array("groups")?);
+    let all = o.array("series")?.unwrap_or_default();
+    o.finish()?;
+    let one = |(i, v): (usize, &Dynamic)| -> RhaiResult<Bars> {
+        let what = format!("plot::bars, series {i}");
+        let map = v
+            .read_lock::<Map>()
+            .map(|m| m.clone())
+            .ok_or_else(|| wrong(format!("{what} must be a map #{{ name, y }}")))?;
+        let mut o = Options::new(&what, map);
+        let name = o.string("name")?.unwrap_or_default();
+        let values = o.take("y").ok_or_else(|| Error::value(format!("{what} has no `y`")))?;
+        let errors = o.take("error").map(|e| numbers(&format!("{what}: error"), &e)).transpose()?;
+        o.finish()?;
+        Ok(Bars { name, values: numbers(&format!("{what}: y"), &values)?, errors })
+    };
+    let all = all.iter().enumerate().map(one).collect::<RhaiResult<Vec<_>>>()?;
+    Ok(ScriptPlot(Rc::new(charts::bars(&groups, &all, &options)?)))
+}
+
+fn make_histogram(values: &Dynamic, map: Map) -> RhaiResult<ScriptPlot> {
+    let mut o = Options::new("plot::histogram", map);
+    let options = around(&mut o)?;
+    let bins = o.count("bins")?.unwrap_or(30);
+    o.finish()?;
+    Ok(ScriptPlot(Rc::new(charts::histogram(&numbers("plot::histogram", values)?, bins, &options)?)))
+}
+
+fn make_heat(values: &Dynamic, map: Map) -> RhaiResult<ScriptPlot> {
+    let mut o = Options::new("plot::heat", map);
+    let options = around(&mut o)?;
+    let names = [names(o.array("rows")?), names(o.array("columns")?)];
+    let log = o.bool("log")?.unwrap_or(false);
+    let write = o.bool("numbers")?.unwrap_or(false);
+    o.finish()?;
+    let rows = match values.read_lock::<Tensor>() {
+        Some(t) => {
+            let &[_, columns] = t.dims() else {
+                return Err(Error::shape(format!("plot::heat: needs [H, W], not {:?}", t.dims()), &[t.dims()]).into());
+            };
+            host_values(&t.detach())?.chunks(columns.max(1)).map(<[f64]>::to_vec).collect()
+        }
+        None => {
+            let a = values
+                .read_lock::<Array>()
+                .ok_or_else(|| wrong("plot::heat takes a tensor [H, W] or an array of rows".into()))?;
+            a.iter()
+                .enumerate()
+                .map(|(i, row)| numbers(&format!("plot::heat: row {i}"), row))
+                .collect::<RhaiResult<_>>()?
+        }
+    };
+    Ok(ScriptPlot(Rc::new(charts::heat(&Heat { values: rows, names, log, numbers: write }, &options)?)))
+}
+
+fn make_lines(map: Map) -> RhaiResult<ScriptPlot> {
+    let mut o = Options::new("plot::lines", map);
+    let options = LinesOptions {
         log_x: o.bool("log_x")?.unwrap_or(false),
         log_y: o.bool("log_y")?.unwrap_or(false),
-        size: size(&mut o, d.size)?,
+        ..around(&mut o)?
     };
     let all = o.array("series")?.unwrap_or_default();
     o.finish()?;
@@ -235,8 +314,9 @@ mod plot_api {
     /// A plot of lines and points over two axes, with a legend.
     ///
     /// Options:
-    /// - `series` ([]): maps `#{ name, x, y, line, points }` with x and y arrays or tensors; x counts from 0 when absent; ()
-    ///   and NaN are gaps; `line` (true) and `points` (of up to 40 values) say how they are drawn
+    /// - `series` ([]): maps `#{ name, x, y, line, points, low, high }` with x and y arrays or tensors; x counts from 0 when absent; ()
+    ///   and NaN are gaps; `line` (true) and `points` (of up to 40 values) say how they are drawn; `low` and `high` are the ends of a band
+    ///   around the line
     /// - `title` (""), `x_label` (""), `y_label` (""): texts
     /// - `log_x` (false), `log_y` (false): logarithmic axes
     /// - `size` ([720, 440]): width and height
@@ -245,6 +325,71 @@ mod plot_api {
     #[rhai_fn(return_raw)]
     pub fn lines(options: Map) -> RhaiResult<ScriptPlot> {
         make_lines(options)
+    }
+    /// Bars in groups, from 0, with their errors.
+    ///
+    /// Options:
+    /// - `groups` ([]): names below the groups
+    /// - `series` ([]): maps `#{ name, y, error }`: bars of one colour, a height and an error for each group
+    /// - `title` (""), `x_label` (""), `y_label` (""): texts
+    /// - `size` ([720, 440]): width and height
+    ///
+    /// Example: `plot::bars(#{ groups: ["NFE 4", "NFE 6"], series: [#{ name: "LD3", y: [3.1, 2.2], error: [0.2, 0.1] }] }).save(out("bars.svg"));`
+    #[rhai_fn(return_raw)]
+    pub fn bars(options: Map) -> RhaiResult<ScriptPlot> {
+        make_bars(options)
+    }
+    /// How many values of a tensor or an array fall into each of 30 equal intervals.
+    ///
+    /// Example: `plot::histogram(randn([1000], #{ seed: 0 })).save(out("histogram.svg"));`
+    #[rhai_fn(return_raw)]
+    pub fn histogram(values: Dynamic) -> RhaiResult<ScriptPlot> {
+        make_histogram(&values, Map::new())
+    }
+    /// How many values of a tensor or an array fall into each of some equal intervals.
+    ///
+    /// Options:
+    /// - `bins` (30): intervals
+    /// - `title` (""), `x_label` (""), `y_label` (""): texts
+    /// - `size` ([720, 440]): width and height
+    ///
+    /// Example: `plot::histogram([1, 2, 2, 3], #{ bins: 3, title: "numbers" }).save(out("histogram.svg"));`
+    #[rhai_fn(name = "histogram", return_raw)]
+    pub fn histogram_with(values: Dynamic, options: Map) -> RhaiResult<ScriptPlot> {
+        make_histogram(&values, options)
+    }
+    /// A tensor [H, W], or an array of rows, as colours.
+    ///
+    /// Example: `plot::heat(eye(4)).save(out("heat.svg"));`
+    #[rhai_fn(return_raw)]
+    pub fn heat(values: Dynamic) -> RhaiResult<ScriptPlot> {
+        make_heat(&values, Map::new())
+    }
+    /// A tensor [H, W], or an array of rows, as colours that tell dark from light to all eyes, with their scale; () and NaN stay white.
+    ///
+    /// Options:
+    /// - `rows` ([]), `columns` ([]): names
+    /// - `log` (false): colours by the logarithm
+    /// - `numbers` (false): write the numbers into cells that are large enough
+    /// - `title` (""), `x_label` (""), `y_label` (""): texts
+    /// - `size` ([720, 440]): width and height
+    ///
+    /// Example: `plot::heat([[1, 2], [3, ()]], #{ rows: ["a", "b"], columns: ["x", "y"], numbers: true }).save(out("heat.svg"));`
+    #[rhai_fn(name = "heat", return_raw)]
+    pub fn heat_with(values: Dynamic, options: Map) -> RhaiResult<ScriptPlot> {
+        make_heat(&values, options)
+    }
+    /// Several plots on one sheet, row by row, so many in a row.
+    ///
+    /// Example: `plot::facets([plot::heat(eye(2)), plot::histogram([1, 2])], 2).save(out("facets.svg"));`
+    #[rhai_fn(return_raw)]
+    pub fn facets(plots: Array, columns: INT) -> RhaiResult<ScriptPlot> {
+        let one = |v: Dynamic| {
+            v.try_cast::<ScriptPlot>().ok_or_else(|| wrong("plot::facets takes an array of plots".into()).into())
+        };
+        let plots = plots.into_iter().map(one).collect::<RhaiResult<Vec<_>>>()?;
+        let plots: Vec<&Plot> = plots.iter().map(|p| &*p.0).collect();
+        Ok(ScriptPlot(Rc::new(charts::facets(&plots, usize::try_from(columns).unwrap_or(0))?)))
     }
     /// Schedules below each other, a tick at each step, over the noise level.
     #[rhai_fn(name = "schedules", return_raw)]

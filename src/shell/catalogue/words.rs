@@ -38,6 +38,12 @@ pub const TYPES: &[TypeInfo] = &[
         &["SharedPlateau"],
         "Counts the steps without improvement and lowers learning rates, made by `optim::plateau`.",
     ),
+    named(
+        "Statistics",
+        &["ScriptStats"],
+        "Count, mean and covariance of features, gathered batch by batch, made by `metric::stats`.",
+    ),
+    named("FeatureNetwork", &["ScriptExtractor"], "A network whose features are measured, made by `metric::network`."),
     named("Checkpoint", &["ScriptCheckpoint"], "A file of tensors by name, opened by `checkpoint::open`."),
     named("Image", &[], "A picture of 8-bit pixels, made in module `image`."),
     named("Plot", &["ScriptPlot"], "A plot, made in module `plot`."),

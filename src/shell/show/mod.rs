@@ -155,7 +155,7 @@ fn picture(shown: &Shown, scale: usize) -> Result<Image> {
         Shown::Drawing(p) => return p.to_image(scale),
         Shown::Curve(y) => {
             let x = (0..y.len()).map(|i| i as f64).collect();
-            let series = Series { name: String::new(), x, y: y.clone(), line: true, points: y.len() <= 40 };
+            let series = Series { name: String::new(), x, y: y.clone(), line: true, points: y.len() <= 40, band: None };
             lines(&[series], &LinesOptions::default())?
         }
         Shown::Schedules(all) => {

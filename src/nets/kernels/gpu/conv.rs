@@ -81,7 +81,7 @@ impl Gpu for Conv {
             Ok((0..self.cout * taps * cin).map(at).collect())
         })?;
         let bias = m.constant(&self.kept, "bias", x.dtype, &|| self.held.bias())?;
-        let (walks, even) = ([self.walk(0, false), self.walk(1, false)], self.padding[0] == self.padding[1]);
+        let (walks, even) = ([self.walk(0, false), self.walk(1, false)], self.padding.iter().all(|[a, b]| a == b));
         Direction { from, to, weight, walks, even }.enqueue(m, x, Some(bias))
     }
 
@@ -94,7 +94,7 @@ impl Gpu for Conv {
             let at = |i: usize| w[(i % cout * cin + i / cout / taps) * taps + taps - 1 - i / cout % taps];
             Ok((0..cin * taps * cout).map(at).collect())
         })?;
-        let (walks, even) = ([self.walk(0, true), self.walk(1, true)], self.padding[0] == self.padding[1]);
+        let (walks, even) = ([self.walk(0, true), self.walk(1, true)], self.padding.iter().all(|[a, b]| a == b));
         Ok(vec![Direction { from, to, weight, walks, even }.enqueue(m, cot, None)?])
     }
 }

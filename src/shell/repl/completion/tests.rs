@@ -184,6 +184,7 @@ fn files_and_modules() {
             "gs",
             "ld3",
             "learn",
+            "measure",
             "mine",
             "oss",
             "s4s",

@@ -1,4 +1,7 @@
 //! Rhai functions for metrics: module `metric`.
+mod compare;
+mod stats;
+
 use super::error::RhaiResult;
 use super::options::Options;
 use crate::Error;
@@ -9,7 +12,11 @@ use rhai::{Dynamic, Engine, FLOAT, Map};
 
 /// Adds this area's functions to `engine`.
 pub fn register(engine: &mut Engine) {
-    engine.register_static_module("metric", rhai::exported_module!(metric_api).into());
+    let mut metric = rhai::exported_module!(metric_api);
+    metric.combine(rhai::exported_module!(compare::compare_api));
+    metric.combine(rhai::exported_module!(stats::stats_api));
+    engine.register_static_module("metric", metric.into());
+    stats::register(engine);
 }
 
 /// Metrics; nothing here is differentiated.
@@ -41,6 +48,30 @@ mod metric_api {
         let range = o.float("range")?.unwrap_or(2.0);
         o.finish()?;
         Ok(aside::run(aside::load(&[&x, &target]), move || crate::metric::psnr(&x, &target, range))?)
+    }
+    /// The structural similarity of each image with its target, for images [B, C, H, W] in [−1, 1] of at least 11×11 pixels; a tensor [B] in f64.
+    ///
+    /// Gaussian windows of 11×11 pixels (σ = 1.5) that lie within the image; the mean over pixels and channels. Wang et al. 2004.
+    ///
+    /// Example: `metric::ssim(ones([1, 1, 12, 12]), ones([1, 1, 12, 12]))` is [1]
+    #[rhai_fn(return_raw)]
+    pub fn ssim(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        ssim_with(x, target, Map::new())
+    }
+    /// The structural similarity of each image with its target, a tensor [B] in f64.
+    ///
+    /// Options:
+    /// - `range` (2.0): the largest possible value minus the smallest
+    ///
+    /// Example: `metric::ssim(zeros([1, 1, 12, 12]), ones([1, 1, 12, 12]), #{ range: 1 })`
+    #[rhai_fn(name = "ssim", return_raw)]
+    pub fn ssim_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        let mut o = Options::new("metric::ssim", options);
+        let range = o.float("range")?.unwrap_or(2.0);
+        o.finish()?;
+        // some 100 operations for each value
+        let load = aside::load(&[&x, &target]).saturating_mul(100);
+        Ok(aside::run(load, move || crate::metric::ssim(&x, &target, range))?)
     }
     /// The mean and the covariance of features [N, D], as a map `#{ mean, cov }` of tensors [D] and [D, D] in f64.
     ///

@@ -1,0 +1,237 @@
+//! Rhai functions that compare sets of features: scores, intervals and tests.
+use super::stats::ScriptStats;
+use crate::metric::{self, Rows, Tested};
+use crate::real::host_values;
+use crate::script::error::{RhaiResult, type_of};
+use crate::script::options::Options;
+use crate::tensor::aside;
+use crate::{Error, Kind};
+use candle_core::Tensor;
+use rhai::plugin::*;
+use rhai::{Array, Dynamic, INT, Map};
+
+/// All of it runs beside the script.
+fn aside<T: Send + 'static>(work: impl FnOnce() -> crate::Result<T> + Send + 'static) -> RhaiResult<T> {
+    Ok(aside::run(usize::MAX, work)?)
+}
+
+fn pair(mean: f64, std: f64) -> Map {
+    Map::from([("mean".into(), mean.into()), ("std".into(), std.into())])
+}
+
+fn tested(t: Tested) -> Map {
+    let rows: Array = t.rows.iter().map(|n| Dynamic::from_int(*n as INT)).collect();
+    Map::from([("value".into(), t.value.into()), ("p".into(), t.p.into()), ("rows".into(), rows.into())])
+}
+
+fn seed(o: &mut Options) -> RhaiResult<u64> {
+    Ok(o.int("seed")?.unwrap_or(0) as u64)
+}
+
+/// Values [N] from a tensor or an array of numbers.
+fn values(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
+    if let Some(t) = v.read_lock::<Tensor>() {
+        return Ok(host_values(&t.detach())?);
+    }
+    let wrong = |v: &Dynamic| Error::new(Kind::Type, format!("{what} must be numbers, not {}", type_of(v)));
+    let a = v.read_lock::<Array>().ok_or_else(|| wrong(v))?;
+    let number = |v: &Dynamic| v.as_float().or_else(|_| v.as_int().map(|i| i as f64)).map_err(|_| wrong(v).into());
+    a.iter().map(number).collect()
+}
+
+/// Comparisons of features [N, D].
+#[export_module]
+pub mod compare_api {
+    /// The kernel inception distance of two sets of features [N, D], `#{ mean, std }` over 100 random subsets of 1000.
+    ///
+    /// Example: `let x = randn([20, 3], #{ seed: 0 }); metric::kid(x, x).std` is 0
+    #[rhai_fn(return_raw)]
+    pub fn kid(x: Tensor, y: Tensor) -> RhaiResult<Map> {
+        kid_with(x, y, Map::new())
+    }
+    /// The kernel inception distance of two sets of features [N, D]: mean and standard deviation, over random subsets, of the unbiased squared
+    /// MMD with the kernel (x·y/D + 1)³.
+    ///
+    /// It may be below 0, and does not depend on the number of samples in the mean. A set with no more samples than `size` is taken whole;
+    /// where both are, there is one subset. Bińkowski et al. 2018.
+    ///
+    /// Options:
+    /// - `subsets` (100), `size` (1000): how many subsets, and samples in each
+    /// - `seed` (0): of the draws
+    ///
+    /// Example: `metric::kid(randn([20, 3], #{ seed: 0 }), randn([20, 3], #{ seed: 1 }), #{ subsets: 5, size: 10 })`
+    #[rhai_fn(name = "kid", return_raw)]
+    pub fn kid_with(x: Tensor, y: Tensor, options: Map) -> RhaiResult<Map> {
+        let mut o = Options::new("metric::kid", options);
+        let (subsets, size) = (o.count("subsets")?.unwrap_or(100), o.count("size")?.unwrap_or(1000));
+        let seed = seed(&mut o)?;
+        o.finish()?;
+        let (mean, std) =
+            aside(move || metric::kid(&Rows::new("kid", &x)?, &Rows::new("kid", &y)?, subsets, size, seed))?;
+        Ok(pair(mean, std))
+    }
+    /// The Inception Score from logits [N, C], `#{ mean, std }` over 10 parts.
+    ///
+    /// Example: `metric::inception_score(eye(10) * 1000).mean` is 1
+    #[rhai_fn(return_raw)]
+    pub fn inception_score(logits: Tensor) -> RhaiResult<Map> {
+        inception_score_with(logits, Map::new())
+    }
+    /// The Inception Score from logits [N, C]: exp of the mean KL divergence of a sample's classes from those of all; `#{ mean, std }`.
+    ///
+    /// Salimans et al. 2016.
+    ///
+    /// Options:
+    /// - `splits` (10): parts of the samples, in their order, over which mean and standard deviation are
+    ///
+    /// Example: `metric::inception_score(eye(10) * 1000, #{ splits: 1 }).mean` is 10
+    #[rhai_fn(name = "inception_score", return_raw)]
+    pub fn inception_score_with(logits: Tensor, options: Map) -> RhaiResult<Map> {
+        let mut o = Options::new("metric::inception_score", options);
+        let splits = o.count("splits")?.unwrap_or(10);
+        o.finish()?;
+        let (mean, std) = aside(move || metric::inception_score(&logits, splits))?;
+        Ok(pair(mean, std))
+    }
+    /// Precision, recall, density and coverage of samples' features [N, D] beside real ones [M, D], with 5 neighbours.
+    ///
+    /// Example: `let x = randn([20, 3], #{ seed: 0 }); metric::neighbours(x, x).coverage` is 1
+    #[rhai_fn(return_raw)]
+    pub fn neighbours(real: Tensor, samples: Tensor) -> RhaiResult<Map> {
+        neighbours_with(real, samples, Map::new())
+    }
+    /// Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020) of samples' features [N, D] beside real ones
+    /// [M, D]: `#{ precision, recall, density, coverage }`.
+    ///
+    /// Options:
+    /// - `k` (5): a neighbourhood reaches to the k-th neighbour; precision and recall are published with 3
+    ///
+    /// Example: `metric::neighbours(randn([20, 3], #{ seed: 0 }), randn([20, 3], #{ seed: 1 }), #{ k: 3 })`
+    #[rhai_fn(name = "neighbours", return_raw)]
+    pub fn neighbours_with(real: Tensor, samples: Tensor, options: Map) -> RhaiResult<Map> {
+        let mut o = Options::new("metric::neighbours", options);
+        let k = o.count("k")?.unwrap_or(5);
+        o.finish()?;
+        let n = aside(move || {
+            metric::neighbours(&Rows::new("neighbours", &real)?, &Rows::new("neighbours", &samples)?, k)
+        })?;
+        let all = [("precision", n.precision), ("recall", n.recall), ("density", n.density), ("coverage", n.coverage)];
+        Ok(all.into_iter().map(|(k, v)| (k.into(), Dynamic::from_float(v))).collect())
+    }
+    /// The Fréchet distance of features [N, D] to a reference, with a 95 % interval from 200 resamplings.
+    ///
+    /// Example: `let x = randn([50, 2], #{ seed: 0 }); metric::bootstrap(x, metric::stats(x)).value < 1e-9` is true
+    #[rhai_fn(return_raw)]
+    pub fn bootstrap(features: Tensor, reference: ScriptStats) -> RhaiResult<Map> {
+        bootstrap_with(features, reference, Map::new())
+    }
+    /// The Fréchet distance of features [N, D] to a reference, with an interval: `#{ value, low, high, error, bias }`.
+    ///
+    /// The interval is that of resampled distances around their mean, laid around the value; `error` is the standard error, `bias` about how
+    /// much the number of samples adds to the value. The reference counts as exact.
+    ///
+    /// Options:
+    /// - `replicates` (200): resamplings
+    /// - `level` (0.95): of the interval
+    /// - `seed` (0): of the draws
+    ///
+    /// Example: `let x = randn([50, 2], #{ seed: 0 }); metric::bootstrap(x, metric::stats(randn([50, 2], #{ seed: 1 })), #{ replicates: 20 })`
+    #[rhai_fn(name = "bootstrap", return_raw)]
+    pub fn bootstrap_with(features: Tensor, reference: ScriptStats, options: Map) -> RhaiResult<Map> {
+        let mut o = Options::new("metric::bootstrap", options);
+        let (replicates, level) = (o.count("replicates")?.unwrap_or(200), o.float("level")?.unwrap_or(0.95));
+        let seed = seed(&mut o)?;
+        o.finish()?;
+        let reference = reference.0.borrow().clone();
+        // on this thread, whose notes go where the script's do
+        reference.warn("the reference of the Fréchet distance");
+        if let &[n, width] = features.dims() {
+            metric::few("the samples of the Fréchet distance", n as u64, width);
+        }
+        let i =
+            aside(move || metric::bootstrap(&Rows::new("bootstrap", &features)?, &reference, replicates, level, seed))?;
+        let all = [("value", i.value), ("low", i.low), ("high", i.high), ("error", i.error), ("bias", i.bias)];
+        Ok(all.into_iter().map(|(k, v)| (k.into(), Dynamic::from_float(v))).collect())
+    }
+    /// Whether two sets of features [N, D] come from one distribution, from 1000 rows of each and 500 permutations.
+    ///
+    /// Example: `let x = randn([20, 3], #{ seed: 0 }); metric::two_sample(x, x).p` is 1
+    #[rhai_fn(return_raw)]
+    pub fn two_sample(x: Tensor, y: Tensor) -> RhaiResult<Map> {
+        two_sample_with(x, y, Map::new())
+    }
+    /// Whether two sets of features [N, D] come from one distribution: `#{ value, p, rows }`.
+    ///
+    /// `value` is the unbiased squared MMD with the kernel (x·y/D + 1)³, `p` the part of random relabellings with at least as large a value,
+    /// `rows` how many rows of each were looked at. Gretton et al. 2012.
+    ///
+    /// Options:
+    /// - `rows` (1000): of each set at most, drawn at random; 4000 at most
+    /// - `permutations` (500): relabellings; p is at least 1 / (1 + permutations)
+    /// - `seed` (0): of the draws
+    ///
+    /// Example: `metric::two_sample(randn([20, 3], #{ seed: 0 }), randn([20, 3], #{ seed: 1 }) + 3, #{ permutations: 99 }).p` is 0.01
+    #[rhai_fn(name = "two_sample", return_raw)]
+    pub fn two_sample_with(x: Tensor, y: Tensor, options: Map) -> RhaiResult<Map> {
+        let mut o = Options::new("metric::two_sample", options);
+        let (rows, permutations) = (o.count("rows")?.unwrap_or(1000), o.count("permutations")?.unwrap_or(500));
+        let seed = seed(&mut o)?;
+        o.finish()?;
+        let of = "two_sample";
+        let t = aside(move || metric::two_sample(&Rows::new(of, &x)?, &Rows::new(of, &y)?, rows, permutations, seed))?;
+        Ok(tested(t))
+    }
+    /// Whether paired values a_i and b_i (losses from the same noises) have one mean, by 9999 random signs.
+    ///
+    /// Example: `metric::paired([1.0, 2.0, 3.0], [1.0, 2.0, 3.0]).p` is 1
+    #[rhai_fn(return_raw)]
+    pub fn paired(a: Dynamic, b: Dynamic) -> RhaiResult<Map> {
+        paired_with(a, b, Map::new())
+    }
+    /// Whether paired values a_i and b_i (losses from the same noises) have one mean: `#{ value, p, rows }`, with the mean of a − b and the
+    /// two-sided p of its sign.
+    ///
+    /// Options:
+    /// - `permutations` (9999): draws of random signs of the differences
+    /// - `seed` (0): of the draws
+    ///
+    /// Example: `metric::paired([1.0, 2.0, 3.0], [0.9, 1.8, 2.9], #{ permutations: 99 }).value` is about 0.1333
+    #[rhai_fn(name = "paired", return_raw)]
+    pub fn paired_with(a: Dynamic, b: Dynamic, options: Map) -> RhaiResult<Map> {
+        let mut o = Options::new("metric::paired", options);
+        let permutations = o.count("permutations")?.unwrap_or(9999);
+        let seed = seed(&mut o)?;
+        o.finish()?;
+        let (a, b) = (values("metric::paired: a", &a)?, values("metric::paired: b", &b)?);
+        Ok(tested(aside(move || metric::paired(&a, &b, permutations, seed))?))
+    }
+    /// Whether features x are as far from a reference as features y, by 200 permutations.
+    ///
+    /// Example: `let x = randn([20, 2], #{ seed: 0 }); metric::nearer(x, x, metric::stats(x)).p` is 1
+    #[rhai_fn(return_raw)]
+    pub fn nearer(x: Tensor, y: Tensor, reference: ScriptStats) -> RhaiResult<Map> {
+        nearer_with(x, y, reference, Map::new())
+    }
+    /// Whether features x are as far from a reference as features y: `#{ value, p, rows }`.
+    ///
+    /// `value` is the Fréchet distance of x less that of y, `p` the part of random exchanges of x_i and y_i with at least as large a
+    /// difference. Row i of both must belong together, as samples from one noise do.
+    ///
+    /// Options:
+    /// - `permutations` (200): random exchanges
+    /// - `seed` (0): of the draws
+    ///
+    /// Example: `let r = randn([50, 2], #{ seed: 0 }); metric::nearer(r, r + 2, metric::stats(r), #{ permutations: 19 }).p` is 0.05
+    #[rhai_fn(name = "nearer", return_raw)]
+    pub fn nearer_with(x: Tensor, y: Tensor, reference: ScriptStats, options: Map) -> RhaiResult<Map> {
+        let mut o = Options::new("metric::nearer", options);
+        let permutations = o.count("permutations")?.unwrap_or(200);
+        let seed = seed(&mut o)?;
+        o.finish()?;
+        let reference = reference.0.borrow().clone();
+        let of = "nearer";
+        let t =
+            aside(move || metric::nearer(&Rows::new(of, &x)?, &Rows::new(of, &y)?, &reference, permutations, seed))?;
+        Ok(tested(t))
+    }
+}

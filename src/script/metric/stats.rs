@@ -1,0 +1,355 @@
+//! Rhai functions for features and their statistics: types `FeatureNetwork` and `Statistics`.
+use crate::metric::{Extractor, NAMES, Stats, each_batch};
+use crate::nets::inception::RESIZE;
+use crate::script::error::RhaiResult;
+use crate::script::files::{from_json, to_json};
+use crate::script::host::ScriptHost;
+use crate::script::options::Options;
+use crate::tensor::aside;
+use crate::tensor::device::default_device;
+use crate::{Error, model, zoo};
+use candle_core::{DType, Tensor};
+use rhai::plugin::*;
+use rhai::{Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
+use std::cell::RefCell;
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+
+/// Statistics as scripts hold them: copies are the same statistics.
+#[derive(Clone)]
+pub struct ScriptStats(pub Rc<RefCell<Stats>>);
+
+/// A feature network as scripts hold it.
+#[derive(Clone)]
+pub struct ScriptExtractor(Extractor);
+
+impl From<Stats> for ScriptStats {
+    fn from(stats: Stats) -> Self {
+        ScriptStats(Rc::new(RefCell::new(stats)))
+    }
+}
+
+/// Adds the types and their methods to `engine`.
+pub fn register(engine: &mut Engine) {
+    engine.register_type_with_name::<ScriptStats>("Statistics");
+    engine.register_type_with_name::<ScriptExtractor>("FeatureNetwork");
+    engine.register_global_module(rhai::exported_module!(methods).into());
+}
+
+fn network_with(ctx: &NativeCallContext, name: &str, map: Map) -> RhaiResult<ScriptExtractor> {
+    let mut o = Options::new("metric::network", map);
+    let resize = o.string("resize")?;
+    let file = o.string("file")?;
+    o.finish()?;
+    let device = default_device();
+    match name {
+        "fashion28" if resize.is_some() || file.is_some() => {
+            let e = Error::value("metric::network: `resize` and `file` are for \"inception\"");
+            Err(e.hint("the built-in network takes images as they are").into())
+        }
+        "fashion28" => Ok(ScriptExtractor(Extractor::fashion28(&device)?)),
+        "inception" => {
+            let resize = RESIZE.from_json("metric::network", &resize.map_or(serde_json::Value::Null, Into::into))?;
+            let path = match file {
+                Some(path) => PathBuf::from(path),
+                None => zoo::locate("inception", &ScriptHost::new(ctx))?,
+            };
+            let given = [(RESIZE.name.to_string(), resize.to_json())].into();
+            let parts = model::load_given(&model::Source::Path(path), &device, DType::F32, given)?;
+            let how = resize.to_json();
+            Ok(ScriptExtractor(Extractor::inception(parts, how.as_str().unwrap_or_default())?))
+        }
+        _ => Err(Error::unknown("feature network", name, NAMES).into()),
+    }
+}
+
+fn run(net: &ScriptExtractor, images: &Tensor, map: Map, of: &str, which: usize) -> RhaiResult<Tensor> {
+    let mut o = Options::new(of, map);
+    let quantize = o.bool("quantize")?.unwrap_or(false);
+    o.finish()?;
+    let [features, logits] = net.0.run(images, quantize)?;
+    Ok(if which == 0 { features } else { logits })
+}
+
+fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, path: &str, map: Map) -> RhaiResult<ScriptStats> {
+    use crate::host::Host;
+    let mut o = Options::new("stats_of", map);
+    let batch = o.count("batch")?.unwrap_or(64);
+    let most = o.count("most")?.unwrap_or(usize::MAX);
+    o.finish()?;
+    let mut stats = net.0.stats();
+    let mut progress = ScriptHost::new(ctx).progress("features", 0);
+    each_batch(Path::new(path), batch, most, &mut |images| {
+        let [features, _] = net.0.run(images, false)?;
+        stats.add(&features)?;
+        progress.advance(images.dim(0)? as u64);
+        Ok(())
+    })?;
+    stats.about.insert("samples".into(), path.into());
+    Ok(stats.into())
+}
+
+/// Statistics of features.
+#[export_module]
+pub mod stats_api {
+    /// A network whose features are measured, by name: "fashion28", built in (128 features, 10 classes), or "inception", FID's
+    /// InceptionV3 (2048 features, 1008 classes), whose weights are downloaded once to the cache folder.
+    ///
+    /// Example: `metric::network("fashion28").width` is 128
+    #[rhai_fn(return_raw)]
+    pub fn network(ctx: NativeCallContext, name: &str) -> RhaiResult<ScriptExtractor> {
+        network_with(&ctx, name, Map::new())
+    }
+    /// A network whose features are measured, with options for "inception".
+    ///
+    /// Options:
+    /// - `file` (the published one): pytorch-fid's `pt_inception-2015-12-05`, `.pth` or safetensors
+    /// - `resize` ("tf1"): bilinear to 299×299 as TensorFlow 1 has it, which is what FID means (NVIDIA's and ADM's evaluations,
+    ///   torch-fidelity), or "torch", as pytorch-fid has it: the two give different distances
+    ///
+    /// Example: `try { metric::network("inception", #{ file: "absent.pth", resize: "torch" }); } catch (e) { e.kind }` is "io"
+    #[rhai_fn(name = "network", return_raw)]
+    pub fn network_options(ctx: NativeCallContext, name: &str, options: Map) -> RhaiResult<ScriptExtractor> {
+        network_with(&ctx, name, options)
+    }
+    /// Empty statistics, to which `add` adds features.
+    ///
+    /// Memory is that of a covariance, however many features come. The same rows in the same order give the same bits, whatever the
+    /// batches.
+    ///
+    /// Example: `let s = metric::stats(); s.add(ones([3, 2])); s.count` is 3
+    pub fn stats() -> ScriptStats {
+        Stats::default().into()
+    }
+    /// Statistics of features [N, D].
+    ///
+    /// Example: `metric::stats(tensor([[0.0, 2.0], [2.0, 2.0]])).mean` is [1, 2]
+    #[rhai_fn(name = "stats", return_raw)]
+    pub fn stats_of_features(features: Tensor) -> RhaiResult<ScriptStats> {
+        Ok(aside::run(aside::load_of_pairs(&[&features, &features]), move || {
+            let mut stats = Stats::default();
+            stats.add(&features)?;
+            Ok(stats)
+        })?
+        .into())
+    }
+    /// Statistics in a file: `mu` and `sigma` of an `.npz`, as `save`, pytorch-fid, EDM and ADM write them.
+    ///
+    /// How many samples they are of is known where the file has `n`.
+    ///
+    /// Example: `metric::stats(randn([9, 2], #{ seed: 0 })).save(out("ref.npz")); metric::load_stats(out("ref.npz")).count` is 9
+    #[rhai_fn(return_raw)]
+    pub fn load_stats(path: ImmutableString) -> RhaiResult<ScriptStats> {
+        load_stats_with(path, Map::new())
+    }
+    /// Statistics in a file, with a choice among those of ADM's.
+    ///
+    /// Options:
+    /// - `spatial` (false): take `mu_s` and `sigma_s`, which ADM's sFID compares
+    ///
+    /// Example: `metric::stats(randn([9, 2], #{ seed: 0 })).save(out("ref.npz")); metric::load_stats(out("ref.npz"), #{ spatial: false }).width` is 2
+    #[rhai_fn(name = "load_stats", return_raw)]
+    pub fn load_stats_with(path: ImmutableString, options: Map) -> RhaiResult<ScriptStats> {
+        let mut o = Options::new("metric::load_stats", options);
+        let spatial = o.bool("spatial")?.unwrap_or(false);
+        o.finish()?;
+        let path = path.to_string();
+        Ok(aside::run(usize::MAX, move || Stats::load(path, spatial))?.into())
+    }
+    /// The Fréchet distance between two statistics: FID, when they are of the features of "inception".
+    ///
+    /// Too few samples for the features' width are told by a note. Errors: statistics of different networks, or of images that were resized
+    /// differently.
+    ///
+    /// Example: `let r = metric::network("fashion28"); metric::frechet(r.reference("train"), r.reference("test"))`
+    #[rhai_fn(name = "frechet", return_raw)]
+    pub fn frechet_of(a: ScriptStats, b: ScriptStats) -> RhaiResult<FLOAT> {
+        let (a, b) = (a.0.borrow().clone(), b.0.borrow().clone());
+        a.warn("the first of the Fréchet distance");
+        b.warn("the second of the Fréchet distance");
+        // eigenvalues take the cube of the width
+        Ok(aside::run(a.width().saturating_pow(3), move || crate::metric::frechet(&a, &b))?)
+    }
+}
+
+#[export_module]
+mod methods {
+    /// Adds features [N, D].
+    ///
+    /// Errors: another width, values that are not finite: then nothing was added.
+    ///
+    /// Example: `let s = metric::stats(); s.add(ones([3, 2])); s.add(zeros([1, 2])); s.mean` is [0.75, 0.75]
+    #[rhai_fn(return_raw, pure)]
+    pub fn add(stats: &mut ScriptStats, features: Tensor) -> RhaiResult<()> {
+        Ok(stats.0.borrow_mut().add(&features)?)
+    }
+    /// Adds all that other statistics are of, as of another part of the same samples.
+    ///
+    /// Errors: another width, and entries of `about` that differ (beside `samples` and `first`): parts of different runs.
+    ///
+    /// Example: `let s = metric::stats(ones([3, 2])); s.merge(metric::stats(zeros([3, 2]))); s.count` is 6
+    #[rhai_fn(return_raw, pure)]
+    pub fn merge(stats: &mut ScriptStats, other: ScriptStats) -> RhaiResult<()> {
+        let other = other.0.borrow().clone();
+        Ok(stats.0.borrow_mut().merge(&other)?)
+    }
+    /// Writes `mu` and `sigma` to an `.npz` as other tools read them, with `n`, the count, and `about` as JSON.
+    ///
+    /// Example: `metric::stats(ones([3, 2])).save(out("stats.npz"))`
+    #[rhai_fn(name = "save", return_raw, pure)]
+    pub fn save_stats(stats: &mut ScriptStats, path: ImmutableString) -> RhaiResult<()> {
+        let (stats, path) = (stats.0.borrow().clone(), path.to_string());
+        Ok(aside::run(usize::MAX, move || stats.save(path))?)
+    }
+    /// Says more of how the features came about; kept in the file, and compared by `merge`.
+    ///
+    /// Example: `let s = metric::stats(ones([3, 2])); s.describe(#{ model: "mine", seed: 0 }); s.about.model` is "mine"
+    #[rhai_fn(return_raw, pure)]
+    pub fn describe(stats: &mut ScriptStats, about: Map) -> RhaiResult<()> {
+        if let serde_json::Value::Object(map) = to_json(&Dynamic::from_map(about), true)? {
+            stats.0.borrow_mut().about.extend(map);
+        }
+        Ok(())
+    }
+    /// How many samples, or () where a file did not say.
+    ///
+    /// Example: `metric::stats(ones([3, 2])).count` is 3
+    #[rhai_fn(get = "count", pure)]
+    pub fn stats_count(stats: &mut ScriptStats) -> Dynamic {
+        stats.0.borrow().count().map_or(Dynamic::UNIT, |n| Dynamic::from_int(n as INT))
+    }
+    /// The features' width; 0 before the first were added.
+    ///
+    /// Example: `metric::stats(ones([3, 2])).width` is 2
+    #[rhai_fn(get = "width", pure)]
+    pub fn stats_width(stats: &mut ScriptStats) -> INT {
+        stats.0.borrow().width() as INT
+    }
+    /// The mean [D] in f64.
+    ///
+    /// Example: `metric::stats(ones([3, 2])).mean` is [1, 1]
+    #[rhai_fn(get = "mean", return_raw, pure)]
+    pub fn stats_mean(stats: &mut ScriptStats) -> RhaiResult<Tensor> {
+        Ok(stats.0.borrow().moments()?.0)
+    }
+    /// The unbiased covariance [D, D] in f64.
+    ///
+    /// Example: `metric::stats(tensor([[0.0], [2.0]])).cov` is [[2]]
+    #[rhai_fn(get = "cov", return_raw, pure)]
+    pub fn stats_cov(stats: &mut ScriptStats) -> RhaiResult<Tensor> {
+        Ok(stats.0.borrow().moments()?.1)
+    }
+    /// What is known of how the features came about, a map.
+    ///
+    /// Example: `metric::network("fashion28").stats().about.network` is "fashion28"
+    #[rhai_fn(get = "about", pure)]
+    pub fn stats_about(stats: &mut ScriptStats) -> Dynamic {
+        from_json(&serde_json::Value::Object(stats.0.borrow().about.clone()))
+    }
+    /// One line that says what the statistics are of.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn stats_text(stats: &mut ScriptStats) -> ImmutableString {
+        let stats = stats.0.borrow();
+        let count = stats.count().map_or("an unknown number of".to_string(), |n| n.to_string());
+        let of = stats.about.get("network").and_then(|n| n.as_str()).map(|n| format!(" ({n})")).unwrap_or_default();
+        format!("statistics of {count} samples, {} features{of}", stats.width()).into()
+    }
+    /// Features [B, D] in f32 of images [B, C, H, W] in [−1, 1].
+    ///
+    /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28])).shape` is [2, 128]
+    #[rhai_fn(return_raw, pure)]
+    pub fn features(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
+        run(net, &images, Map::new(), "features", 0)
+    }
+    /// Features [B, D] in f32 of images [B, C, H, W] in [−1, 1].
+    ///
+    /// Options:
+    /// - `quantize` (false): as if the images had been written to 8-bit files first, by EDM's rule ⌊127.5 x + 128⌋
+    ///
+    /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 128]
+    #[rhai_fn(name = "features", return_raw, pure)]
+    pub fn features_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
+        run(net, &images, options, "features", 0)
+    }
+    /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1], for `metric::inception_score`; those of "inception" without their bias, as
+    /// the score has them.
+    ///
+    /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28])).shape` is [2, 10]
+    #[rhai_fn(return_raw, pure)]
+    pub fn logits(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
+        run(net, &images, Map::new(), "logits", 1)
+    }
+    /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1].
+    ///
+    /// Options:
+    /// - `quantize` (false): as if the images had been written to 8-bit files first
+    ///
+    /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 10]
+    #[rhai_fn(name = "logits", return_raw, pure)]
+    pub fn logits_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
+        run(net, &images, options, "logits", 1)
+    }
+    /// Empty statistics for this network's features.
+    ///
+    /// Example: `metric::network("fashion28").stats().about.resize` is "none"
+    #[rhai_fn(name = "stats", pure)]
+    pub fn stats_for(net: &mut ScriptExtractor) -> ScriptStats {
+        net.0.stats().into()
+    }
+    /// Statistics of real images that are built in: "train" (60,000) or "test" (10,000) of "fashion28".
+    ///
+    /// Example: `metric::network("fashion28").reference("test").count` is 10000
+    #[rhai_fn(return_raw, pure)]
+    pub fn reference(net: &mut ScriptExtractor, set: &str) -> RhaiResult<ScriptStats> {
+        Ok(net.0.reference(set)?.into())
+    }
+    /// Statistics of pictures on disk: a folder of PNG files (and of folders of these), or an `.npz` with `arr_0`, as `generate` writes them.
+    ///
+    /// Example: `let net = metric::network("fashion28"); image::grid(zeros([1, 1, 28, 28]), #{ pad: 0 }).save(out("p/0.png")); net.stats_of(out("p")).count` is 1
+    #[rhai_fn(name = "stats_of", return_raw, pure)]
+    pub fn stats_of_pictures(ctx: NativeCallContext, net: &mut ScriptExtractor, path: &str) -> RhaiResult<ScriptStats> {
+        stats_of(&ctx, net, path, Map::new())
+    }
+    /// Statistics of pictures on disk, some of them at a time.
+    ///
+    /// Options:
+    /// - `batch` (64): pictures at a time
+    /// - `most` (all): take the first so many, in the order of their names
+    ///
+    /// Example: `let net = metric::network("fashion28"); image::grid(zeros([1, 1, 28, 28]), #{ pad: 0 }).save(out("p/0.png")); net.stats_of(out("p"), #{ batch: 8, most: 1 }).count` is 1
+    #[rhai_fn(name = "stats_of", return_raw, pure)]
+    pub fn stats_of_some(
+        ctx: NativeCallContext,
+        net: &mut ScriptExtractor,
+        path: &str,
+        options: Map,
+    ) -> RhaiResult<ScriptStats> {
+        stats_of(&ctx, net, path, options)
+    }
+    /// The network's name.
+    ///
+    /// Example: `metric::network("fashion28").name` is "fashion28"
+    #[rhai_fn(get = "name", pure)]
+    pub fn network_name(net: &mut ScriptExtractor) -> ImmutableString {
+        net.0.name().into()
+    }
+    /// How many features an image has.
+    ///
+    /// Example: `metric::network("fashion28").width` is 128
+    #[rhai_fn(get = "width", pure)]
+    pub fn network_width(net: &mut ScriptExtractor) -> INT {
+        net.0.width() as INT
+    }
+    /// How many classes its logits are of.
+    ///
+    /// Example: `metric::network("fashion28").classes` is 10
+    #[rhai_fn(get = "classes", pure)]
+    pub fn network_classes(net: &mut ScriptExtractor) -> INT {
+        net.0.classes() as INT
+    }
+    /// One line that says what the network is.
+    #[rhai_fn(name = "to_string", name = "to_debug", pure)]
+    pub fn network_text(net: &mut ScriptExtractor) -> ImmutableString {
+        format!("feature network {}, {} features, {} classes", net.0.name(), net.0.width(), net.0.classes()).into()
+    }
+}
