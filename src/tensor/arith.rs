@@ -4,9 +4,10 @@
 //! becomes f32. Arithmetic between integers is done in i64 (masks are u8, and `mask - 1` must not wrap); `/` always
 //! gives floats.
 use super::custom::{op, sum_to};
+use super::device::meeting;
 use super::dtype::{FLOAT, broadcast, check_size, floating, promote};
 use super::{create, elementwise};
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 
 /// One side of an operation.
@@ -37,9 +38,9 @@ impl From<i64> for Operand {
 }
 
 impl Operand {
-    fn device(&self) -> Option<&Device> {
+    fn tensor(&self) -> Option<&Tensor> {
         match self {
-            Operand::Tensor(t) => Some(t.device()),
+            Operand::Tensor(t) => Some(t),
             _ => None,
         }
     }
@@ -71,28 +72,9 @@ fn meet(a: &Operand, b: &Operand) -> DType {
     }
 }
 
-/// A tensor on the CPU of so many values or fewer is a constant, and is taken to the GPU where it meets a tensor there.
-const CONSTANT: usize = 4096;
-
-impl Operand {
-    fn is_constant(&self) -> bool {
-        matches!(self, Operand::Tensor(t) if t.device().is_cpu() && t.elem_count() <= CONSTANT)
-    }
-}
-
 /// Both sides as tensors of the dtype in which they meet, on one device, not yet broadcast.
 fn both(what: &str, a: &Operand, b: &Operand, dtype: DType) -> Result<(Tensor, Tensor, Vec<usize>)> {
-    let device = match (a.device(), b.device()) {
-        (Some(x), Some(y)) if !x.same_device(y) && a.is_constant() => y.clone(),
-        (Some(x), Some(y)) if !x.same_device(y) && b.is_constant() => x.clone(),
-        (Some(x), Some(y)) if !x.same_device(y) => {
-            let (x, y) = (super::device::device_name(x), super::device::device_name(y));
-            let e = Error::new(Kind::Device, format!("{what}: one tensor lies on {x}, the other on {y}"));
-            return Err(e.hint("move one with `x.to(\"…\")`"));
-        }
-        (Some(d), _) | (None, Some(d)) => d.clone(),
-        (None, None) => super::device::default_device(),
-    };
+    let device = meeting(what, [a, b].into_iter().filter_map(Operand::tensor))?;
     let (a, b) = (a.in_dtype(dtype, &device)?, b.in_dtype(dtype, &device)?);
     let shape = broadcast(what, a.dims(), b.dims())?;
     check_size(what, &shape, dtype)?;
@@ -337,7 +319,7 @@ pub fn where_(cond: &Tensor, a: impl Into<Operand>, b: impl Into<Operand>) -> Re
     };
     let (a, b, shape) = both("where", &a, &b, meet(&a, &b))?;
     let shape = broadcast("where", &shape, cond.dims())?;
-    let c = mask(cond)?.broadcast_as(shape.as_slice())?.contiguous()?;
+    let c = mask(&cond.to_device(a.device())?)?.broadcast_as(shape.as_slice())?.contiguous()?;
     let (x, y) = (a.detach().broadcast_as(shape.as_slice())?, b.detach().broadcast_as(shape.as_slice())?);
     let out = c.where_cond(&x.contiguous()?, &y.contiguous()?)?;
     op("where", &[&a, &b], out, move |k| {

@@ -1,6 +1,6 @@
 //! Devices by name, and the device on which new tensors are made.
 use crate::{Error, Kind, Result};
-use candle_core::Device;
+use candle_core::{Device, Tensor};
 use std::cell::RefCell;
 #[cfg(feature = "cuda")]
 use std::{
@@ -20,6 +20,29 @@ pub fn default_device() -> Device {
 /// Makes `device` the one for new tensors of this thread (the script's).
 pub fn set_default_device(device: Device) {
     DEFAULT.with(|d| *d.borrow_mut() = device);
+}
+
+/// A tensor on the CPU of so many values or fewer is a constant, and is taken to the GPU where it meets a tensor there.
+const CONSTANT: usize = 4096;
+
+/// The device on which tensors meet in an operation: the one on which they lie, or a GPU where all others are constants of the CPU; the
+/// one for new tensors where there are none.
+///
+/// # Errors
+/// [`Kind::Device`] where a larger tensor lies elsewhere.
+pub fn meeting<'a>(what: &str, tensors: impl IntoIterator<Item = &'a Tensor>) -> Result<Device> {
+    let tensors: Vec<&Tensor> = tensors.into_iter().collect();
+    let devices = || tensors.iter().map(|t| t.device());
+    let Some(device) = devices().find(|d| !d.is_cpu()).or_else(|| devices().next()) else {
+        return Ok(default_device());
+    };
+    let stays = |t: &&&Tensor| !t.device().same_device(device) && !(t.device().is_cpu() && t.elem_count() <= CONSTANT);
+    if let Some(t) = tensors.iter().find(stays) {
+        let (x, y) = (device_name(t.device()), device_name(device));
+        let e = Error::new(Kind::Device, format!("{what}: one tensor lies on {x}, another on {y}"));
+        return Err(e.hint("move one with `x.to(\"…\")`"));
+    }
+    Ok(device.clone())
 }
 
 /// The name of a device as [`parse_device`] reads it: `cpu`, `cuda:0`, ….

@@ -1,5 +1,6 @@
 //! Matrix products by numpy's rules, with a backward that leaves constants alone.
 use super::custom::{op, sum_to};
+use super::device::meeting;
 use super::dtype::{broadcast, promote};
 use crate::error::Compared;
 use crate::{Error, Result};
@@ -16,6 +17,8 @@ pub fn matmul(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if a.rank() == 0 || b.rank() == 0 {
         return Err(mismatch());
     }
+    let device = meeting("matmul", [a, b])?;
+    let (a, b) = (&a.to_device(&device)?, &b.to_device(&device)?);
     let dtype = promote(a.dtype(), b.dtype());
     // candle multiplies f16, f32 and f64 on the CPU
     let inner = match dtype {

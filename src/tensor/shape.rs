@@ -1,5 +1,6 @@
 //! Shape operations: views where candle has them, copies elsewhere.
 use super::create;
+use super::device::meeting;
 use super::dtype::{check_size, dim, dims, promote};
 use super::index::take;
 use crate::{Error, Result};
@@ -147,7 +148,8 @@ fn together(what: &str, list: &[Tensor]) -> Result<Vec<Tensor>> {
         return Err(Error::value(format!("{what}: needs at least one tensor")));
     };
     let dtype = list.iter().fold(first.dtype(), |d, t| promote(d, t.dtype()));
-    list.iter().map(|t| Ok(t.to_dtype(dtype)?)).collect()
+    let device = meeting(what, list)?;
+    list.iter().map(|t| Ok(t.to_device(&device)?.to_dtype(dtype)?)).collect()
 }
 
 /// Tensors joined along an existing dimension.
