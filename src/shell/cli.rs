@@ -12,7 +12,7 @@ use crate::files::{atomic, utf8};
 use crate::nets::kernels::simd;
 use crate::script::front::{Front, Plain, Quiet, Shared};
 use crate::script::{context, modules, panics, params};
-use crate::tensor::{device, memory};
+use crate::tensor::{device, memory, random};
 use crate::{Error, Kind, Result};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -298,6 +298,9 @@ fn swept(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
         let out = args.out.join(&cell.name);
         let head = format!("{} ({} of {count})", cell.name, i + 1);
         front.print(&head);
+        // as in a process of its own
+        let _granted = policy::grants();
+        random::set_session_seed(0);
         let one = ScriptArgs { sweep: vec![], resume: true, set: cell.set, out, ..args.clone() };
         let ended = scripts_in(&one, way, front);
         if ended == INTERRUPTED || ended == NOBODY_READS {

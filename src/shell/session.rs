@@ -229,6 +229,7 @@ impl Session {
     /// A record that can no longer be written.
     pub fn end_record(&mut self, outcome: &std::result::Result<Outcome, Failure>) -> Result<()> {
         let (status, error) = match outcome {
+            Ok(Outcome::Exit(v)) if !v.is_unit() && v.as_int() != Ok(0) => ("failed", None),
             Ok(_) => ("ok", None),
             Err(f) if f.cancelled() => ("stopped", None),
             Err(f) => ("failed", Some(&*f.error)),

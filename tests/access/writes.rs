@@ -149,6 +149,8 @@ fn what_is_typed_is_granted() {
     let out = trying("json::save(out(\"z.json\"), 1)");
     assert!(w.script(&out, &[]).1.starts_with("permission"));
     assert!(w.script(&out, &["--untrusted"]).1.contains("permission"));
+    let record = trying("record(#{ loss: 1 })");
+    assert!(w.script(&record, &[]).1.starts_with("permission") && !w.at("elsewhere/run.jsonl").exists());
     assert_eq!(w.script(&out, &["--allow-write", "out"]).1, "done\n");
 }
 

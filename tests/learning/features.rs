@@ -2,17 +2,19 @@
 //! (fixtures by tests/fixtures/make_inception.py); FID's network; bad input.
 use crate::process::{err, ld3sh, out};
 use crate::trunks::uniform;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use ld3sh::Kind;
 use ld3sh::files::npy;
 use ld3sh::metric::{Extractor, Rows, Stats};
 use ld3sh::metric::{bootstrap, frechet, frechet_distance, gaussian, inception_score, kid, nearer, neighbours, paired};
 use ld3sh::metric::{ssim, two_sample};
 use ld3sh::nets::inception::FAMILY;
+use ld3sh::nets::kernels::{AveragePool, Bilinear, Conv, Corners, Frozen, GlobalMean, apply};
 use ld3sh::nets::weights::{File, Names};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
@@ -347,4 +349,43 @@ fn scripts_measure_what_generate_wrote() {
     assert_eq!((lines[0], lines[2], lines[3]), ("[6, 6, 6]", "true", "io"), "{text}");
     assert!(lines[1].parse::<f64>().unwrap() < 1e-9, "{text}");
     assert!(err(&o).contains("their covariance needs 129"), "{}", err(&o));
+}
+
+/// Values and gradients of the frozen kernels against the composition of candle's operations in f64.
+#[test]
+fn kernels_are_what_they_are_composed_of() {
+    let weight = |name: &str, dims: &[usize]| matrix(name, dims, 0.3, 0.0).to_dtype(DType::F32).unwrap();
+    let conv = |kernel: [usize; 2], padding: [[usize; 2]; 2], stride: usize| -> Arc<dyn Frozen> {
+        let w = weight("w", &[5, 3, kernel[0], kernel[1]]);
+        Arc::new(Conv::oblong(w, weight("b", &[5]), stride, padding).unwrap())
+    };
+    let all: Vec<(Arc<dyn Frozen>, [usize; 4])> = vec![
+        (Arc::new(AveragePool { window: 3 }), [2, 5, 7, 3]),
+        (Arc::new(AveragePool { window: 5 }), [1, 4, 1, 2]),
+        (Arc::new(GlobalMean), [2, 5, 7, 3]),
+        (Arc::new(Bilinear { size: 13, corners: Corners::TensorFlow1 }), [2, 5, 7, 3]),
+        (Arc::new(Bilinear { size: 13, corners: Corners::Centres }), [2, 5, 7, 3]),
+        (Arc::new(Bilinear { size: 4, corners: Corners::Centres }), [1, 9, 11, 1]),
+        (Arc::new(Bilinear { size: 6, corners: Corners::TensorFlow1 }), [1, 6, 6, 2]),
+        (conv([1, 7], [[0, 0], [3, 3]], 1), [2, 5, 9, 3]),
+        (conv([7, 1], [[3, 3], [0, 0]], 1), [2, 9, 5, 3]),
+        (conv([3, 1], [[0, 2], [1, 0]], 2), [1, 8, 6, 3]),
+        (conv([3, 3], [[1, 1], [1, 1]], 1), [1, 8, 6, 3]),
+    ];
+    for (op, dims) in all {
+        let x = matrix("x", &dims, 1.0, 0.0);
+        let of = |dtype: DType| {
+            let x = Var::from_tensor(&x.to_dtype(dtype).unwrap()).unwrap();
+            let y = apply(&op, &[x.as_tensor()]).unwrap();
+            let weights = matrix("c", y.dims(), 1.0, 0.0).to_dtype(dtype).unwrap();
+            let g = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
+            (values(&y), values(g.get(x.as_tensor()).unwrap()))
+        };
+        let ((y, g), (want_y, want_g)) = (of(DType::F32), of(DType::F64));
+        for (got, want) in [(y, want_y), (g, want_g)] {
+            assert_eq!(got.len(), want.len());
+            got.iter().zip(&want).for_each(|(a, b)| close(*a, *b, 1e-5));
+        }
+        assert!(op.dims(&[&[1, 0, 3, 3]]).is_err(), "{}", op.detail());
+    }
 }
