@@ -31,5 +31,6 @@ pub mod search;
 pub mod sizes;
 pub mod tensor;
 pub mod text;
+pub mod trace;
 mod waiting;
 pub mod zoo;

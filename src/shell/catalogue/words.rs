@@ -38,6 +38,11 @@ pub const TYPES: &[TypeInfo] = &[
         &["SharedPlateau"],
         "Counts the steps without improvement and lowers learning rates, made by `optim::plateau`.",
     ),
+    named(
+        "Graph",
+        &["TracedGraph"],
+        "A function of tensors that was recorded and runs by kernels, made by `graph::trace`.",
+    ),
     named("Checkpoint", &["ScriptCheckpoint"], "A file of tensors by name, opened by `checkpoint::open`."),
     named("Image", &[], "A picture of 8-bit pixels, made in module `image`."),
     named("Plot", &["ScriptPlot"], "A plot, made in module `plot`."),
