@@ -77,7 +77,7 @@ fn upsample(x: Tensor, size: Dynamic, map: Map) -> RhaiResult<Tensor> {
     })
 }
 fn linear(x: &Tensor, w: &Tensor, bias: Option<Tensor>) -> RhaiResult<Tensor> {
-    heavy(aside::load_of_pairs(&[x, w]), [x, w], move |[x, w]| nn::linear(x, w, bias.as_ref()))
+    heavy(aside::load_of_pairs(&[x, w]), [x, w], move |[x, w]| pointwise::linear(x, w, bias.as_ref()))
 }
 type Pool = fn(&Tensor, (usize, usize), (usize, usize), (usize, usize)) -> crate::Result<Tensor>;
 fn pooled(name: &'static str, f: Pool, x: &Tensor, kernel: &Dynamic, map: Map) -> RhaiResult<Tensor> {

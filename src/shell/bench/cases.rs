@@ -77,8 +77,6 @@ pub(super) struct Run {
 /// What a run took, per time that it did what is timed.
 pub(super) struct Took {
     pub(super) ms: f64,
-    /// The CPU time of all threads, where the system tells.
-    pub(super) cpu: Option<f64>,
     /// The part of the time that was spent outside the network.
     pub(super) outside: Option<f64>,
 }
@@ -106,15 +104,13 @@ impl Run {
         if let Some(inside) = &self.network {
             inside.set(Duration::ZERO);
         }
-        let (start, cpu) = (Instant::now(), crate::host::cpu_time());
+        let start = Instant::now();
         (self.call)()?;
         // what a GPU was told to do is done when it says so
         default_device().synchronize()?;
         let all = start.elapsed().as_secs_f64();
-        let each = |t: f64| t * 1e3 / f64::from(self.times);
-        let cpu = crate::host::cpu_time().zip(cpu).map(|(to, from)| each(to.saturating_sub(from).as_secs_f64()));
         let outside = self.network.as_ref().map(|inside| 1.0 - inside.get().as_secs_f64() / all);
-        Ok(Took { ms: each(all), cpu, outside })
+        Ok(Took { ms: all * 1e3 / f64::from(self.times), outside })
     }
 }
 

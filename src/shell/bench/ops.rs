@@ -2,9 +2,9 @@
 use super::cases::{Case, Inputs, Run, Tensors};
 use crate::host::Quiet;
 use crate::nets::{constant, normal, pointwise};
-use crate::tensor::arith::{self, Op};
+use crate::tensor::arith::Op;
 use crate::tensor::conv::{self, Geometry};
-use crate::tensor::{elementwise, grad, linalg, nn, reduce};
+use crate::tensor::{elementwise, grad, linalg, reduce};
 use crate::{Error, Result};
 use candle_core::Tensor;
 
@@ -40,8 +40,12 @@ const OPERATIONS: [(&str, Shapes, Apply); 14] = [
     ),
     ("gelu", |k| vec![images(k)], |t| pointwise::by(pointwise::kernel("gelu").as_ref(), &t[0], elementwise::gelu)),
     ("exp", |k| vec![images(k)], |t| elementwise::exp(&t[0])),
-    ("sum of two", |k| vec![images(k), images(k)], |t| arith::binary(Op::Add, &t[0], &t[1])),
-    ("product with channels", |k| vec![images(k), vec![CHANNELS[k], 1, 1]], |t| arith::binary(Op::Mul, &t[0], &t[1])),
+    ("sum of two", |k| vec![images(k), images(k)], |t| pointwise::binary(Op::Add, &t[0], &t[1])),
+    (
+        "product with channels",
+        |k| vec![images(k), vec![CHANNELS[k], 1, 1]],
+        |t| pointwise::binary(Op::Mul, &t[0], &t[1]),
+    ),
     ("sum over pixels", |k| vec![images(k)], |t| reduce::sum(&t[0], Some(&[2, 3]), false)),
     ("softmax", |k| vec![tokens(k)], |t| pointwise::softmax(&t[0], -1)),
     ("layer_norm", weighted, |t| normal::layer_norm(&t[0], Some(&t[1]), Some(&t[2]), 1e-5)),
@@ -54,7 +58,7 @@ const OPERATIONS: [(&str, Shapes, Apply); 14] = [
     (
         "linear",
         |k| vec![tokens(k), vec![CHANNELS[k], CHANNELS[k]], vec![CHANNELS[k]]],
-        |t| nn::linear(&t[0], &t[1], Some(&t[2])),
+        |t| pointwise::linear(&t[0], &t[1], Some(&t[2])),
     ),
     (
         "conv2d",
