@@ -4,6 +4,9 @@ use super::lines::{Lines, broadcast_strides, strides};
 use super::{Frozen, View, pool};
 use candle_core::Tensor;
 
+/// The shape of a part in the result, and where along the dimension it begins.
+type Places = Vec<(Vec<usize>, usize)>;
+
 /// The parts side by side along `dim`; where a constant has size 1 in another dimension, it is repeated.
 pub struct Join {
     /// The dimension.
@@ -22,7 +25,7 @@ impl Join {
         self.parts.iter().map(one).collect()
     }
     /// The shape of each part in the result, and where it begins there; the result's shape last.
-    fn places(&self, views: &[View]) -> Option<(Vec<(Vec<usize>, usize)>, Vec<usize>)> {
+    fn places(&self, views: &[View]) -> Option<(Places, Vec<usize>)> {
         let first = self.parts.iter().position(|p| matches!(p, Side::Input))?;
         let like = views.get(first)?.dims;
         let mut at = 0;

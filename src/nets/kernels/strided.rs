@@ -178,7 +178,7 @@ impl Frozen for Reshaped {
     }
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         let (all, known) = (inputs[0].iter().product::<usize>(), self.0.iter().flatten().product::<usize>());
-        let left = if known == 0 { 0 } else { all / known };
+        let left = all.checked_div(known).unwrap_or(0);
         let dims: Vec<usize> = self.0.iter().map(|n| n.unwrap_or(left)).collect();
         match dims.iter().product::<usize>() == all {
             true => Ok(dims),

@@ -362,17 +362,16 @@ impl At<'_> {
 
     fn constant(&self) -> Result<Tensor> {
         let device = Device::Cpu;
-        for a in &self.node.attributes {
-            return Ok(match &*a.name {
-                "value" => a.t.as_ref().ok_or_else(|| refused("a constant without a value"))?.tensor(self.path)?,
-                "value_float" => Tensor::new(a.f, &device)?,
-                "value_int" => Tensor::new(a.i, &device)?,
-                "value_floats" => Tensor::new(&a.floats[..], &device)?,
-                "value_ints" => Tensor::new(&a.ints[..], &device)?,
-                other => return Err(refused(format!("a constant by `{other}` is not supported"))),
-            });
-        }
-        Err(refused("a constant without a value"))
+        let empty = || refused("a constant without a value");
+        let a = self.node.attributes.first().ok_or_else(empty)?;
+        Ok(match &*a.name {
+            "value" => a.t.as_ref().ok_or_else(empty)?.tensor(self.path)?,
+            "value_float" => Tensor::new(a.f, &device)?,
+            "value_int" => Tensor::new(a.i, &device)?,
+            "value_floats" => Tensor::new(&a.floats[..], &device)?,
+            "value_ints" => Tensor::new(&a.ints[..], &device)?,
+            other => return Err(refused(format!("a constant by `{other}` is not supported"))),
+        })
     }
 
     fn made(&self) -> Result<Tensor> {

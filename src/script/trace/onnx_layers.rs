@@ -102,8 +102,8 @@ impl At<'_> {
             "Expand" => {
                 let wanted = self.whole(self.input(1)?)?;
                 let all = wanted.len().max(rank);
-                let own = |i: usize| (i + rank >= all).then(|| x.dims()[i + rank - all] as i64).unwrap_or(1);
-                let asked = |i: usize| (i + wanted.len() >= all).then(|| wanted[i + wanted.len() - all]).unwrap_or(1);
+                let own = |i: usize| if i + rank >= all { x.dims()[i + rank - all] as i64 } else { 1 };
+                let asked = |i: usize| if i + wanted.len() >= all { wanted[i + wanted.len() - all] } else { 1 };
                 let dims = (0..all).map(|i| if asked(i) == 1 { own(i) } else { asked(i) });
                 one("expand", vec![value(x), list(dims)])?
             }
