@@ -4,9 +4,8 @@ use super::traced::{numbers, value};
 /// Values of a file's network beside onnxruntime's, and its gradients with respect to x and σ against differences.
 const COMPARE: &str = r#"
     fn apart(a, b) { (a - b).abs().max().item() / b.abs().max().item() }
-    fn check(name, more) {
-        let options = #{ noise: noise::edm(), predicts: "data" } + more;
-        let net = denoiser::onnx(`tests/fixtures/onnx/${name}.onnx`, options);
+    fn check(name) {
+        let net = denoiser::onnx(`tests/fixtures/onnx/${name}.onnx`, #{ noise: noise::edm(), predicts: "data" });
         let want = load(`tests/fixtures/onnx/${name}.safetensors`);
         let values = apart(net.denoise(want.x, want.t), want.y);
         let f = |x, t| (net.denoise(x, t) * want.y).sum();
@@ -25,7 +24,7 @@ const COMPARE: &str = r#"
 #[test]
 fn files_agree_with_onnxruntime_and_have_gradients() {
     for name in ["half", "mixer", "dit", "unet"] {
-        let apart = numbers(&value(&format!("{COMPARE}check(\"{name}\", #{{}})")));
+        let apart = numbers(&value(&format!("{COMPARE}check(\"{name}\")")));
         assert!(apart[0] < 2e-5 && apart[1] < 1e-2 && apart[2] < 1e-2, "{name}: {apart:?}");
     }
 }

@@ -41,7 +41,8 @@ const COMPARE: &str = r#"
 "#;
 
 /// Calls that stand for a function that takes more than tensors: it is in the catalogue, and this is what it is given.
-const CALLS: [(&str, &str); 38] = [
+const CALLS: [(&str, &str); 39] = [
+    ("to", "x.to(\"f64\").to(\"f32\")"),
     ("where", "where(x > 0.5, x, 2.0 * x)"),
     ("clamp", "x.clamp(0.4, 0.7)"),
     ("pow", "x.pow(1.5)"),
@@ -330,6 +331,7 @@ fn what_cannot_be_a_graph_says_why_and_where() {
         ("graph::trace(|x| { print(1); x }, [[3]])", "it prints"),
         ("graph::trace(|x| { let v = variable(x); grad((v * v).sum(), v) }, [[3]])", "`variable` in it"),
         ("graph::trace(|x| zeros([x.shape[0], 3]), [[3]])", "not made from the arguments"),
+        ("graph::trace(|x| x + no_grad(|| x * 2.0), [[3]])", "`no_grad` in it"),
     ];
     for (code, why) in cases {
         let told = value(code);
@@ -364,6 +366,9 @@ fn a_function_network_is_its_graph() {
     let code = "let n = 0; let net = denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\" }, |x, s, c| { n += 1; x * 0.5 });
         let before = n; for i in 0..3 { net.denoise(ones([1, 2]), 1.0); } n - before >= 3";
     assert_eq!(value(code), "true");
+    // what is cut off has no gradient
+    let code = "let g = graph::trace(|x| x * x.detach(), [[2]]); let v = variable(tensor([[2.0, 3.0]])); grad(g.run(v).sum(), v).to_array()";
+    assert_eq!(value(code), "[[2.0, 3.0]]");
     // f64 as written
     let code = net(
         "x / (1.0 + s.reshape([-1, 1]))",

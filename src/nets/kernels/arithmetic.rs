@@ -95,6 +95,9 @@ pub struct Broadcast {
     pub sides: [Side; 2],
 }
 
+/// Values that are summed in f32 before the sum goes into f64; a multiple of 16.
+const BLOCK: usize = 4096;
+
 /// Lines of an element-wise operation: out = f(a, b).
 struct Forward<'a, F>(&'a Lines<3>, [&'a [f32]; 2], &'a mut [f32], F);
 impl<F: Fn(f32, f32) -> f32> WithSimd for Forward<'_, F> {
@@ -138,15 +141,19 @@ impl<F: Fn(f32, f32, f32) -> f32> WithSimd for Back<'_, F> {
             macro_rules! line {
                 ($sa:expr, $sb:expr) => {
                     if st == 0 {
-                        let mut lanes = [0f32; 16];
-                        for at in (0..n).step_by(16) {
-                            let m = (n - at).min(16);
-                            for (j, lane) in lanes[..m].iter_mut().enumerate() {
-                                let i = at + j;
-                                *lane += f(g[ig + i * sg], a[ia + i * $sa], b[ib + i * $sb]);
+                        // sixteen running sums, in blocks short enough for f32
+                        let mut all = 0.0;
+                        for block in (0..n).step_by(BLOCK) {
+                            let mut lanes = [0f32; 16];
+                            for at in (block..(block + BLOCK).min(n)).step_by(16) {
+                                for (j, lane) in lanes[..(n - at).min(16)].iter_mut().enumerate() {
+                                    let i = at + j;
+                                    *lane += f(g[ig + i * sg], a[ia + i * $sa], b[ib + i * $sb]);
+                                }
                             }
+                            all += f64::from(lanes.iter().sum::<f32>());
                         }
-                        to[it] += lanes.iter().sum::<f32>();
+                        to[it] += all as f32;
                     } else {
                         let to = &mut to[it..it + n];
                         let g = &g[ig..ig + n];

@@ -116,7 +116,7 @@ pub fn load(path: &str, options: Map) -> RhaiResult<DynDenoiser> {
         let given = takes.iter().zip(given).map(typed).collect::<Result<Vec<_>>>()?;
         let given: Vec<(&str, Tensor)> = given.iter().map(|(n, t)| (&**n, t.clone())).collect();
         let y = model.run(&given, &output)?;
-        if y.dims()[1..] != takes[0].sizes[..] {
+        if y.dims().get(1..) != Some(&takes[0].sizes[..]) {
             let m = format!("`{path}`: `{output}` must have the shape of `{}`, not {:?}", takes[0].own, y.dims());
             return Err(Error::shape(m, &[y.dims()]));
         }

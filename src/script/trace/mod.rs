@@ -18,7 +18,7 @@ pub use held::Held;
 pub use log::{Refusal, Trace};
 pub use network::TracedNetwork;
 pub use onnx::Imported;
-pub use record::{Watched, noted, refuse};
+pub use record::{Watched, is_traced, noted, refuse};
 
 use crate::nets::graph::Graph;
 use crate::nets::runner::Runner;
