@@ -240,6 +240,7 @@ fn methods_of_what_a_property_gives() {
         ("Checkpoint", "checkpoint::open(\"models/fashion28-edm.safetensors\")"),
         ("Denoiser", "denoiser::gaussian(#{ mean: [0.5] }).counted()"),
         ("Error", "caught()"),
+        ("Graph", "graph::trace(|x| x.exp(), [[2]])"),
         ("Image", "image::from(zeros([1, 1, 2, 2]))"),
         ("Noise", "noise::edm()"),
         ("Optimizer", "optim::rmsprop(#{ lr: 0.1 })"),

@@ -30,7 +30,8 @@ impl FnNetwork {
     pub fn new(function: Callback, shape: Option<Vec<usize>>, classes: usize) -> Self {
         FnNetwork { function, shape, classes, name: None, key: None, kept: Cell::new(None) }
     }
-    fn call(&self, host: &dyn Host, x: &Tensor, c: &Tensor, cond: &Cond) -> Result<Tensor> {
+    /// What the function gives.
+    pub fn call(&self, host: &dyn Host, x: &Tensor, c: &Tensor, cond: &Cond) -> Result<Tensor> {
         let cond = match cond {
             Cond::None => Value::Unit,
             Cond::Named(all) => match cond.rows() {

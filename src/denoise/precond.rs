@@ -18,6 +18,8 @@ pub enum Predicts {
     Data,
     /// F = v = α ε − σ x_0 (Salimans & Ho 2022).
     V,
+    /// F = ∇ ln p(x_t) = −ε/σ, the score (Song et al. 2021).
+    Score,
     /// F = u = ε − x_0, the velocity of a straight path (rectified flow).
     Flow,
     /// EDM's F_θ (Karras et al. 2022, table 1): D(x̃; s) = c_skip x̃ + c_out F(c_in x̃), for x̃ = x/α and s = σ/α.
@@ -90,6 +92,8 @@ impl Predicts {
             }
             (Predicts::NegativeNoise, W::Data) => [1.0 / alpha, sigma / alpha, 1.0 / alpha],
             (Predicts::NegativeNoise, W::Noise) => [zero(), (-1.0).into(), 1.0 / alpha],
+            (Predicts::Score, W::Data) => [1.0 / alpha, sigma.square() / alpha, one()],
+            (Predicts::Score, W::Noise) => [zero(), -sigma, one()],
             (Predicts::V, _) => {
                 let q = alpha.square() + sigma.square();
                 match want {
@@ -292,6 +296,7 @@ impl Denoiser for Preconditioned {
         let what = match self.predicts {
             Predicts::Noise => "predicts noise",
             Predicts::Data => "predicts data",
+            Predicts::Score => "predicts the score",
             Predicts::V => "predicts v",
             Predicts::Flow => "predicts flow",
             Predicts::EdmF { .. } => "EDM preconditioning",

@@ -182,6 +182,9 @@ pub struct Graph {
     /// Whether the weights outgrow the caches: then a few samples at a time share all threads, because reading (and transforming)
     /// the weights once for each sample costs more than threads that wait for each other.
     pub wide: bool,
+    /// Samples that go through it together on one thread, where that is not for the runner to say: many where there is little to do
+    /// for each.
+    pub together: Option<usize>,
     /// For each node the values that nobody needs after it.
     last: Vec<Vec<usize>>,
 }
@@ -197,7 +200,12 @@ pub trait Exec {
 impl Graph {
     /// From its parts.
     pub fn new(inputs: Vec<Port>, nodes: Vec<Arc<Node>>, outputs: Vec<Output>, wide: bool) -> Graph {
-        Graph { inputs, nodes, outputs, wide, last: vec![] }.finished()
+        Graph { inputs, nodes, outputs, wide, together: None, last: vec![] }.finished()
+    }
+
+    /// The same, with `n` samples together on a thread (at least as many as the runner takes by itself).
+    pub fn in_parts_of(self, n: usize) -> Graph {
+        Graph { together: Some(n), ..self }
     }
 
     /// The part of it that these outputs need, in this order.

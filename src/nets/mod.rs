@@ -10,6 +10,8 @@ pub mod inception;
 pub mod kernels;
 pub mod ldm;
 pub mod network;
+pub mod normal;
+pub mod pointwise;
 pub mod profile;
 pub mod runner;
 pub mod tape;

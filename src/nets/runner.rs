@@ -235,7 +235,8 @@ impl Runner {
         let graph = &self.0.graph;
         let total: usize = batches.iter().map(|b| b.count).sum();
         let threads = rayon::current_num_threads().max(1);
-        let per = if graph.wide { CHUNK } else { CHUNK.min(total.div_ceil(threads)).max(1) };
+        let chunk = graph.together.unwrap_or(CHUNK).max(CHUNK);
+        let per = if graph.wide { chunk } else { chunk.min(total.div_ceil(threads)).max(1) };
         let pieces = |(i, b): (usize, &Batch)| (0..b.count).step_by(per).map(move |s| (i, s)).collect::<Vec<_>>();
         let work: Vec<(usize, usize)> = batches.iter().enumerate().flat_map(pieces).collect();
         let par = work.len() < threads;

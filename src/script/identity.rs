@@ -97,6 +97,10 @@ impl Own {
     pub fn plain(function: FnPtr) -> Own {
         Own { function, name: None, key: None }
     }
+    /// Whether the script says what tells it from others.
+    pub fn is_said(&self) -> bool {
+        self.key.is_some()
+    }
     fn key(&self, context: &NativeCallContext, depth: usize) -> Option<String> {
         match &self.key {
             Some(key) => digest("said", [self.name.clone().unwrap_or_default(), key.clone()]),

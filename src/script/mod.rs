@@ -32,5 +32,6 @@ pub mod search;
 pub mod sizes;
 pub mod tensor;
 pub mod text;
+pub mod trace;
 mod waiting;
 pub mod zoo;

@@ -43,6 +43,7 @@ pub fn main(words: Vec<OsString>, end: fn(End)) -> Result<ExitCode> {
         return Ok(ExitCode::from(usage(&e, &Terminal::new())));
     }
     panics::quiet();
+    patient_threads(args.global.threads);
     // before there are other threads, which Landlock would not bind
     if matches!(args.command, None | Some(Command::Check(_)))
         && let Some(note) = access::confine(allowed(&args))
@@ -56,6 +57,26 @@ pub fn main(words: Vec<OsString>, end: fn(End)) -> Result<ExitCode> {
     let worker = worker.map_err(|e| Error::new(Kind::Memory, format!("cannot start the script's thread: {e}")))?;
     let broken = |_| Error::new(Kind::Internal, "ld3sh itself failed. This is a bug in ld3sh: please report it.");
     worker.join().map(ExitCode::from).map_err(broken)
+}
+
+/// Keeps candle's own threads out: they, and who asked for them, wait by spinning, which costs many times the work where other
+/// processes want the cores. Its products use as many of ours as there are.
+fn patient_threads(threads: Option<usize>) {
+    let told = |name: &str| std::env::var_os(name).is_some();
+    let set = |name: &str, value: usize| {
+        // SAFETY: there are no other threads yet
+        unsafe { std::env::set_var(name, value.to_string()) }
+    };
+    if !told("CANDLE_NUM_THREADS") {
+        set("CANDLE_NUM_THREADS", 1);
+        // as many threads as it shall ever have; a program that is started from here hears nothing of it
+        candle_core::utils::barrier_pool();
+        // SAFETY: as above
+        unsafe { std::env::remove_var("CANDLE_NUM_THREADS") }
+    }
+    if let (Some(n), false) = (threads.filter(|n| *n > 0), told("RAYON_NUM_THREADS")) {
+        set("RAYON_NUM_THREADS", n);
+    }
 }
 
 /// Shows what the parser of the command line says; returns the exit code.

@@ -404,6 +404,7 @@ fn short(signature: &str) -> String {
         ("mut ", ""),
         ("ImmutableString", "string"),
         ("DynDenoiser", "Denoiser"),
+        ("TracedGraph", "Graph"),
         ("ScriptSolver", "Solver"),
         (": Tracked", ": Plan"),
         (": i64", ": int"),

@@ -100,6 +100,83 @@ impl Plane {
             _ => out.iter_mut().zip(x.iter().step_by(s)).for_each(|(o, x)| *o = *x),
         }
     }
+
+    /// The transpose of [`Plane::columns`]: adds columns [C·kh·kw, rows·ow] of output rows from `at` on to an image [C, H, W].
+    fn add<T: WithDType + std::ops::AddAssign>(&self, columns: &[T], at: usize, n: usize, image: &mut [T]) {
+        let ([h, w], [kh, kw]) = (self.input, self.kernel);
+        let channel = |(columns, image): (&[T], &mut [T])| {
+            for (tap, columns) in columns.chunks(n).enumerate() {
+                let (dy, dx) = (tap / kw * self.g.dilation, tap % kw * self.g.dilation);
+                for (oy, row) in columns.chunks(self.output[1]).enumerate() {
+                    if let Some(y) = inside((at + oy) * self.g.stride + dy, self.g.padding, h) {
+                        self.add_row(row, dx, &mut image[y * w..(y + 1) * w]);
+                    }
+                }
+            }
+        };
+        if n > 0 && h * w > 0 {
+            columns.par_chunks(kh * kw * n).zip(image.par_chunks_mut(h * w)).for_each(channel);
+        }
+    }
+    /// The transpose of [`Plane::row`].
+    fn add_row<T: Copy + std::ops::AddAssign>(&self, row: &[T], dx: usize, image: &mut [T]) {
+        let (s, p) = (self.g.stride, self.g.padding);
+        let low = p.saturating_sub(dx).div_ceil(s).min(row.len());
+        let high = (p + image.len()).saturating_sub(dx).div_ceil(s).clamp(low, row.len());
+        let row = &row[low..high];
+        if !row.is_empty() {
+            let image = &mut image[low * s + dx - p..];
+            image.iter_mut().step_by(s).zip(row).for_each(|(to, v)| *to += *v);
+        }
+    }
+}
+
+/// The transpose of [`convolve`] with respect to x, of height and width `size`: the products of the weight's matrix with each output
+/// pixel, added up where their windows lie.
+pub fn transposed(y: &Tensor, w: &Tensor, g: Geometry, size: (usize, usize)) -> Result<Tensor> {
+    let ((b, _, oh, ow), (cout, per, kh, kw)) = (y.dims4()?, w.dims4()?);
+    let plane = Plane { input: [size.0, size.1], output: [oh, ow], kernel: [kh, kw], g };
+    let (inside, wide) = (cout / g.groups, per * kh * kw);
+    // [groups, columns, channels]
+    let matrix = w.contiguous()?.reshape((g.groups, inside, wide))?.transpose(1, 2)?.contiguous()?;
+    let mut images = vec![];
+    for i in 0..b {
+        let y = y.get(i)?;
+        for k in 0..g.groups {
+            let (y, matrix) = (y.narrow(0, k * inside, inside)?, matrix.get(k)?);
+            images.push(match y.dtype() {
+                DType::F64 => plane.image::<f64>(&y, &matrix, per)?,
+                _ => plane.image::<f32>(&y, &matrix, per)?,
+            });
+        }
+    }
+    let x = if images.len() == 1 { images.remove(0) } else { Tensor::cat(&images, 0)? };
+    Ok(x.reshape((b, g.groups * per, size.0, size.1))?)
+}
+
+impl Plane {
+    /// One image of [`transposed`].
+    fn image<T: WithDType + std::ops::AddAssign>(
+        &self,
+        y: &Tensor,
+        matrix: &Tensor,
+        channels: usize,
+    ) -> Result<Tensor> {
+        let mut image = vec![T::zero(); channels * self.input[0] * self.input[1]];
+        for (at, rows) in self.blocks(channels) {
+            check_cancelled()?;
+            let n = rows * self.output[1];
+            let y = y.narrow(1, at, rows)?.reshape((y.dims()[0], n))?;
+            let columns = matrix.matmul(&y)?.contiguous()?;
+            let (storage, layout) = columns.storage_and_layout();
+            let Storage::Cpu(values) = &*storage else {
+                return Err(candle_core::Error::Msg("columns of another device".into()).into());
+            };
+            self.add(&values.as_slice::<T>()?[layout.start_offset()..][..columns.elem_count()], at, n, &mut image);
+        }
+        let [h, w] = self.input;
+        Ok(Tensor::from_vec(image, (channels, h, w), y.device())?)
+    }
 }
 
 /// `at` counted from the edge of the padding, as a place in the image.

@@ -166,6 +166,9 @@ fn input_grad(gy: &Tensor, w: &Tensor, g: Geometry, size: (usize, usize)) -> Res
     if g.stride == 1 && kh == kw && g.padding <= reach && plain(oh, size.0) && plain(ow, size.1) {
         return forward(gy, &swapped, Geometry { padding: reach - g.padding, ..g });
     }
+    if g.stride > 1 && columns::takes(gy) {
+        return columns::transposed(gy, w, g, size);
+    }
     // one tap to the left of every window start must be there: reach − 1 zeros, then cut to the image behind the padding
     let plan = |o: usize, k: usize, n: usize| {
         let before = (g.dilation * (k - 1)) as i64 - g.padding as i64;

@@ -229,9 +229,12 @@ impl Acc {
         if t.is_variable() {
             return self.add(t.id(), cot);
         }
-        // candle differentiates a sum of ones: the product with the cotangent makes it ours
+        // candle differentiates a scalar from a one on: this scalar's gradient is the cotangent, whatever its value
         let (t, load) = (t.clone(), if t.device().is_cpu() { usize::MAX } else { 0 });
-        let grads = aside::run(load, move || Ok((t * cot)?.sum_all()?.backward()?))?;
+        let grads = aside::run(load, move || {
+            let zero = Tensor::zeros((), t.dtype(), t.device())?;
+            Ok(with_grad(|| super::custom::op1("seed", &t, zero, move |_, _, _| Ok(cot.clone())))?.backward()?)
+        })?;
         let ids: Vec<TensorId> = grads.get_ids().copied().filter(|id| self.wanted.contains(id)).collect();
         for id in ids {
             if let Some(g) = grads.get_id(id) {

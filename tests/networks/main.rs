@@ -3,10 +3,12 @@ mod clip;
 mod edm;
 mod graphs;
 mod helpers;
+mod imported;
 mod latent;
 mod nets;
 #[path = "../common/process.rs"]
 mod process;
 mod tokenizer;
 mod toy;
+mod traced;
 mod transformers;

@@ -2,38 +2,48 @@
 //!
 //! Images are [B, H, W, C] here (channels innermost): every kernel then works on whole vectors of channels. An operation is
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
+mod arithmetic;
 mod attention;
 mod average;
 mod bilinear;
 mod conv;
 mod direct;
 mod embedding;
+mod function;
 mod gelu;
 pub mod gpu;
 mod heads;
 mod held;
+mod join;
 mod layer_norm;
+mod lines;
 mod maxpool;
 mod nearest;
 mod norm;
 mod op;
 mod pointwise;
 pub mod pool;
+mod product;
+mod reduce;
 mod relu;
 mod resample;
 mod shaped;
 pub mod simd;
 mod split;
+mod strided;
 mod tokens;
 mod winograd;
 mod within;
 
+pub use arithmetic::{Arithmetic, Broadcast, Fixed, Side};
 pub use attention::{Attention, CrossAttention};
 pub use average::{AveragePool, GlobalMean};
 pub use bilinear::{Bilinear, Corners};
 pub use conv::{Conv, Linear, exact, set_exact};
 pub use embedding::Waves;
+pub use function::{FUNCTIONS, Function};
 pub use gelu::{Geglu, Gelu};
+pub use join::Join;
 pub use layer_norm::LayerNorm;
 pub use maxpool::MaxPool;
 pub use nearest::Nearest;
@@ -41,10 +51,13 @@ pub use norm::{GroupNorm, Modulation};
 pub use op::Op;
 pub(crate) use pointwise::accumulate;
 pub use pointwise::{AddScale, Concat, Down2, Scale, Silu, Up2};
+pub use product::Product;
+pub use reduce::{Reduce, Softmax};
 pub use relu::{Channels, Relu};
 pub use resample::{Pad, Resample};
 pub use shaped::Shaped;
 pub use split::Split;
+pub use strided::{Reshaped, Strided};
 pub use tokens::{Pick, TokenEmbedding};
 pub use within::Within;
 

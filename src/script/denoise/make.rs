@@ -1,7 +1,8 @@
 //! The functions of module `denoiser`.
 use super::args::{number, tensor_of};
+use super::onnx;
 use crate::denoise::{
-    DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Preconditioned, Predicts, Reparam, TimeInput,
+    DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Network, Preconditioned, Predicts, Reparam, TimeInput,
 };
 use crate::model::{self, Given};
 use crate::nets::family::{self, Parts};
@@ -12,6 +13,7 @@ use crate::script::error::RhaiResult;
 use crate::script::host::{ScriptHost, callback};
 use crate::script::identity::Own;
 use crate::script::options::Options;
+use crate::script::trace::{Held, TracedNetwork};
 use crate::tensor::device::{default_device, parse_device};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -35,7 +37,7 @@ fn missing(of: &str, key: &str, example: &str) -> Error {
     Error::value(format!("{of} needs the option `{key}`")).hint(format!("for example `{key}: {example}`"))
 }
 
-fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
+pub fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
     let Some(a) = o.array("shape")? else { return Ok(None) };
     let dim = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok()).filter(|d| *d > 0);
     match a.iter().map(dim).collect::<Option<Vec<_>>>() {
@@ -131,16 +133,16 @@ fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<Dy
     Ok(denoiser_of(name, family::denoiser(loading.parts(ctx, name)?)?, &loading)?)
 }
 
-/// What option `time` of `from_fn` means.
-fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> RhaiResult<TimeInput> {
+/// What option `time` of a network means.
+fn time_input(of: &str, given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> RhaiResult<TimeInput> {
     let default = if predicts == Predicts::Flow { TimeInput::FlowTime } else { TimeInput::Sigma };
     let Some(v) = given else { return Ok(default) };
     if v.is_int() || v.is_float() {
         return Ok(TimeInput::Scaled(number("time", &v)?));
     }
-    let name = v.into_string().map_err(|t| {
-        Error::new(Kind::Type, format!("denoiser::from_fn: `time` must be a name or a factor of t, not {t}"))
-    })?;
+    let name = v
+        .into_string()
+        .map_err(|t| Error::new(Kind::Type, format!("{of}: `time` must be a name or a factor of t, not {t}")))?;
     Ok(match name.as_str() {
         "sigma" => TimeInput::Sigma,
         "t" => TimeInput::T,
@@ -158,9 +160,46 @@ fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> Rhai
         }
         _ => {
             let known = ["sigma", "t", "log", "flow", "steps"];
-            return Err(Error::unknown("value for option `time` of denoiser::from_fn", &name, known).into());
+            return Err(Error::unknown(&format!("value for option `time` of {of}"), &name, known).into());
         }
     })
+}
+
+/// What a network's output and second input mean.
+pub struct Meaning {
+    noise: Noise,
+    predicts: Predicts,
+    time: TimeInput,
+    clamp: bool,
+}
+
+impl Meaning {
+    /// By the options `noise`, `predicts`, `sigma_data`, `time` and `clamp_time` of the function `of`.
+    pub fn read(of: &str, o: &mut Options) -> RhaiResult<Meaning> {
+        let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
+        let predicts = o.one_of("predicts", &["noise", "data", "score", "v", "flow", "edm"])?;
+        let sigma_data = o.float("sigma_data")?;
+        let (time, clamp) = (o.take("time"), o.bool("clamp_time")?.unwrap_or(false));
+        let noise = noise.ok_or_else(|| missing(of, "noise", "noise::edm()"))?;
+        let predicts = match predicts.ok_or_else(|| missing(of, "predicts", "\"noise\""))? {
+            "noise" => Predicts::Noise,
+            "data" => Predicts::Data,
+            "score" => Predicts::Score,
+            "v" => Predicts::V,
+            "flow" => Predicts::Flow,
+            _ => Predicts::EdmF { sigma_data: sigma_data.unwrap_or(0.5) },
+        };
+        if sigma_data.is_some() && !matches!(predicts, Predicts::EdmF { .. }) {
+            return Err(Error::value(format!("{of}: `sigma_data` belongs to `predicts: \"edm\"`")).into());
+        }
+        let time = time_input(of, time, &noise, predicts)?;
+        Ok(Meaning { noise, predicts, time, clamp })
+    }
+    /// The denoiser of a network.
+    pub fn denoiser(self, net: Rc<dyn Network>) -> RhaiResult<DynDenoiser> {
+        let Meaning { noise, predicts, time, clamp } = self;
+        Ok(Rc::new(Preconditioned::new(net, noise, predicts)?.with_time(time)?.clamp_time(clamp)))
+    }
 }
 
 /// Denoisers: pretrained networks, exact ones, and functions of a script.
@@ -293,9 +332,13 @@ pub mod denoiser_api {
     /// condition, `()` without one, or any value that was given. Both tensors have the states' dtype and device. The function is
     /// differentiated in its first two arguments, as `grad` would; its weights are constants.
     ///
+    /// In f32 on the CPU it is recorded and run as a graph by the networks' kernels, where it does the same whatever the values are; it
+    /// is compared with the function at the first evaluation (within 5e-4 of the largest value). A note says what keeps it a function.
+    /// With `shape`, its operations and weights are its hash.
+    ///
     /// Options:
     /// - `noise`: the schedule in which it was trained
-    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
+    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "score" −ε/σ, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
     /// - `sigma_data` (0.5): the data's standard deviation, of "edm"
     /// - `time` ("sigma", for "flow" "flow"): the second argument: "sigma", "t", "log" (ln(s)/4, as EDM's networks take it),
     ///   "flow" (σ/(α + σ)), "steps" (the training step, 0 to N − 1), or a factor k for k·t
@@ -310,27 +353,34 @@ pub mod denoiser_api {
     pub fn from_fn(context: NativeCallContext, options: Map, network: FnPtr) -> RhaiResult<DynDenoiser> {
         let of = "denoiser::from_fn";
         let mut o = Options::new(of, options);
-        let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
-        let predicts = o.one_of("predicts", &["noise", "data", "v", "flow", "edm"])?;
-        let sigma_data = o.float("sigma_data")?;
-        let (time, clamp) = (o.take("time"), o.bool("clamp_time")?.unwrap_or(false));
+        let how = Meaning::read(of, &mut o)?;
         let (classes, shape) = (o.count("classes")?.unwrap_or(0), shape_option(&mut o)?);
         let own = Own::new(&context, &mut o, network)?;
         o.finish()?;
-        let noise = noise.ok_or_else(|| missing(of, "noise", "noise::edm()"))?;
-        let predicts = match predicts.ok_or_else(|| missing(of, "predicts", "\"noise\""))? {
-            "noise" => Predicts::Noise,
-            "data" => Predicts::Data,
-            "v" => Predicts::V,
-            "flow" => Predicts::Flow,
-            _ => Predicts::EdmF { sigma_data: sigma_data.unwrap_or(0.5) },
-        };
-        if sigma_data.is_some() && !matches!(predicts, Predicts::EdmF { .. }) {
-            return Err(Error::value("denoiser::from_fn: `sigma_data` belongs to `predicts: \"edm\"`").into());
-        }
-        let time = time_input(time, &noise, predicts)?;
-        let key = own.fixed_key(&context);
+        let (key, said, held) = (own.fixed_key(&context), own.is_said(), Held::of(&context, &own.function));
         let net = FnNetwork { name: own.name, key, ..FnNetwork::new(callback(own.function), shape, classes) };
-        Ok(Rc::new(Preconditioned::new(Rc::new(net), noise, predicts)?.with_time(time)?.clamp_time(clamp)))
+        let net = TracedNetwork::new(net, held, said);
+        net.prepare(&ScriptHost::new(&context))?;
+        how.denoiser(Rc::new(net))
+    }
+    /// A denoiser from a network in an ONNX file, as PyTorch, JAX and TensorFlow export them, run by the networks' kernels.
+    ///
+    /// The file's operation set is 13 or newer; weights may lie in files beside it and be of half precision; arithmetic is f32. The network
+    /// must treat each sample by itself and have a batch in front. Operations that are not known are named with their nodes.
+    ///
+    /// Options:
+    /// - `noise`: the schedule in which it was trained
+    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "score" −ε/σ, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
+    /// - `inputs` (the file's first is `x`, its second `time`): the file's names of `x`, `time`, and of conditions by theirs
+    /// - `output` (the file's first): which of its outputs it is
+    /// - `shape` (the file's): one sample's
+    /// - `sigma_data` (0.5): the data's standard deviation, of "edm"
+    /// - `time` ("sigma", for "flow" "flow"): what the network is told, as in `denoiser::from_fn`
+    /// - `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one
+    ///
+    /// Example: `denoiser::onnx("tests/fixtures/onnx/mixer.onnx", #{ noise: noise::edm(), predicts: "edm" }).shape` is [1, 8, 8]
+    #[rhai_fn(return_raw)]
+    pub fn onnx(path: ImmutableString, options: Map) -> RhaiResult<DynDenoiser> {
+        onnx::load(&path, options)
     }
 }

@@ -1,5 +1,6 @@
 //! Element-wise functions, from one table.
 use super::{Defs, args, on};
+use crate::nets::pointwise;
 use crate::script::error::RhaiResult;
 use crate::tensor::dtype::check_size;
 use crate::tensor::elementwise::{self as el, Unary};
@@ -52,9 +53,11 @@ pub(super) fn register(d: &mut Defs) {
     for (name, f, doc) in FUNCTIONS {
         let x = if name.starts_with("is") { "[1.0, 1.0 / 0.0, 0.0 / 0.0]" } else { "[0.25, 0.5, 1.0]" };
         let doc = format!("{doc} Element by element.\n\nExample: `tensor({x}).{name}()`");
+        let kernel = pointwise::kernel(name);
         d.add(name, "x: Tensor -> Tensor", &doc, move |x: Tensor| -> RhaiResult<Tensor> {
             check_size(name, x.dims(), x.dtype())?;
-            on([&x], move |[x]| f(x))
+            let kernel = kernel.clone();
+            on([&x], move |[x]| pointwise::by(kernel.as_ref(), x, f))
         });
     }
     let doc = "x limited to [low, high]; `()` is no bound. The gradient is 0 outside.\n\nExample: `tensor([-3.0, 0.5, 2.0]).clamp(-1, 1)`, `tensor([-3.0, 2.0]).clamp(0, ())`";

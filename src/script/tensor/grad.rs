@@ -3,6 +3,7 @@ use super::{Defs, args};
 use crate::host::{Callback, Value};
 use crate::script::error::RhaiResult;
 use crate::script::host::{ScriptHost, callback};
+use crate::script::trace;
 use crate::tensor::grad::{self, Block};
 use crate::{Error, Kind};
 use candle_core::Tensor;
@@ -47,6 +48,8 @@ fn vjp(ctx: NativeCallContext, outputs: Dynamic, cots: Dynamic, vars: Dynamic) -
 }
 
 fn no_grad(ctx: NativeCallContext, f: FnPtr) -> RhaiResult<Dynamic> {
+    // what happens inside is recorded like all else, and would have gradients
+    trace::refuse("`no_grad` in it");
     grad::no_grad(|| f.call_raw(&ctx, None, []))
 }
 
@@ -91,6 +94,10 @@ pub(super) fn register(d: &mut Defs) {
                variables that f captures. f must do the same both times.\n\nExample: `let v = variable(ones([2])); grad(checkpoint(|x| x.exp().sin(), v).sum(), v)`";
     d.add("checkpoint", "f: Fn, x: Tensor -> Tensor", doc, checkpoint);
     let doc = "The same values as a constant, through which no gradient flows.\n\nExample: `let v = variable(ones([2])); (v * 2.0).detach().tracked` is false";
-    d.add("detach", "x: Tensor -> Tensor", doc, |x: Tensor| x.detach());
+    d.add("detach", "x: Tensor -> Tensor", doc, |x: Tensor| -> RhaiResult<Tensor> {
+        let out = x.detach();
+        // a constant is its own; where it is recorded it must be told from itself
+        Ok(if trace::is_traced(&x) { out.reshape(x.shape()).map_err(Error::from)? } else { out })
+    });
     d.getter("tracked", "bool", "Whether gradients flow through the tensor.", |x: &mut Tensor| grad::is_tracked(x));
 }

@@ -1,6 +1,7 @@
 //! `x[i]`, `x[0..3]`, `x[[(), 0]]`, assignment, `select`, `slice`, `gather`, and loops over the first dimension.
 use super::{Defs, args, done, heavy, on};
 use crate::script::error::RhaiResult;
+use crate::script::trace::{Watched, noted};
 use crate::tensor::aside;
 use crate::tensor::device::default_device;
 use crate::tensor::index::{self, Index};
@@ -90,7 +91,7 @@ fn get(x: &mut Tensor, at: Dynamic) -> RhaiResult<Tensor> {
 
 /// `x[range]`, for the syntax that stands in its place.
 pub(in crate::script) fn part_of(x: &Tensor, range: &Dynamic) -> RhaiResult<Tensor> {
-    part(x, entries(range)?)
+    noted("index$get$", &[Dynamic::from(x.clone()), range.clone()], || part(x, entries(range)?))
 }
 
 fn set(x: &mut Tensor, at: Dynamic, value: Dynamic) -> RhaiResult<()> {
@@ -112,11 +113,15 @@ fn slice(x: Tensor, dim: INT, start: Dynamic, end: Dynamic, step: INT) -> RhaiRe
     part(&x, index::on_dim(&x, dim, Index::Slice(bound(&start)?, bound(&end)?, step))?)
 }
 
+fn row(x: &Tensor, i: INT) -> RhaiResult<Tensor> {
+    noted("index$get$", &[Dynamic::from(x.clone()), i.into()], || done(index::get(x, &[Index::At(i)])))
+}
+
 /// The entries of the first dimension, one after the other.
 fn rows(x: Dynamic) -> Box<dyn Iterator<Item = RhaiResult<Dynamic>>> {
     let Some(x) = x.try_cast::<Tensor>() else { return Box::new(std::iter::empty()) };
     match x.dims().first() {
-        Some(n) => Box::new((0..*n).map(move |i| Ok(Dynamic::from(done(index::get(&x, &[Index::At(i as i64)]))?)))),
+        Some(n) => Box::new((0..*n).map(move |i| Ok(Dynamic::from(row(&x, i as INT)?)))),
         None => {
             let e = Error::new(Kind::Shape, "a scalar tensor has no entries to loop over");
             Box::new(std::iter::once(Err(e.into())))
@@ -129,11 +134,11 @@ pub(super) fn register(d: &mut Defs) {
     FuncRegistration::new_index_getter()
         .with_params_info(["x: Tensor", "at", "Tensor"])
         .with_comments([comment(DOC)])
-        .register_into_engine(d.engine, get);
+        .register_into_engine(d.engine, Watched { name: "index$get$".into(), f: get });
     FuncRegistration::new_index_setter()
         .with_params_info(["x: Tensor", "at", "value", "()"])
         .with_comments([comment(DOC)])
-        .register_into_engine(d.engine, set);
+        .register_into_engine(d.engine, Watched { name: "index$set$".into(), f: set });
     let mut module = Module::new();
     module.set_iter_result(TypeId::of::<Tensor>(), rows);
     d.engine.register_global_module(module.into());

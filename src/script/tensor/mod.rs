@@ -13,9 +13,11 @@ mod operators;
 mod reduce;
 mod shape;
 
+pub(in crate::script) use args::tensors as list_of;
 pub(in crate::script) use index::part_of;
 
 use crate::script::error::RhaiResult;
+use crate::script::trace::Watched;
 use crate::tensor::aside;
 use candle_core::{Device, Tensor};
 use rhai::{Engine, FuncRegistration, RhaiNativeFunc, Variant};
@@ -64,7 +66,7 @@ impl Defs<'_> {
             .with_volatility(VOLATILE.contains(&name))
             .with_params_info(params)
             .with_comments([comment.join("\n")])
-            .register_into_engine(self.engine, f);
+            .register_into_engine(self.engine, Watched { name: name.into(), f });
     }
     /// A property.
     fn getter<A: 'static, const X: bool, R: Variant + Clone, const F: bool>(

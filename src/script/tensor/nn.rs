@@ -1,7 +1,7 @@
 //! Functional layers.
 use super::args;
 use super::{Defs, heavy, on};
-use crate::nets::constant;
+use crate::nets::{constant, normal, pointwise};
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
 use crate::tensor::aside;
@@ -42,13 +42,13 @@ fn group_norm(x: Tensor, groups: INT, map: Map) -> RhaiResult<Tensor> {
     let (w, b, eps) = (given(&mut o, "weight")?, given(&mut o, "bias")?, o.float("eps")?.unwrap_or(1e-5));
     o.finish()?;
     let groups = args::count("group_norm", groups)?;
-    on([&x], move |[x]| nn::group_norm(x, groups, w.as_ref(), b.as_ref(), eps))
+    on([&x], move |[x]| normal::group_norm(x, groups, w.as_ref(), b.as_ref(), eps))
 }
 fn layer_norm(x: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("layer_norm", map);
     let (w, b, eps) = (given(&mut o, "weight")?, given(&mut o, "bias")?, o.float("eps")?.unwrap_or(1e-5));
     o.finish()?;
-    on([&x], move |[x]| nn::layer_norm(x, w.as_ref(), b.as_ref(), eps))
+    on([&x], move |[x]| normal::layer_norm(x, w.as_ref(), b.as_ref(), eps))
 }
 fn attention(q: Tensor, k: Tensor, v: Tensor, map: Map) -> RhaiResult<Tensor> {
     let mut o = Options::new("attention", map);
@@ -77,7 +77,7 @@ fn upsample(x: Tensor, size: Dynamic, map: Map) -> RhaiResult<Tensor> {
     })
 }
 fn linear(x: &Tensor, w: &Tensor, bias: Option<Tensor>) -> RhaiResult<Tensor> {
-    heavy(aside::load_of_pairs(&[x, w]), [x, w], move |[x, w]| nn::linear(x, w, bias.as_ref()))
+    heavy(aside::load_of_pairs(&[x, w]), [x, w], move |[x, w]| pointwise::linear(x, w, bias.as_ref()))
 }
 type Pool = fn(&Tensor, (usize, usize), (usize, usize), (usize, usize)) -> crate::Result<Tensor>;
 fn pooled(name: &'static str, f: Pool, x: &Tensor, kernel: &Dynamic, map: Map) -> RhaiResult<Tensor> {
@@ -129,7 +129,7 @@ pub(super) fn register(d: &mut Defs) {
     });
     d.add("attention", "q: Tensor, k: Tensor, v: Tensor, options: map -> Tensor", doc, attention);
     for (name, f) in
-        [("softmax", nn::softmax as fn(&Tensor, i64) -> crate::Result<Tensor>), ("log_softmax", nn::log_softmax)]
+        [("softmax", pointwise::softmax as fn(&Tensor, i64) -> crate::Result<Tensor>), ("log_softmax", nn::log_softmax)]
     {
         let doc = format!(
             "e^x / Σ e^x along `dim` (the last); `log_softmax` is its logarithm.\n\nExample: `{name}(tensor([[1.0, 2.0, 3.0]]), 1)`"

@@ -1,6 +1,7 @@
 //! Operators: arithmetic, comparison, logic; `where`.
 use super::{Defs, args, done, on};
 use crate::Error;
+use crate::nets::pointwise;
 use crate::script::error::RhaiResult;
 use crate::tensor::arith::{self, CmpOp, Op, Operand};
 use crate::tensor::aside;
@@ -70,7 +71,7 @@ pub(super) fn register(d: &mut Defs) {
     for (name, op, doc) in BINARY {
         let sig = |a: &str, b: &str| format!("a: {a}, b: {b} -> Tensor");
         d.add(name, &sig("Tensor", "Tensor"), doc, move |a: Tensor, b: Tensor| {
-            on([&a, &b], move |[a, b]| arith::binary(op, a, b))
+            on([&a, &b], move |[a, b]| pointwise::binary(op, a, b))
         });
         d.add(name, &sig("Tensor", "float"), doc, move |a: Tensor, b: FLOAT| {
             on([&a], move |[a]| arith::binary(op, a, b))

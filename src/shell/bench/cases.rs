@@ -35,6 +35,8 @@ pub(super) enum Case {
     /// A training step of LD3: sample in `nfe` evaluations, squared distance to the target, gradients in noise, steps and
     /// evaluation times.
     Step { net: String, batch: usize, nfe: usize, solver: String, remat: bool },
+    /// A tensor operation of scripts at size 0, 1 or 2, or its value and the gradients of all of its inputs.
+    Op { op: String, size: usize, gradient: bool },
     /// Teacher samples for pairs: UniPC(3) in `nfe` evaluations, without gradients.
     Pairs { net: String, batch: usize, nfe: usize },
 }
@@ -82,6 +84,16 @@ pub(super) struct Took {
 impl Run {
     fn once(call: impl FnMut() -> Result<Tensors> + 'static) -> Run {
         Run { call: Box::new(call), times: 1, network: None }
+    }
+    /// One that does what is timed several times.
+    pub(super) fn repeated(mut once: impl FnMut() -> Result<Tensors> + 'static, times: u32) -> Run {
+        let call = move || {
+            for _ in 1..times {
+                once()?;
+            }
+            once()
+        };
+        Run { call: Box::new(call), times, network: None }
     }
     /// The results by name.
     pub(super) fn results(&mut self) -> Result<Tensors> {
@@ -158,7 +170,7 @@ fn load(name: &str) -> Result<Net> {
 pub(super) struct Inputs(pub(super) Tensors);
 
 impl Inputs {
-    fn get(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
+    pub(super) fn get(&self, name: &str, dims: &[usize]) -> Result<Tensor> {
         match self.0.get(name) {
             Some(t) if t.dims() == dims => Ok(t.to_dtype(DType::F32)?.to_device(&default_device())?),
             Some(t) => {
@@ -242,6 +254,7 @@ pub(super) fn prepare(case: &Case, inputs: &Inputs) -> Result<Run> {
             let x = inputs.get("x", &[*batch, *size, *size, 3 * c])?;
             kernel(Attention { heads: *heads }, &x, &inputs.get("cot", &[*batch, *size, *size, *c])?, *gradient, true)
         }
+        Case::Op { op, size, gradient } => super::ops::prepare(op, *size, *gradient, inputs),
         Case::Net { net, batch, gradient } => network(load(net)?, *batch, *gradient, inputs),
         Case::Step { net, batch, nfe, solver, remat } => step(load(net)?, *batch, *nfe, solver, *remat, inputs),
         Case::Pairs { net, batch, nfe } => pairs(load(net)?, *batch, *nfe, inputs),

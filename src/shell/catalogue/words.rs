@@ -44,6 +44,11 @@ pub const TYPES: &[TypeInfo] = &[
         "Count, mean and covariance of features, gathered batch by batch, made by `metric::stats`.",
     ),
     named("FeatureNetwork", &["ScriptExtractor"], "A network whose features are measured, made by `metric::network`."),
+    named(
+        "Graph",
+        &["TracedGraph"],
+        "A function of tensors that was recorded and runs by kernels, made by `graph::trace`.",
+    ),
     named("Checkpoint", &["ScriptCheckpoint"], "A file of tensors by name, opened by `checkpoint::open`."),
     named("Image", &[], "A picture of 8-bit pixels, made in module `image`."),
     named("Plot", &["ScriptPlot"], "A plot, made in module `plot`."),

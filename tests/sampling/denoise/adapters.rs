@@ -34,6 +34,10 @@ fn every_prediction_in_every_schedule_follows_its_formula() {
                         (((&x - (&f * s).unwrap()).unwrap() / a).unwrap(), Some(f))
                     }
                     Predicts::Data => (run(&x, t), None),
+                    Predicts::Score => {
+                        let f = run(&x, t);
+                        (((&x + (&f * (s * s)).unwrap()).unwrap() / a).unwrap(), Some((f * -s).unwrap()))
+                    }
                     Predicts::V => {
                         let v = run(&x, t);
                         let q = a * a + s * s;

@@ -137,8 +137,8 @@ pub fn check_gradients(host: &dyn Host, d: &dyn Denoiser, x: &Tensor, t: &[f64],
     }
 }
 
-pub fn predictions() -> [Predicts; 7] {
+pub fn predictions() -> [Predicts; 8] {
     let edm = Predicts::EdmF { sigma_data: 0.7 };
     let [noise, data, v, flow] = [Predicts::Noise, Predicts::Data, Predicts::V, Predicts::Flow];
-    [noise, data, v, flow, edm, Predicts::UnitNoise, Predicts::NegativeNoise]
+    [noise, data, v, flow, edm, Predicts::Score, Predicts::UnitNoise, Predicts::NegativeNoise]
 }
