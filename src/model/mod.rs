@@ -4,11 +4,11 @@ mod through;
 
 pub use through::through;
 
-use crate::files::checkpoint;
+use crate::files::checkpoint::{self, Checkpoint};
 use crate::files::pickle::Shared;
 use crate::host::Host;
 use crate::nets::edm;
-use crate::nets::family::{self, FAMILIES, Family, Parts};
+use crate::nets::family::{self, FAMILIES, Family, Files, Parts};
 use crate::nets::network::Net;
 use crate::nets::weights::File;
 use crate::{Error, Kind, Result, zoo};
@@ -103,22 +103,25 @@ fn load_from(families: &[Family], source: &Source, device: &Device, dtype: DType
         Source::Builtin(name) => {
             let all = || families.iter().flat_map(|f| f.builtin);
             match all().find(|(n, _)| n == name) {
-                Some((_, bytes)) => {
-                    build(families, &checkpoint::from_bytes(&Shared::new(bytes), true)?, device, dtype, given)
-                }
+                Some((_, files)) => build(families, &joined(files)?, device, dtype, given),
                 None => Err(Error::unknown("built-in network", name, all().map(|(n, _)| *n))),
             }
         }
     }
 }
 
-fn build(
-    families: &[Family],
-    checkpoint: &checkpoint::Checkpoint,
-    device: &Device,
-    dtype: DType,
-    given: Given,
-) -> Result<Parts> {
+/// The files of a model that is compiled in, as one checkpoint.
+fn joined(files: Files) -> Result<Checkpoint> {
+    let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
+    for bytes in files {
+        let one = checkpoint::from_bytes(&Shared::new(bytes), true)?;
+        tensors.extend(one.tensors().clone());
+        metadata.extend(one.metadata().clone());
+    }
+    Ok(Checkpoint::joined(tensors, metadata))
+}
+
+fn build(families: &[Family], checkpoint: &Checkpoint, device: &Device, dtype: DType, given: Given) -> Result<Parts> {
     let (family, (tensors, metadata)) = match family::recognise(families, checkpoint)? {
         Some(found) => found,
         // which says what is there instead
@@ -145,7 +148,7 @@ const OTHERS: [(&str, &str, &str); 6] = [
 ];
 
 /// Fails with its name where a checkpoint is something else that is known.
-fn what_else(checkpoint: &checkpoint::Checkpoint) -> Result<()> {
+fn what_else(checkpoint: &Checkpoint) -> Result<()> {
     for (start, what, hint) in OTHERS {
         let bare =
             |name: &String| name.starts_with(start) || name.starts_with(&format!("model.diffusion_model.{start}"));

@@ -54,6 +54,9 @@ pub enum Part {
     Graph(Runner),
 }
 
+/// Safetensors files that are one model together.
+pub type Files = &'static [&'static [u8]];
+
 /// A published thing: parts by what they are for.
 pub type Parts = BTreeMap<Role, Part>;
 
@@ -66,8 +69,8 @@ pub struct Family {
     pub recognises: for<'a> fn(&'a Checkpoint) -> Result<Option<Described<'a>>>,
     /// Builds all parts. Fails with the name of what is missing, left over, or does not fit.
     pub build: fn(&mut File) -> Result<Parts>,
-    /// Networks compiled into the binary, by name.
-    pub builtin: &'static [(&'static str, &'static [u8])],
+    /// Models compiled into the binary, by name.
+    pub builtin: &'static [(&'static str, Files)],
 }
 
 /// All families, asked in this order.

@@ -58,7 +58,8 @@ fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<Mo
 /// Models: a denoiser together with what turns its latents into images and back.
 #[export_module]
 pub mod model_api {
-    /// A model from a file or folder, as it is published: latent diffusion, Stable Diffusion 1 and 2, an autoencoder alone.
+    /// A model from a file or folder, as it is published: latent diffusion, Stable Diffusion 1 and 2, an autoencoder alone; or a small one
+    /// that is compiled in: "fashion28-latent", "fashion28-flow", "fashion28-reflow".
     ///
     /// `.denoiser` is what `denoiser::load` gives; `.decode(z)` and `.encode(x)` go between latents and images. A file is a checkpoint with
     /// all parts in it (`.ckpt`, `.safetensors`), a folder is one that diffusers wrote. Errors say what a file holds instead.

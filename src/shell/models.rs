@@ -49,11 +49,13 @@ fn list(settings: &Settings, front: &dyn Front) {
     let table = Table { header, rows: ENTRIES.iter().map(row).collect(), ..Table::default() };
     front.print(table.to_string().trim_end());
     front.print("");
+    let built: Vec<&str> = crate::model::builtins().collect();
+    front.print(&format!("built in  {}", built.join(", ")));
     let mut folders: Vec<&str> = ENTRIES.iter().map(|e| e.folder).collect();
     folders.dedup();
     let source = settings.mirror.as_deref().map_or_else(|| folders.join(", "), |m| format!("{m} (LD3SH_MIRROR)"));
-    front.print(&format!("from    {source}"));
-    front.print(&format!("folder  {}", settings.folder.display()));
+    front.print(&format!("from      {source}"));
+    front.print(&format!("folder    {}", settings.folder.display()));
     front.print(
         "Sizes that are not published are known once a file is here. Mind the licences: most of these networks are not",
     );

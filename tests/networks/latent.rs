@@ -13,7 +13,7 @@ use serde_json::json;
 use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
-type Named = HashMap<String, Tensor>;
+pub type Named = HashMap<String, Tensor>;
 
 fn io(name: &str) -> Named {
     load(fixture(&format!("{name}.io.safetensors")), &Device::Cpu).unwrap()
@@ -31,14 +31,14 @@ fn parts(name: &str, dtype: DType, options: serde_json::Value) -> Parts {
     parts_of(&fixture(&format!("{name}.weights.safetensors")), dtype, options).unwrap()
 }
 
-fn net(mut parts: Parts) -> Net {
+pub fn net(mut parts: Parts) -> Net {
     match parts.remove(&Role::Denoiser) {
         Some(Part::Denoiser(net)) => net,
         _ => panic!("no denoiser"),
     }
 }
 
-fn graph(parts: &Parts, role: Role) -> Runner {
+pub fn graph(parts: &Parts, role: Role) -> Runner {
     match parts.get(&role) {
         Some(Part::Graph(runner)) => runner.clone(),
         _ => panic!("no {}", role.name()),
@@ -46,7 +46,7 @@ fn graph(parts: &Parts, role: Role) -> Runner {
 }
 
 /// Fails unless `got` is as near as it must be; an exact zero must stay one.
-fn near(what: &str, got: &Tensor, wanted: &Tensor, tolerance: f64) {
+pub fn near(what: &str, got: &Tensor, wanted: &Tensor, tolerance: f64) {
     let top = wanted.abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
     if top == 0.0 {
         let most = got.abs().unwrap().max_all().unwrap().to_dtype(DType::F64).unwrap().to_scalar::<f64>().unwrap();
@@ -71,7 +71,7 @@ fn parity(name: &str, options: serde_json::Value, cond: impl Fn(&Named) -> Cond)
     }
 }
 
-fn network_parity(what: &str, net: &Net, io: &Named, cond: &Cond) {
+pub fn network_parity(what: &str, net: &Net, io: &Named, cond: &Cond) {
     let (y, pull) = net.linearize(&Quiet, &io["io.x"], &io["io.t"], cond).unwrap();
     // a learned variance is dropped, and with it its share of the gradients
     let channels = y.dim(1).unwrap();
@@ -160,7 +160,15 @@ fn improved_diffusions_network_drops_its_variances() {
     assert_eq!((noise.name(), noise.t_min()), ("vp_discrete", 1.0 / 4000.0));
 }
 
-fn stage_parity(what: &str, runner: &Runner, name: &'static str, which: usize, x: &Tensor, io: &Named, of: [&str; 3]) {
+pub fn stage_parity(
+    what: &str,
+    runner: &Runner,
+    name: &'static str,
+    which: usize,
+    x: &Tensor,
+    io: &Named,
+    of: [&str; 3],
+) {
     let x = grad::variable(x).unwrap();
     let y = through(runner, name, which, &x).unwrap();
     near(&format!("{what} out"), &y.detach(), &io[of[0]], 3e-5);

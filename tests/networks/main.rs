@@ -1,6 +1,7 @@
 //! Networks and their layers, against reference values.
 mod clip;
 mod edm;
+mod garments;
 mod graphs;
 mod helpers;
 mod imported;

@@ -23,7 +23,7 @@ pub const FAMILY: Family = Family {
     name: "EDM",
     recognises: pickle::find_network,
     build: |file| Ok(Parts::from([(Role::Denoiser, Part::Denoiser(network(file)?))])),
-    builtin: &[("fashion28", include_bytes!("../../../models/fashion28-edm.safetensors"))],
+    builtin: &[("fashion28", &[include_bytes!("../../../models/fashion28-edm.safetensors")])],
 };
 
 /// What the architectures are given.

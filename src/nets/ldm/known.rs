@@ -171,9 +171,11 @@ impl Facts {
         let size = size.or(known.map(|k| k.size)).unwrap_or(64);
         let predicts = match file.option(&PREDICTS)? {
             Value::Word(w) => w,
-            _ => match scheduler.get("prediction_type").and_then(Json::as_str) {
+            _ => match scheduler.get("prediction_type").and_then(Json::as_str).or(file.metadata(PREDICTS.name)) {
                 Some("v_prediction") => "v",
                 Some("sample") => "data",
+                // of a rectified flow, in the metadata of its file
+                Some("velocity") => "velocity",
                 _ => "noise",
             },
         };

@@ -9,7 +9,7 @@ mod unet;
 pub use known::OPTIONS;
 pub use unet::CONTEXT;
 
-use super::family::{Described, Family, Part, Parts, Role};
+use super::family::{Described, Family, Files, Part, Parts, Role};
 use super::network::{Card, Net};
 use super::runner::Runner;
 use super::weights::File;
@@ -20,7 +20,15 @@ use shapes::Shapes;
 use std::borrow::Cow;
 
 /// The row.
-pub const FAMILY: Family = Family { name: "latent diffusion", recognises, build, builtin: &[] };
+pub const FAMILY: Family = Family { name: "latent diffusion", recognises, build, builtin: BUILTIN };
+
+/// Small ones: garments as 4×7×7 latents, each a denoiser's file beside that of the first stage (models/README.md).
+const BUILTIN: &[(&str, Files)] = &[
+    ("fashion28-latent", &[STAGE, include_bytes!("../../../models/fashion28-latent.safetensors")]),
+    ("fashion28-flow", &[STAGE, include_bytes!("../../../models/fashion28-flow.safetensors")]),
+    ("fashion28-reflow", &[STAGE, include_bytes!("../../../models/fashion28-reflow.safetensors")]),
+];
+const STAGE: &[u8] = include_bytes!("../../../models/fashion28-stage.safetensors");
 
 /// What to do where a tensor does not fit.
 const ADVICE: &str = "the file may be cut off, or of another kind of network";

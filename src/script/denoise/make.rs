@@ -205,7 +205,7 @@ impl Meaning {
 /// Denoisers: pretrained networks, exact ones, and functions of a script.
 #[export_module]
 pub mod denoiser_api {
-    /// A pretrained denoiser: a built-in one by name (`"fashion28"`), a network from a file (EDM's; latent diffusion, Stable Diffusion,
+    /// A pretrained denoiser: a built-in one by name (`"fashion28"`, `"fashion28-latent"`, …), a network from a file (EDM's; latent diffusion, Stable Diffusion,
     /// improved-diffusion) or a folder of diffusers, or a published one by
     /// name (`"edm-ffhq-64x64-uncond-vp"`; `models()` lists them), which is downloaded once to the cache folder.
     ///
