@@ -298,6 +298,16 @@ fn networks_of_scripts_run_as_graphs() {
 }
 
 #[test]
+fn operations_without_kernels_run_on_the_threads_of_the_pool() {
+    // products and convolutions that want the pool themselves, with more samples than go together
+    let code = format!(
+        "{COMPARE_TWO}compare_two(|x, t| {{ let y = conv2d(x, ones([8, 4, 3, 3]), #{{ groups: 2, padding: 1 }}); (y.prod(1, true) + y.sort(1)) * t.reshape([-1, 1, 1, 1]) }}, [8, 40, 40], 24)"
+    );
+    let apart = numbers(&value(&code));
+    assert!(apart.iter().all(|d| *d < 5e-5), "{apart:?}");
+}
+
+#[test]
 fn kernels_stand_where_there_are_some() {
     // how often each of these stands in the graph; nothing goes through an operation of scripts
     let counts = |network: &str, name: &str, shape: &str, what: &str| {

@@ -1,7 +1,7 @@
 //! Any operation of scripts as an operation of a graph: for all that have no kernel of their own.
 use super::log::{Arg, Size};
 use super::record::Native as Function;
-use crate::host::Quiet;
+use crate::host::{Quiet, undivided};
 use crate::nets::kernels::{Op, View};
 use crate::tensor::grad;
 use candle_core::{DType, Device, Error, Result, Tensor};
@@ -191,7 +191,7 @@ impl Op for Native {
         Ok(self.results.iter().map(|(_, sizes)| sizes.iter().map(|s| s.of(n)).collect()).collect())
     }
     fn run(&self, inputs: &[View], outs: &mut [Vec<f32>], _: bool) {
-        let done = self.tensors(inputs).and_then(|given| grad::no_grad(|| self.call(&given)));
+        let done = undivided(|| self.tensors(inputs).and_then(|given| grad::no_grad(|| self.call(&given))));
         let results = done.and_then(|all| all.iter().map(values).collect::<Result<Vec<_>>>()).unwrap_or_default();
         for (k, out) in outs.iter_mut().enumerate() {
             match results.get(k).filter(|r| r.len() == out.len()) {
@@ -206,7 +206,7 @@ impl Op for Native {
     }
     fn pull(&self, inputs: &[View], cots: &[Option<&[f32]>], _: bool) -> Vec<Vec<f32>> {
         let none = || inputs.iter().map(|v| vec![f32::NAN; v.data.len()]).collect();
-        self.pulled(inputs, cots).unwrap_or_else(|_| none())
+        undivided(|| self.pulled(inputs, cots)).unwrap_or_else(|_| none())
     }
     fn apply(self: Arc<Self>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         self.compose_with(inputs, &[])
