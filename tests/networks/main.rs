@@ -3,7 +3,6 @@ mod clip;
 mod edm;
 mod graphs;
 mod helpers;
-mod imported;
 mod latent;
 mod nets;
 #[path = "../common/process.rs"]

@@ -19,7 +19,7 @@ fn shown(s: &mut Session, code: &str) -> String {
     }
 }
 
-pub fn value(code: &str) -> String {
+fn value(code: &str) -> String {
     let code = code.to_string();
     session(move |s| shown(s, &code))
 }
@@ -279,7 +279,7 @@ const COMPARE_TWO: &str = r#"
     }
 "#;
 
-pub fn numbers(shown: &str) -> Vec<f64> {
+fn numbers(shown: &str) -> Vec<f64> {
     let list = shown.trim_matches(['[', ']']).split(", ");
     list.map(|v| v.parse().unwrap_or_else(|_| panic!("{shown}"))).collect()
 }

@@ -10,14 +10,12 @@ mod log;
 mod lower;
 mod native;
 mod network;
-mod onnx;
 mod record;
 
 pub use api::{TracedGraph, register};
 pub use held::Held;
 pub use log::{Refusal, Trace};
 pub use network::TracedNetwork;
-pub use onnx::Imported;
 pub use record::{Watched, is_traced, noted, refuse};
 
 use crate::nets::graph::Graph;

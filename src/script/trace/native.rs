@@ -49,21 +49,6 @@ fn find(name: &str, args: &[Dynamic]) -> Option<Shared<Function>> {
     })
 }
 
-/// Calls a tensor function of scripts by its name, recorded like a call of a script's.
-pub fn call(name: &str, args: Vec<Dynamic>) -> crate::Result<Vec<Tensor>> {
-    let missing = || crate::Error::new(crate::Kind::Internal, format!("no operation `{name}` for these arguments"));
-    let f = find(name, &args).ok_or_else(missing)?;
-    let mut given = args.clone();
-    let done = f(None, &mut given.iter_mut().collect::<Vec<_>>()).map_err(crate::script::error::carry)?;
-    super::record::note(name, &args, &done);
-    // a comparison of numbers is true or false
-    if let Ok(is) = done.as_bool() {
-        return Ok(vec![Tensor::new(u8::from(is), &Device::Cpu)?]);
-    }
-    super::record::tensors(&done)
-        .ok_or_else(|| crate::Error::new(crate::Kind::Internal, format!("{name} gave no tensor")))
-}
-
 /// An operation of scripts. Arguments that are values are its inputs, by place.
 pub struct Native {
     /// Its name in scripts.
