@@ -262,6 +262,15 @@ const TRANSFORMER: &str = r#"
     };
 "#;
 
+const MLP: &str = r#"
+    let init = |dims, seed| randn(dims, #{ seed: seed }) * 0.5;
+    let w = #{ a: init.call([16, 4], 1), b: init.call([16], 2), c: init.call([2, 16], 3) };
+    let mlp = |x, t| {
+        let h = cat([t.reshape([-1, 1]), x, ones([x.shape[0], 1])], 1);
+        linear(silu(linear(h, w.a, w.b)), w.c)
+    };
+"#;
+
 /// Values, and both gradients, of a graph of two arguments against its function, for a batch that is cut into several parts.
 const COMPARE_TWO: &str = r#"
     fn apart(a, b) { (a - b).abs().max().item() / b.abs().max().item() }
@@ -286,9 +295,12 @@ fn numbers(shown: &str) -> Vec<f64> {
 
 #[test]
 fn networks_of_scripts_run_as_graphs() {
-    for (network, name, shape) in
-        [(MIXER, "mixer", "[1, 8, 8]"), (UNET, "unet", "[3, 8, 8]"), (TRANSFORMER, "transformer", "[9, 16]")]
-    {
+    for (network, name, shape) in [
+        (MIXER, "mixer", "[1, 8, 8]"),
+        (UNET, "unet", "[3, 8, 8]"),
+        (TRANSFORMER, "transformer", "[9, 16]"),
+        (MLP, "mlp", "[2]"),
+    ] {
         for batch in [1, 3, 11] {
             let code = format!("{network}{COMPARE_TWO}compare_two({name}, {shape}, {batch})");
             let apart = numbers(&value(&code));
