@@ -77,6 +77,21 @@ thread_local! {
 pub(crate) fn work_aside(left: Arc<AtomicBool>) {
     LEFT.set(Some(left));
 }
+/// Runs `f` as work that is handed to no other thread: on a thread of a pool, where whoever waits for one that waits for the pool
+/// waits forever.
+pub(crate) fn undivided<T>(f: impl FnOnce() -> T) -> T {
+    struct Back(Option<Arc<AtomicBool>>);
+    impl Drop for Back {
+        fn drop(&mut self) {
+            LEFT.set(self.0.take());
+        }
+    }
+    let before = LEFT.with_borrow(Clone::clone);
+    let own = before.clone().unwrap_or_default();
+    let _back = Back(before);
+    LEFT.set(Some(own));
+    f()
+}
 /// Whether this thread works for another.
 pub(crate) fn is_aside() -> bool {
     LEFT.with_borrow(Option::is_some)

@@ -8,7 +8,6 @@ pub mod image;
 pub mod json;
 mod literal;
 pub mod npy;
-pub mod onnx;
 pub mod pickle;
 pub mod record;
 pub mod result;

@@ -1,7 +1,6 @@
 //! Rhai functions for denoisers: module `denoiser`, and the methods of type `Denoiser`.
 mod args;
 mod make;
-mod onnx;
 
 pub use args::{cond_of, drawn_cond, value_of};
 pub use make::{Loading, denoiser_of};

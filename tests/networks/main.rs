@@ -4,7 +4,6 @@ mod edm;
 mod garments;
 mod graphs;
 mod helpers;
-mod imported;
 mod latent;
 mod nets;
 #[path = "../common/process.rs"]

@@ -71,11 +71,13 @@ impl Frozen for Join {
         let by = strides(&all);
         for (v, (dims, at)) in views.iter().zip(&places) {
             let lines = Lines::new(dims, [by.clone(), broadcast_strides(v.dims, dims)]);
-            let (n, [_, step]) = (lines.len(), lines.along());
+            let (n, [to, step]) = (lines.len(), lines.along());
             let start = *at as isize * by[self.dim];
-            lines.each(1, [start, 0], |[o, i]| match step {
-                0 => out[o..o + n].fill(v.data[i]),
-                _ => out[o..o + n].copy_from_slice(&v.data[i..i + n]),
+            lines.each(1, [start, 0], |[o, i]| match (to, step) {
+                (1, 0) => out[o..o + n].fill(v.data[i]),
+                (1, 1) => out[o..o + n].copy_from_slice(&v.data[i..i + n]),
+                // a column, or less
+                _ => (0..n).for_each(|k| out[o + k * to as usize] = v.data[i + k * step as usize]),
             });
         }
     }
@@ -90,9 +92,12 @@ impl Frozen for Join {
             }
             let mut grad = pool::take(dims.iter().product());
             let lines = Lines::new(dims, [by.clone(), strides(dims)]);
-            let n = lines.len();
+            let (n, [from, step]) = (lines.len(), lines.along());
             let start = *at as isize * by[self.dim];
-            lines.each(1, [start, 0], |[o, i]| grad[i..i + n].copy_from_slice(&cot[o..o + n]));
+            lines.each(1, [start, 0], |[o, i]| match (from, step) {
+                (1, 1) => grad[i..i + n].copy_from_slice(&cot[o..o + n]),
+                _ => (0..n).for_each(|k| grad[i + k * step as usize] = cot[o + k * from as usize]),
+            });
             grads.push(grad);
         }
         grads

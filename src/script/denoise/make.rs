@@ -1,6 +1,5 @@
 //! The functions of module `denoiser`.
 use super::args::{number, tensor_of};
-use super::onnx;
 use crate::denoise::{
     DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Network, Preconditioned, Predicts, Reparam, TimeInput,
 };
@@ -37,7 +36,7 @@ fn missing(of: &str, key: &str, example: &str) -> Error {
     Error::value(format!("{of} needs the option `{key}`")).hint(format!("for example `{key}: {example}`"))
 }
 
-pub fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
+fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
     let Some(a) = o.array("shape")? else { return Ok(None) };
     let dim = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok()).filter(|d| *d > 0);
     match a.iter().map(dim).collect::<Option<Vec<_>>>() {
@@ -166,7 +165,7 @@ fn time_input(of: &str, given: Option<Dynamic>, noise: &Noise, predicts: Predict
 }
 
 /// What a network's output and second input mean.
-pub struct Meaning {
+struct Meaning {
     noise: Noise,
     predicts: Predicts,
     time: TimeInput,
@@ -175,7 +174,7 @@ pub struct Meaning {
 
 impl Meaning {
     /// By the options `noise`, `predicts`, `sigma_data`, `time` and `clamp_time` of the function `of`.
-    pub fn read(of: &str, o: &mut Options) -> RhaiResult<Meaning> {
+    fn read(of: &str, o: &mut Options) -> RhaiResult<Meaning> {
         let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
         let predicts = o.one_of("predicts", &["noise", "data", "score", "v", "flow", "edm"])?;
         let sigma_data = o.float("sigma_data")?;
@@ -196,7 +195,7 @@ impl Meaning {
         Ok(Meaning { noise, predicts, time, clamp })
     }
     /// The denoiser of a network.
-    pub fn denoiser(self, net: Rc<dyn Network>) -> RhaiResult<DynDenoiser> {
+    fn denoiser(self, net: Rc<dyn Network>) -> RhaiResult<DynDenoiser> {
         let Meaning { noise, predicts, time, clamp } = self;
         Ok(Rc::new(Preconditioned::new(net, noise, predicts)?.with_time(time)?.clamp_time(clamp)))
     }
@@ -362,25 +361,5 @@ pub mod denoiser_api {
         let net = TracedNetwork::new(net, held, said);
         net.prepare(&ScriptHost::new(&context))?;
         how.denoiser(Rc::new(net))
-    }
-    /// A denoiser from a network in an ONNX file, as PyTorch, JAX and TensorFlow export them, run by the networks' kernels.
-    ///
-    /// The file's operation set is 13 or newer; weights may lie in files beside it and be of half precision; arithmetic is f32. The network
-    /// must treat each sample by itself and have a batch in front. Operations that are not known are named with their nodes.
-    ///
-    /// Options:
-    /// - `noise`: the schedule in which it was trained
-    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "score" −ε/σ, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
-    /// - `inputs` (the file's first is `x`, its second `time`): the file's names of `x`, `time`, and of conditions by theirs
-    /// - `output` (the file's first): which of its outputs it is
-    /// - `shape` (the file's): one sample's
-    /// - `sigma_data` (0.5): the data's standard deviation, of "edm"
-    /// - `time` ("sigma", for "flow" "flow"): what the network is told, as in `denoiser::from_fn`
-    /// - `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one
-    ///
-    /// Example: `denoiser::onnx("tests/fixtures/onnx/mixer.onnx", #{ noise: noise::edm(), predicts: "edm" }).shape` is [1, 8, 8]
-    #[rhai_fn(return_raw)]
-    pub fn onnx(path: ImmutableString, options: Map) -> RhaiResult<DynDenoiser> {
-        onnx::load(&path, options)
     }
 }

@@ -1,7 +1,7 @@
 //! Any operation of scripts as an operation of a graph: for all that have no kernel of their own.
 use super::log::{Arg, Size};
 use super::record::Native as Function;
-use crate::host::Quiet;
+use crate::host::{Quiet, undivided};
 use crate::nets::kernels::{Op, View};
 use crate::tensor::grad;
 use candle_core::{DType, Device, Error, Result, Tensor};
@@ -47,21 +47,6 @@ fn find(name: &str, args: &[Dynamic]) -> Option<Shared<Function>> {
         let best = all.get(name)?.iter().filter(fits).max_by_key(|k| k.types.iter().filter(|t| **t != any).count());
         best.map(|k| k.function.clone())
     })
-}
-
-/// Calls a tensor function of scripts by its name, recorded like a call of a script's.
-pub fn call(name: &str, args: Vec<Dynamic>) -> crate::Result<Vec<Tensor>> {
-    let missing = || crate::Error::new(crate::Kind::Internal, format!("no operation `{name}` for these arguments"));
-    let f = find(name, &args).ok_or_else(missing)?;
-    let mut given = args.clone();
-    let done = f(None, &mut given.iter_mut().collect::<Vec<_>>()).map_err(crate::script::error::carry)?;
-    super::record::note(name, &args, &done);
-    // a comparison of numbers is true or false
-    if let Ok(is) = done.as_bool() {
-        return Ok(vec![Tensor::new(u8::from(is), &Device::Cpu)?]);
-    }
-    super::record::tensors(&done)
-        .ok_or_else(|| crate::Error::new(crate::Kind::Internal, format!("{name} gave no tensor")))
 }
 
 /// An operation of scripts. Arguments that are values are its inputs, by place.
@@ -191,7 +176,7 @@ impl Op for Native {
         Ok(self.results.iter().map(|(_, sizes)| sizes.iter().map(|s| s.of(n)).collect()).collect())
     }
     fn run(&self, inputs: &[View], outs: &mut [Vec<f32>], _: bool) {
-        let done = self.tensors(inputs).and_then(|given| grad::no_grad(|| self.call(&given)));
+        let done = undivided(|| self.tensors(inputs).and_then(|given| grad::no_grad(|| self.call(&given))));
         let results = done.and_then(|all| all.iter().map(values).collect::<Result<Vec<_>>>()).unwrap_or_default();
         for (k, out) in outs.iter_mut().enumerate() {
             match results.get(k).filter(|r| r.len() == out.len()) {
@@ -206,7 +191,7 @@ impl Op for Native {
     }
     fn pull(&self, inputs: &[View], cots: &[Option<&[f32]>], _: bool) -> Vec<Vec<f32>> {
         let none = || inputs.iter().map(|v| vec![f32::NAN; v.data.len()]).collect();
-        self.pulled(inputs, cots).unwrap_or_else(|_| none())
+        undivided(|| self.pulled(inputs, cots)).unwrap_or_else(|_| none())
     }
     fn apply(self: Arc<Self>, inputs: &[&Tensor]) -> Result<Vec<Tensor>> {
         self.compose_with(inputs, &[])

@@ -118,7 +118,7 @@ fn enter(log: &mut Log, name: &str, args: Option<Vec<Arg>>, result: &Dynamic, at
 }
 
 /// Enters a call of `name` with what it gave, where a function is being traced: for what does not come by a call.
-pub fn note(name: &str, args: &[Dynamic], done: &Dynamic) {
+fn note(name: &str, args: &[Dynamic], done: &Dynamic) {
     LOG.with_borrow_mut(|log| {
         let Some(log) = log.as_mut().filter(|log| args.iter().any(|a| concerns(log, a))) else { return };
         let given = args.iter().map(|a| told(log, a, 0)).collect();
