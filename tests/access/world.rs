@@ -103,6 +103,8 @@ pub const READERS: &[(&str, &str)] = &[
     ("denoiser::load", "denoiser::load(\"PATH\")"),
     ("model::load", "model::load(\"PATH\")"),
     ("learn::load", "import \"learn\" as learn; learn::load(\"PATH\")"),
+    ("dyweight::from_file", "import \"dyweight\" as dyweight; dyweight::from_file(noise::edm(), \"PATH\", #{})"),
+    ("gs::from_file", "import \"gs\" as gs; gs::from_file(noise::edm(), \"PATH\", #{})"),
     ("text::load", "text::load(\"PATH\")"),
     ("text::load tokenizer", "text::load(\"x\", #{ tokenizer: \"PATH\" })"),
     ("image::load", "image::load(\"PATH\")"),

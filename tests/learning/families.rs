@@ -287,6 +287,61 @@ fn amed_is_the_public_sampler() {
     within(&script, 3 * 2, |_| 2e-6);
 }
 
+/// What the authors' files hold is found under its names or in its order, and makes the plan of these numbers; what is no such file is refused.
+#[test]
+fn published_checkpoints_are_plans() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = prints(
+        dir.path(),
+        &format!(
+            "import \"dyweight\" as dyweight; import \"gs\" as gs; import \"learn\" as learn;
+            let f = |x| tensor(x, #{{ dtype: \"f64\" }});
+            let apart = |a, b| max((a.matrix - b.matrix).abs().max().item(), (a.t_eval - b.t_eval).abs().max().item());
+            for c in json::load(\"{dy}\").cases {{
+                let mask = zeros([c.steps, c.steps], #{{ dtype: \"f64\" }});
+                for k in 0..min(c.steps, c.history ?? c.steps) {{ mask += learn::band(c.steps, k); }}
+                save(\"a.safetensors\", #{{ \"predictor.hybrid_weights\": f.call(c.weights), \"predictor.mask\": mask, \"predictor.t_scale\": f.call(c.t_scale) }});
+                let noise = noise::edm(#{{ sigma_min: c.sigma_min, sigma_max: c.sigma_max }});
+                let steps = schedule::list(noise, f.call(c.sigmas).to_array());
+                let made = dyweight::from_file(noise, \"a.safetensors\", #{{ steps: steps }});
+                // told levels stay within the noise schedule
+                let seen = f.call(c.sigma_seen).clamp(c.sigma_min, c.sigma_max);
+                print((made.t_eval - seen).abs().max().item() / seen.max().item());
+            }}
+            let p = #{{ mu: f.call([1.0, 0.6]), couple: f.call([0.0, -0.01, -0.002]), c: f.call([[0.01, 0.0], [0.02, 0.03], [0.0, 0.01]]), a: f.call([[0.0, 0.0], [0.01, 0.0], [0.0, -0.02]]) }};
+            let file = #{{}};
+            let parts = [p.mu, p.couple];
+            for k in 0..2 {{ parts.push(p.c.select(1, k)); parts.push(p.a.select(1, k)); }}
+            for k in 0..parts.len {{ file[`ema.shadow_params.${{k}}`] = parts[k]; file[`model.${{k}}`] = parts[k] * 0.0; }}
+            // a discriminator's
+            file[\"ema.shadow_params.6\"] = zeros([4, 4]);
+            save(\"b.safetensors\", file);
+            let vp = noise::vp_linear(#{{ t_min: 0.001 }});
+            print(apart.call(gs::from_file(vp, \"b.safetensors\", #{{}}), gs::solver(vp, vp, p)));
+            // as their code says: it ends at σ = 0.0105, and begins at 80
+            let made = gs::from_file(noise::edm(), \"b.safetensors\", #{{ ema: false }});
+            print(abs(made.t_eval[0].item() / 80.0 - 1.0));
+            print(abs(made.steps[3].t - 0.0105) < 0.00005);",
+            dy = fixture("learned/dyweight.json")
+        ),
+    );
+    let lines: Vec<&str> = text.lines().collect();
+    let (last, numbers) = lines.split_last().unwrap();
+    assert_eq!((numbers.len(), *last), (7, "true"), "{text}");
+    assert!(numbers.iter().all(|n| n.parse::<f64>().unwrap() < 1e-9), "{text}");
+    for (code, words) in [
+        ("dyweight::from_file(noise::edm(), \"b.safetensors\", #{})", "has no hybrid_weights"),
+        (
+            "dyweight::from_file(noise::edm(), \"a.safetensors\", #{ steps: schedule::edm(noise::edm(), 2) })",
+            "the weights are for",
+        ),
+        ("gs::from_file(noise::edm(), \"a.safetensors\", #{})", "is no checkpoint of GS"),
+    ] {
+        let text = err(&run(dir.path(), &format!("import \"dyweight\" as dyweight; import \"gs\" as gs;\n{code}")));
+        assert!(text.contains(words), "{code}\n  lacks `{words}`:\n{text}");
+    }
+}
+
 /// What is no single plan: a sampler that is a function, one set of parameters for several counts, a loss of whole batches. They resume too.
 #[test]
 fn functions_several_counts_and_whole_batches_are_learned_and_resumed() {
@@ -457,7 +512,7 @@ fn what_cannot_be_trained_is_refused_by_name() {
         ),
         (
             "learn::train(net, #{ nfe: 1, params: #{ a: ones([1]) }, make: |p| 3 }, pairs)",
-            "must make a schedule or a plan, not an integer",
+            "must make a schedule, a plan or a function, not an integer",
         ),
         (
             "learn::train(net, #{ nfe: 3, params: #{ a: ones([4]) }, make: |p| tau(net.noise, p.a) }, pairs)",
@@ -475,7 +530,7 @@ fn what_cannot_be_trained_is_refused_by_name() {
             "leaves the noises x'_T where they are",
         ),
         (
-            "let s = solver::edm_stochastic(); let f = #{ nfe: 4, params: #{ a: ones([1]) }, make: |p| s.plan(schedule::edm(net.noise, 2)) }; learn::train(net, f, pairs, #{ by: \"squares\" })",
+            "let s = solver::edm_stochastic(#{ s_churn: 5.0 }); let f = #{ nfe: 4, params: #{ a: ones([1]) }, make: |p| s.plan(schedule::edm(net.noise, 2)) }; learn::train(net, f, pairs, #{ by: \"squares\" })",
             "the plan draws noise",
         ),
         (
