@@ -131,6 +131,10 @@ pub const OTHERS: &[&str] = &[
     "free::train",
     "experiment::run",
     "Checkpoint.value",
+    // as if images had been in files
+    "FeatureNetwork.features",
+    "FeatureNetwork.logits",
+    "measure::frechet",
     // paths of another kind: over a grid
     "search::path",
     "oss::search",

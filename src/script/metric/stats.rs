@@ -107,7 +107,7 @@ pub mod stats_api {
     /// - `resize` ("tf1"): bilinear to 299×299 as TensorFlow 1 has it, which is what FID means (NVIDIA's and ADM's evaluations,
     ///   torch-fidelity), or "torch", as pytorch-fid has it: the two give different distances
     ///
-    /// Example: `try { metric::network("inception", #{ file: "absent.pth", resize: "torch" }); } catch (e) { e.kind }` is "io"
+    /// Example: `let k = (); try { metric::network("inception", #{ file: "absent.pth", resize: "torch" }); } catch (e) { k = e.kind; } k` is "io"
     #[rhai_fn(name = "network", return_raw)]
     pub fn network_options(ctx: NativeCallContext, name: &str, options: Map) -> RhaiResult<ScriptExtractor> {
         network_with(&ctx, name, options)
