@@ -1,7 +1,9 @@
 //! Networks and their layers, against reference values.
 mod clip;
+mod diffusers;
 mod edm;
 mod graphs;
+mod half;
 mod helpers;
 mod latent;
 mod nets;

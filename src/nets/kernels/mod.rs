@@ -2,12 +2,16 @@
 //!
 //! Images are [B, H, W, C] here (channels innermost): every kernel then works on whole vectors of channels. An operation is
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
+mod adaptive;
+mod arrange;
 mod attention;
 mod conv;
+mod deviation;
 mod direct;
 mod embedding;
 mod gelu;
 pub mod gpu;
+mod half;
 mod heads;
 mod held;
 mod layer_norm;
@@ -19,6 +23,7 @@ mod pointwise;
 pub mod pool;
 mod relu;
 mod resample;
+mod rms_norm;
 mod shaped;
 pub mod simd;
 mod split;
@@ -26,8 +31,11 @@ mod tokens;
 mod winograd;
 mod within;
 
+pub use adaptive::{Gated, Modulate};
+pub use arrange::{Cut, Join, Moved, Offset, Rotary};
 pub use attention::{Attention, CrossAttention};
 pub use conv::{Conv, Linear, exact, set_exact};
+pub use deviation::Deviation;
 pub use embedding::Waves;
 pub use gelu::{Geglu, Gelu};
 pub use layer_norm::LayerNorm;
@@ -39,6 +47,7 @@ pub(crate) use pointwise::accumulate;
 pub use pointwise::{AddScale, Concat, Down2, Scale, Silu, Up2};
 pub use relu::{Channels, Relu};
 pub use resample::{Pad, Resample};
+pub use rms_norm::RmsNorm;
 pub use shaped::Shaped;
 pub use split::Split;
 pub use tokens::{Pick, TokenEmbedding};
