@@ -6,7 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 /// Parts that are read from here, by the folder and by the class in its configuration.
-const PARTS: [(&str, &str); 2] = [("unet", "UNet2DConditionModel"), ("vae", "AutoencoderKL")];
+const PARTS: [(&str, &[&str]); 3] = [
+    ("unet", &["UNet2DConditionModel"]),
+    (
+        "transformer",
+        &["DiTTransformer2DModel", "Transformer2DModel", "SD3Transformer2DModel", "FluxTransformer2DModel"],
+    ),
+    ("vae", &["AutoencoderKL"]),
+];
 /// What a part's weights are called, the first one that is there; an index lists several files.
 const WEIGHTS: [&str; 6] = [
     "diffusion_pytorch_model.safetensors",
@@ -23,7 +30,7 @@ const CONFIG: &str = "config.json";
 pub fn open(folder: &Path) -> Result<Checkpoint> {
     let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
     let alone = access::read(folder.join(CONFIG))?.exists();
-    for (name, class) in PARTS {
+    for (name, classes) in PARTS {
         let at = if alone { folder.to_path_buf() } else { folder.join(name) };
         let config = at.join(CONFIG);
         if !access::read(&config)?.exists() {
@@ -31,12 +38,12 @@ pub fn open(folder: &Path) -> Result<Checkpoint> {
         }
         let text = atomic::read_text(&config)?;
         let parsed = json::parse(&text).map_err(|e| e.context(format!("`{}`", config.display())))?;
-        let own = parsed.get("_class_name").and_then(|c| c.as_str()).unwrap_or(class);
-        if own != class {
+        let own = parsed.get("_class_name").and_then(|c| c.as_str()).unwrap_or(classes[0]);
+        if !classes.contains(&own) {
             if alone {
                 continue;
             }
-            let m = format!("`{}` is of class {own}, which is not read yet; {class} is", at.display());
+            let m = format!("`{}` is of class {own}, which is not read yet; {} is", at.display(), classes.join(", "));
             return Err(Error::new(Kind::Format, m));
         }
         for (key, view) in weights(&at)? {
@@ -51,7 +58,7 @@ pub fn open(folder: &Path) -> Result<Checkpoint> {
     match tensors.is_empty() {
         false => Ok(Checkpoint::joined(tensors, metadata)),
         true => Err(Error::new(Kind::Format, format!("`{}` is a folder without a model", folder.display())).hint(
-            "a model's folder has `unet` or `vae` in it, each with `config.json` and weights, as diffusers writes them",
+            "a model's folder has `unet`, `transformer` or `vae` in it, each with `config.json` and weights, as diffusers writes them",
         )),
     }
 }

@@ -2,13 +2,14 @@
 mod folder;
 mod through;
 
-pub use through::through;
+pub use through::{through, through_some};
 
 use crate::files::checkpoint::{self, Checkpoint};
 use crate::files::pickle::Shared;
 use crate::host::Host;
 use crate::nets::edm;
 use crate::nets::family::{self, FAMILIES, Family, Files, Parts};
+use crate::nets::instead::{self, Holds};
 use crate::nets::network::Net;
 use crate::nets::weights::File;
 use crate::{Error, Kind, Result, zoo};
@@ -137,26 +138,12 @@ fn build(families: &[Family], checkpoint: &Checkpoint, device: &Device, dtype: D
     Ok(parts)
 }
 
-/// What is often taken for a model: how its names begin, what it is, and what to do.
-const OTHERS: [(&str, &str, &str); 6] = [
-    ("lora_", "changes of other weights (LoRA), not a network", "load the model that they were made for"),
-    ("unet.down_blocks", "changes of other weights (LoRA), not a network", "load the model that they were made for"),
-    ("control_model.", "a ControlNet, which is not read", "load the model that it was made for"),
-    ("double_blocks.", "a FLUX transformer, which is not read yet", "`ld3sh models` lists what is"),
-    ("joint_blocks.", "a Stable Diffusion 3 transformer, which is not read yet", "`ld3sh models` lists what is"),
-    ("state.0.", "the state of an optimizer, not a network", "load the `ema_…` or `model…` file beside it"),
-];
-
 /// Fails with its name where a checkpoint is something else that is known.
-fn what_else(checkpoint: &Checkpoint) -> Result<()> {
-    for (start, what, hint) in OTHERS {
-        let bare =
-            |name: &String| name.starts_with(start) || name.starts_with(&format!("model.diffusion_model.{start}"));
-        if checkpoint.tensors().keys().any(bare) {
-            return Err(Error::new(Kind::Format, format!("the file holds {what}")).hint(hint));
-        }
+fn what_else(checkpoint: &checkpoint::Checkpoint) -> Result<()> {
+    match instead::told(checkpoint.tensors(), Holds::Denoiser) {
+        Some(known) => Err(Error::new(Kind::Format, format!("the file holds {}", known.what)).hint(known.fix)),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 /// The denoiser's network of a model.

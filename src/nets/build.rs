@@ -173,10 +173,21 @@ impl<'w> Builder<'_, 'w> {
         format!("{}{}{dot}{name}", self.state.root, self.at)
     }
 
+    /// Takes a matrix of a linear map or convolution, which stays in 16 bits where it is stored in them and runs in f32.
+    fn matrix(&mut self, dims: &[usize], image: bool, adapt: &[Adapt]) -> Result<(Tensor, Weight)> {
+        let name = self.full("weight");
+        let t = self.state.weights.take_stored(&name, dims)?;
+        self.taken(name, t, dims, image, adapt)
+    }
+
     /// Takes a weight of what stands here, in the type of the images or in that of everything else.
     fn take(&mut self, name: &str, dims: &[usize], image: bool, adapt: &[Adapt]) -> Result<(Tensor, Weight)> {
         let name = self.full(name);
         let t = self.state.weights.take(&name, dims)?;
+        self.taken(name, t, dims, image, adapt)
+    }
+
+    fn taken(&self, name: String, t: Tensor, dims: &[usize], image: bool, adapt: &[Adapt]) -> Result<(Tensor, Weight)> {
         let t = if image { narrowed(&name, t, self.state.trunk)? } else { t };
         let weight = Weight { name, dims: dims.to_vec(), adapt: adapt.to_vec() };
         Ok((weight.adapted(&t)?, weight))
@@ -210,7 +221,7 @@ impl<'w> Builder<'_, 'w> {
             adapt.push(Adapt::Reshape(vec![keep, cin]));
             return self.linear_of(x, &dims, &adapt, &bias_adapt, true);
         }
-        let (w, weight) = self.take("weight", &[channels, cin, window, window], true, &adapt)?;
+        let (w, weight) = self.matrix(&[channels, cin, window, window], true, &adapt)?;
         let (b, bias) = self.take("bias", &[channels], true, &adapt)?;
         self.one(Conv::padded(w, b, stride, padding)?, &[x], vec![weight, bias])
     }
@@ -223,7 +234,7 @@ impl<'w> Builder<'_, 'w> {
     }
 
     fn linear_of(&mut self, x: Id, dims: &[usize], adapt: &[Adapt], bias: &[Adapt], image: bool) -> Result<Id> {
-        let (w, weight) = self.take("weight", dims, image, adapt)?;
+        let (w, weight) = self.matrix(dims, image, adapt)?;
         let (b, bias) = self.take("bias", &dims[..1], image, bias)?;
         self.one(Linear::new(&w, b)?, &[x], vec![weight, bias])
     }
@@ -235,8 +246,13 @@ impl<'w> Builder<'_, 'w> {
 
     /// A linear map of what is no image, without bias.
     pub fn linear_unbiased(&mut self, x: Id, channels: usize) -> Result<Id> {
-        let (w, weight) = self.take("weight", &[channels, self.channels(x)], false, &[])?;
-        let zeros = Tensor::zeros(channels, w.dtype(), w.device())?;
+        self.unbiased(x, channels, false)
+    }
+
+    fn unbiased(&mut self, x: Id, channels: usize, image: bool) -> Result<Id> {
+        let (w, weight) = self.matrix(&[channels, self.channels(x)], image, &[])?;
+        let dtype = if image { self.state.trunk } else { wide(self.state.trunk) };
+        let zeros = Tensor::zeros(channels, dtype, w.device())?;
         self.one(Linear::new(&w, zeros)?, &[x], vec![weight])
     }
 
@@ -282,9 +298,7 @@ impl<'w> Builder<'_, 'w> {
 
     /// The same without bias.
     pub fn map_unbiased(&mut self, x: Id, channels: usize) -> Result<Id> {
-        let (w, weight) = self.take("weight", &[channels, self.channels(x)], true, &[])?;
-        let zeros = Tensor::zeros(channels, w.dtype(), w.device())?;
-        self.one(Linear::new(&w, zeros)?, &[x], vec![weight])
+        self.unbiased(x, channels, true)
     }
 
     /// A group norm of images, modulated by an embedding where there is one, with SiLU after it where asked.

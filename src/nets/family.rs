@@ -3,7 +3,7 @@ use super::features::Trunk;
 use super::network::Net;
 use super::runner::Runner;
 use super::weights::File;
-use super::{clip, edm, features, inception, ldm};
+use super::{clip, dit, edm, features, inception, ldm};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::torch::View;
 use crate::{Error, Result};
@@ -74,7 +74,8 @@ pub struct Family {
 }
 
 /// All families, asked in this order.
-pub static FAMILIES: &[Family] = &[ldm::FAMILY, clip::FAMILY, edm::FAMILY, features::FAMILY, inception::FAMILY];
+pub static FAMILIES: &[Family] =
+    &[dit::FAMILY, ldm::FAMILY, clip::FAMILY, edm::FAMILY, features::FAMILY, inception::FAMILY];
 
 /// The family of a checkpoint, among `families`, and the network in it.
 pub fn recognise<'a, 'c>(

@@ -2,11 +2,13 @@
 pub mod build;
 pub mod clip;
 pub mod constant;
+pub mod dit;
 pub mod edm;
 pub mod family;
 pub mod features;
 pub mod graph;
 pub mod inception;
+pub mod instead;
 pub mod kernels;
 pub mod ldm;
 pub mod network;

@@ -49,17 +49,25 @@ pub struct Net {
     noise: Option<Arc<serde_json::Value>>,
     /// What its family has to say to users.
     notes: Arc<[String]>,
+    /// Conditions of every sample that is not told others.
+    untold: Arc<[(&'static str, Vec<f64>)]>,
 }
 
 impl Net {
     /// From a graph with the inputs [`STATE`] and [`TIME`] first and one output; `hash` is of weights and configuration.
     pub fn new(runner: Runner, card: Card, hash: String) -> Net {
-        Net { runner, card: Arc::new(card), hash, augment: None, noise: None, notes: [].into() }
+        Net { runner, card: Arc::new(card), hash, augment: None, noise: None, notes: [].into(), untold: [].into() }
     }
 
     /// The same network, trained in another noise schedule than EDM's, with notes for users.
     pub fn trained_in(self, noise: serde_json::Value, notes: Vec<String>) -> Net {
         Net { noise: Some(Arc::new(noise)), notes: notes.into(), ..self }
+    }
+
+    /// The same network with a row for a condition that it is not told.
+    pub fn unless_told(self, name: &'static str, row: Vec<f64>) -> Net {
+        let untold = self.untold.iter().cloned().chain([(name, row)]).collect();
+        Net { untold, ..self }
     }
 
     /// What a user needs to know.
@@ -125,10 +133,13 @@ impl Net {
     /// The values of all inputs, by name.
     fn given(&self, x: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Vec<(String, Tensor)>> {
         let mut given = vec![(STATE.to_string(), x.clone()), (TIME.to_string(), c_noise.clone())];
+        let batch = x.dims().first().copied().unwrap_or(0);
+        let each = |row: &[f64]| -> Result<Tensor> {
+            let row = Tensor::new(row, x.device())?.to_dtype(c_noise.dtype())?.unsqueeze(0)?;
+            Ok(row.broadcast_as((batch, row.dim(1)?))?.contiguous()?)
+        };
         if let Some(row) = &self.augment {
-            let batch = x.dims().first().copied().unwrap_or(0);
-            let row = Tensor::new(&row[..], x.device())?.to_dtype(c_noise.dtype())?.unsqueeze(0)?;
-            given.push((AUGMENT.into(), row.broadcast_as((batch, row.dim(1)?))?.contiguous()?));
+            given.push((AUGMENT.into(), each(row)?));
         }
         let known = self.conditions();
         let known: Vec<&str> = known.iter().map(|n| &**n).collect();
@@ -148,6 +159,11 @@ impl Net {
                     true => e.hint("leave the condition out"),
                     false => e.hint(format!("it takes `{}`", known.join("`, `"))),
                 });
+            }
+        }
+        for (name, row) in self.untold.iter() {
+            if given.iter().all(|(n, _)| n != name) {
+                given.push((name.to_string(), each(row)?));
             }
         }
         Ok(given)

@@ -6,8 +6,9 @@ use super::weights::wide;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// Samples that run together on one thread: enough to use the weights more than once while they are in cache, few enough for the
 /// activations to stay there.
@@ -33,6 +34,7 @@ struct Inner {
     device: Device,
     /// The type of the images inside; what is no image is in f32 or f64.
     dtype: DType,
+    hash: OnceLock<String>,
 }
 
 /// Values of all samples, and the shape of one.
@@ -128,7 +130,7 @@ impl Run {
 impl Runner {
     /// A graph whose weights are on `device`, with images in `dtype`.
     pub fn new(graph: Graph, device: &Device, dtype: DType) -> Runner {
-        Runner(Arc::new(Inner { graph, device: device.clone(), dtype }))
+        Runner(Arc::new(Inner { graph, device: device.clone(), dtype, hash: OnceLock::new() }))
     }
 
     /// What it runs.
@@ -228,6 +230,45 @@ impl Runner {
             // candle keeps every result, and what the compositions make in between
             false => run.made * COMPOSED * self.0.dtype.size_in_bytes() as u64,
         })
+    }
+
+    /// The shapes of all outputs for inputs of these shapes, one for each port, as they are outside and with the batch. Nothing is computed.
+    pub fn shapes(&self, inputs: &[Vec<usize>]) -> Result<Vec<Vec<usize>>> {
+        let mut run = Shapes::default();
+        let given = inputs.iter().zip(&self.0.graph.inputs).map(|(dims, port)| {
+            let mut dims = dims.clone();
+            if port.layout == Layout::Image && dims.len() > 1 {
+                dims[1..].rotate_left(1);
+            }
+            Some(run.value(&dims, false))
+        });
+        let given = given.collect();
+        let outs = self.0.graph.run(&mut run, given)?;
+        let outside = |(out, port): (super::tape::Shape, &super::graph::Output)| {
+            let mut dims = out.dims().to_vec();
+            if port.layout == Layout::Image {
+                dims[1..].rotate_right(1);
+            }
+            dims
+        };
+        Ok(outs.into_iter().zip(&self.0.graph.outputs).map(outside).collect())
+    }
+
+    /// SHA-256 of the graph and of the values of all its weights; they are read once.
+    pub fn hash(&self) -> Result<String> {
+        if let Some(known) = self.0.hash.get() {
+            return Ok(known.clone());
+        }
+        let mut h = Sha256::new();
+        h.update(self.0.graph.to_string());
+        for node in &self.0.graph.nodes {
+            for t in node.op.weights()? {
+                let values = super::kernels::host_f32(&t)?;
+                values.iter().for_each(|v| h.update(v.to_le_bytes()));
+            }
+        }
+        let found: String = h.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        Ok(self.0.hash.get_or_init(|| found).clone())
     }
 
     /// Runs batches on plain buffers over all threads, in f32 on the CPU whatever the device is. They are cut into parts of a few samples.

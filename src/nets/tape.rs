@@ -50,6 +50,13 @@ pub struct Shape {
     counted: Rc<Cell<bool>>,
 }
 
+impl Shape {
+    /// The shape, with the batch.
+    pub fn dims(&self) -> &[usize] {
+        &self.dims
+    }
+}
+
 /// Runs on shapes alone, to know what a [`Tape`] keeps for its pull-back before anything is computed.
 #[derive(Default)]
 pub struct Shapes {

@@ -3,7 +3,7 @@ use crate::files::checkpoint;
 use crate::files::torch::View;
 use crate::schema::{Opt, Value};
 use crate::{Error, Kind, Result};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use safetensors::Dtype;
@@ -19,6 +19,10 @@ pub fn wide(dtype: DType) -> DType {
 pub trait Weights {
     /// The tensor `name`, of exactly this shape, in f64 or f32 (see [`wide`]) on the network's device.
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor>;
+    /// The same, in the 16 bits in which it is stored where an f32 network on the CPU can keep it in them.
+    fn take_stored(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.take(name, shape)
+    }
     /// Values that are computed and not trained: what the file holds, or `computed` where there is no file.
     fn buffer(&mut self, name: &str, shape: &[usize], _computed: &[f64]) -> Result<Vec<f64>> {
         Ok(self.take(name, shape)?.to_dtype(DType::F64)?.flatten_all()?.to_vec1()?)
@@ -42,8 +46,8 @@ impl Stored<'_> {
             Stored::Tensor(t) => t.dims(),
         }
     }
-    /// The values in f32 or f64 on the CPU, or the type that they have and must not.
-    fn read(&self, dtype: DType) -> std::result::Result<Result<Tensor>, String> {
+    /// The values in f32 or f64 on the CPU, or in the 16 bits that they have if `as_stored`; or the type that they have and must not.
+    fn read(&self, dtype: DType, as_stored: bool) -> std::result::Result<Result<Tensor>, String> {
         let raw = match self {
             Stored::View(v) => {
                 let stored = match v.dtype() {
@@ -65,7 +69,8 @@ impl Stored<'_> {
             Stored::Tensor(t) if !t.dtype().is_float() => return Err(t.dtype().as_str().to_uppercase()),
             Stored::Tensor(t) => t.detach().to_device(&Device::Cpu),
         };
-        Ok(raw.and_then(|t| t.to_dtype(dtype)).map_err(Error::from))
+        let keep = |t: &Tensor| as_stored && matches!(t.dtype(), DType::F16 | DType::BF16);
+        Ok(raw.and_then(|t| if keep(&t) { Ok(t) } else { t.to_dtype(dtype) }).map_err(Error::from))
     }
 }
 
@@ -80,6 +85,8 @@ pub struct File<'a> {
     /// Options that nobody has asked for yet, and the names of those that somebody has.
     options: BTreeMap<String, serde_json::Value>,
     asked: Vec<&'static str>,
+    /// Options that several parts ask for.
+    again: BTreeMap<String, serde_json::Value>,
     /// Where the network is to run.
     pub device: Device,
     /// What it is to run in.
@@ -99,8 +106,8 @@ impl<'a> File<'a> {
     ) -> File<'a> {
         let tensors = tensors.iter().map(|(name, v)| (&**name, Stored::View(v))).collect();
         let advice = "does the `config` in the file's metadata describe this network?";
-        let (options, asked) = Default::default();
-        File { tensors, metadata, more: false, advice, options, asked, device: device.clone(), dtype }
+        let (options, asked, again) = Default::default();
+        File { tensors, metadata, more: false, advice, options, asked, again, device: device.clone(), dtype }
     }
     /// Tensors in memory, of which a network may take some.
     pub fn some(
@@ -110,8 +117,8 @@ impl<'a> File<'a> {
         dtype: DType,
     ) -> File<'a> {
         let tensors = tensors.iter().map(|(name, t)| (&**name, Stored::Tensor(t))).collect();
-        let (options, asked) = Default::default();
-        File { tensors, metadata: &NOTHING, more: true, advice, options, asked, device: device.clone(), dtype }
+        let (options, asked, again) = Default::default();
+        File { tensors, metadata: &NOTHING, more: true, advice, options, asked, again, device: device.clone(), dtype }
     }
     /// From here on more may be in the file than the network asks for.
     pub fn allow_more(&mut self, advice: &'static str) {
@@ -162,6 +169,17 @@ impl<'a> File<'a> {
         self.asked.push(option.name);
         option.from_json("this network", &given)
     }
+    /// The same of an option that several parts of a model have.
+    pub fn option_again(&mut self, option: &Opt) -> Result<Value> {
+        let given = self.options.get(option.name).cloned();
+        let value = self.option(option)?;
+        if let Some(given) = given {
+            self.again.insert(option.name.into(), given);
+        } else if let Some(given) = self.again.get(option.name) {
+            return option.from_json("this network", given);
+        }
+        Ok(value)
+    }
     /// Fails where the user gave an option that the network does not have.
     pub fn all_asked(&self) -> Result<()> {
         match self.options.keys().next() {
@@ -183,8 +201,8 @@ impl<'a> File<'a> {
     }
 }
 
-impl Weights for File<'_> {
-    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+impl File<'_> {
+    fn taken(&mut self, name: &str, shape: &[usize], as_stored: bool) -> Result<Tensor> {
         let Some(t) = self.tensors.remove(name) else {
             let e = Error::new(Kind::Format, format!("the tensor `{name}` is missing"));
             return Err(match crate::error::nearest(name, self.tensors.keys().copied()) {
@@ -196,15 +214,25 @@ impl Weights for File<'_> {
             let e = Error::new(Kind::Format, format!("`{name}` has shape {:?}, expected {shape:?}", t.dims()));
             return Err(e.shapes(&[t.dims(), shape]).hint(self.advice));
         }
-        let tensor = t.read(wide(self.dtype)).map_err(|other| {
+        let tensor = t.read(wide(self.dtype), as_stored).map_err(|other| {
             let m = format!("`{name}` is of type {other}, expected F32, F64, F16 or BF16");
             Error::new(Kind::Format, m).hint("save the weights in floating point")
         })??;
-        if !is_finite(&tensor)? {
+        if !is_finite(&tensor) {
             let e = Error::new(Kind::Format, format!("`{name}` holds NaN or infinite values"));
             return Err(e.hint("the checkpoint is damaged, or its values do not fit the dtype asked for"));
         }
         Ok(tensor.to_device(&self.device)?)
+    }
+}
+
+impl Weights for File<'_> {
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        self.taken(name, shape, false)
+    }
+    fn take_stored(&mut self, name: &str, shape: &[usize]) -> Result<Tensor> {
+        let keeps = self.dtype == DType::F32 && self.device.is_cpu();
+        self.taken(name, shape, keeps)
     }
     fn finish(&mut self) -> Result<()> {
         match self.tensors.keys().next() {
@@ -218,10 +246,20 @@ impl Weights for File<'_> {
     }
 }
 
-/// Whether a weight holds neither NaN nor ±Inf: they are the values whose product with zero is not zero.
-fn is_finite(t: &Tensor) -> candle_core::Result<bool> {
-    let odd = t.affine(0.0, 0.0)?.to_dtype(DType::F64)?.abs()?.sum_all()?.to_scalar::<f64>()?;
-    Ok(odd == 0.0)
+/// Whether a weight on the CPU holds neither NaN nor ±Inf, whose exponents are all ones.
+fn is_finite(t: &Tensor) -> bool {
+    /// The largest of all exponents: a loop that vectors can follow.
+    fn below<T: Copy>(all: &[T], ones: u64, exponent: impl Fn(T) -> u64) -> bool {
+        all.iter().fold(0, |m, v| exponent(*v).max(m)) < ones
+    }
+    let (storage, _) = t.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F64(v)) => below(v, 0x7ff << 52, |v| v.to_bits() & (0x7ff << 52)),
+        Storage::Cpu(CpuStorage::F32(v)) => below(v, 0xff << 23, |v| u64::from(v.to_bits() & (0xff << 23))),
+        Storage::Cpu(CpuStorage::F16(v)) => below(v, 0x1f << 10, |v| u64::from(v.to_bits() & (0x1f << 10))),
+        Storage::Cpu(CpuStorage::BF16(v)) => below(v, 0xff << 7, |v| u64::from(v.to_bits() & (0xff << 7))),
+        _ => true,
+    }
 }
 
 /// Fails where a network that is made here, and not read from a file of its size, would be absurdly large.

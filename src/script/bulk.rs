@@ -2,6 +2,7 @@
 use super::context::default_shard;
 use super::error::{RhaiResult, carry};
 use super::host::ScriptHost;
+use super::model::Model;
 use super::options::Options;
 use super::plan::ScriptSolver;
 use super::plan::solve::Sampler;
@@ -127,6 +128,10 @@ fn shape(o: &mut Options, net: &DynDenoiser) -> RhaiResult<[usize; 3]> {
         let e = Error::value("generate: this denoiser does not fix the shape of its samples");
         return Err(e.hint("give it: `shape: [3, 32, 32]`").into());
     };
+    images(dims)
+}
+
+fn images(dims: Vec<usize>) -> RhaiResult<[usize; 3]> {
     dims.as_slice().try_into().map_err(|_| {
         let m = format!("generate: samples must be images [C, H, W], but are {dims:?}");
         Error::shape(m, &[&dims]).into()
@@ -159,7 +164,12 @@ fn run(
     };
     let seed = o.int("seed")?.unwrap_or(0) as u64;
     let first = o.count("first")?.unwrap_or(0) as u64;
-    let shape = shape(&mut o, net)?;
+    let latent = shape(&mut o, net)?;
+    let decoder = o.native::<Model>("decode", "a model (`model::load`)")?;
+    let shape = match &decoder {
+        Some(model) => images(model.decoded(&latent)?)?,
+        None => latent,
+    };
     let batch = o.count("batch")?.unwrap_or_else(|| default_batch(shape));
     let classes = Classes::parse(o.take("cond"), net)?;
     let shard = shard(&mut o)?;
@@ -175,11 +185,15 @@ fn run(
         Sampler::Steps(..) => None,
     };
     let model = net.hash();
-    let known = key.is_some() || (plan.is_some() && model.is_some());
+    let decoding = decoder.as_ref().map(Model::key);
+    let known = key.is_some() || (plan.is_some() && model.is_some() && decoding != Some(None));
     let device = default_device();
-    let identity = json!({
+    let mut identity = json!({
         "model": model, "noise": net.noise().spec(), "plan": plan, "seed": seed, "cond": classes.name(), "key": key,
     });
+    if let Some(key) = decoding {
+        identity["decode"] = key.into();
+    }
     let mut about = json!({
         "model": net.describe(), "versions": { "ld3sh": crate::VERSION }, "device": device_name(&device),
     });
@@ -203,7 +217,7 @@ fn run(
     };
     let host = ScriptHost::new(ctx);
     let mut draw = |start: u64, count: usize| -> crate::Result<Tensor> {
-        let [c, h, w] = shape;
+        let [c, h, w] = latent;
         let z = random::normal(seed, start, &[count, c, h, w], stream::NORMAL, DType::F32, &device)?;
         let labels: Option<Vec<i64>> = (start..start + count as u64).map(|i| classes.of(seed, i)).collect();
         let cond = match labels {
@@ -211,7 +225,11 @@ fn run(
             None => Cond::None,
         };
         let options = SolveOptions { cond, seed, first_sample: start, ..SolveOptions::default() };
-        no_grad(|| sampler.draw(ctx, &Hushed(&host), net, &z, &options)).map_err(carry)
+        let x = no_grad(|| sampler.draw(ctx, &Hushed(&host), net, &z, &options)).map_err(carry)?;
+        match &decoder {
+            Some(model) => model.decode(&x),
+            None => Ok(x),
+        }
     };
     let report = bulk::generate(&job, &host, &mut draw)?;
     Ok(Map::from([
@@ -241,6 +259,7 @@ mod api {
     /// - `overwrite` (false): replace the files of another run
     /// - `subfolders` (false): one per thousand, as EDM's `--subdirs`
     /// - `shape` (the denoiser's): [C, H, W], where the denoiser does not fix it
+    /// - `decode` (none): the model (`model::load`) that makes images of the denoiser's latents
     /// - `key` (none): text that stands for a network or solver that is a function of the script's own: without it such a run
     ///   cannot be gone on with
     ///

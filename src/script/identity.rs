@@ -3,6 +3,7 @@
 use super::closures::parts;
 use super::error::RhaiResult;
 use super::files::convert::{from_json, to_data};
+use super::model::Model;
 use super::options::Options;
 use super::plan::ScriptSolver;
 use crate::denoise::DynDenoiser;
@@ -55,6 +56,9 @@ fn key(context: &NativeCallContext, v: &Dynamic, depth: usize) -> Option<String>
     }
     if let Some(net) = v.read_lock::<DynDenoiser>() {
         return net.hash();
+    }
+    if let Some(model) = v.read_lock::<Model>() {
+        return digest("model", [model.key()?]);
     }
     if let Some(s) = v.read_lock::<Schedule>() {
         let t_eval = s.t_eval.clone().map_or(Dynamic::UNIT, Dynamic::from);
@@ -143,7 +147,7 @@ fn digest(what: &str, parts: impl IntoIterator<Item = String>) -> Option<String>
 mod api {
     /// A hash of all that makes a value what it is, 64 hexadecimal digits; () where that cannot be known.
     ///
-    /// Of data their bits; of solvers, schedules and noise schedules their settings; of denoisers their weights and configuration; of
+    /// Of data their bits; of solvers, schedules and noise schedules their settings; of denoisers and models their weights and configuration; of
     /// a function its text, what it captures, and the functions and variables of its script that it uses. A map with `name` and `key`
     /// is known by these alone, as is what was made of a function with these options: so a method says what its function stands for.
     ///

@@ -3,10 +3,12 @@ use super::denoise::{Loading, denoiser_of};
 use super::error::RhaiResult;
 use super::options::Options;
 use crate::denoise::DynDenoiser;
-use crate::model::through;
+use crate::model::{through, through_some};
 use crate::nets::family::{Part, Parts, Role};
+use crate::nets::ldm::DEVIATION;
 use crate::nets::runner::Runner;
-use crate::{Error, Result};
+use crate::tensor::random::{self, stream};
+use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
@@ -30,6 +32,50 @@ struct Inner {
 }
 
 impl Model {
+    /// A hash of all its parts; `None` where that cannot be known.
+    pub fn key(&self) -> Option<String> {
+        let part = |(role, part): (&Role, &Part)| {
+            let hash = match part {
+                Part::Denoiser(_) => self.0.denoiser.as_ref()?.hash()?,
+                Part::Graph(runner) => runner.hash().ok()?,
+                Part::Features(_) | Part::Text(_) => return None,
+            };
+            Some(format!("{} {hash}\n", role.name()))
+        };
+        self.0.parts.iter().map(part).collect()
+    }
+    /// The shape of what a sample of this shape [C, h, w] is decoded to.
+    pub fn decoded(&self, latent: &[usize]) -> Result<Vec<usize>> {
+        let shapes = self.graph(Role::Decoder)?.shapes(&[[&[1], latent].concat()])?;
+        Ok(shapes.first().map_or(vec![], |s| s[1..].to_vec()))
+    }
+    /// Images from latents, differentiable in them.
+    pub fn decode(&self, z: &Tensor) -> Result<Tensor> {
+        through(self.graph(Role::Decoder)?, "z", 0, z)
+    }
+    /// Latents from images, by these options of scripts.
+    fn encode(&self, x: &Tensor, options: Map) -> RhaiResult<Tensor> {
+        let mut o = Options::new("encode", options);
+        let sample = o.bool("sample")?.unwrap_or(false);
+        let (seed, first) = (o.int("seed")?, o.count("first")?.unwrap_or(0));
+        o.finish()?;
+        let runner = self.graph(Role::Encoder)?;
+        if !sample {
+            return Ok(through(runner, "x", 0, x)?);
+        }
+        let Some(which) = runner.graph().outputs.iter().position(|o| o.name == DEVIATION) else {
+            let m = format!("`{}` has codes and no distribution: there is nothing to draw a latent from", self.0.name);
+            return Err(Error::value(m).hint("leave out `sample`").into());
+        };
+        let mut outs = through_some(runner, "x", &[0, which], x)?;
+        let (Some(deviation), Some(mean)) = (outs.pop(), outs.pop()) else {
+            return Err(Error::new(Kind::Internal, "an encoder without a result").into());
+        };
+        let seed = seed.map_or_else(random::next_session_seed, |s| s as u64);
+        let noise = random::normal(seed, first as u64, mean.dims(), stream::NORMAL, mean.dtype(), mean.device())?;
+        let drawn = (deviation * noise).and_then(|d| mean + d);
+        Ok(drawn.map_err(Error::from)?)
+    }
     fn graph(&self, role: Role) -> Result<&Runner> {
         match self.0.parts.get(&role) {
             Some(Part::Graph(runner)) => Ok(runner),
@@ -58,7 +104,9 @@ fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<Mo
 /// Models: a denoiser together with what turns its latents into images and back.
 #[export_module]
 pub mod model_api {
-    /// A model from a file or folder, as it is published: latent diffusion, Stable Diffusion 1 and 2, an autoencoder alone; or a small one
+    /// A model from a file or folder, as it is published: denoiser and autoencoder.
+    ///
+    /// Latent diffusion, Stable Diffusion 1, 2, XL and 3, FLUX.1, DiT and SiT, improved-diffusion, or an autoencoder alone; or a small one
     /// that is compiled in: "fashion28-latent", "fashion28-flow", "fashion28-reflow".
     ///
     /// `.denoiser` is what `denoiser::load` gives; `.decode(z)` and `.encode(x)` go between latents and images. A file is a checkpoint with
@@ -80,8 +128,9 @@ pub mod model_api {
     /// - `heads` (as published): heads of each attention, for latent diffusion and its kin, as are all that follow
     /// - `head_width` (as published): channels of each head, in the place of `heads`
     /// - `size` (as published, else 64): height and width of what is denoised
+    /// - `height`, `width` (both `size`): where it is no square
     /// - `ema` (true): read the averaged weights where the file has them
-    /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow has it)
+    /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow and SiT have it)
     /// - `schedule` (the file's, or as published): a preset of `noise::vp_discrete`: "sd", "ldm", "iddpm_cosine", "iddpm_linear"
     /// - `rescale_timesteps` (as published): tell it training steps on a scale of 1000
     /// - `groups` (32): groups of each group norm
@@ -110,7 +159,7 @@ mod methods {
     /// Example: `model::load("autoencoder.safetensors").decode(zeros([2, 3, 4, 4])).shape` is [2, 3, 16, 16]
     #[rhai_fn(return_raw, pure)]
     pub fn decode(model: &mut Model, z: Tensor) -> RhaiResult<Tensor> {
-        Ok(through(model.graph(Role::Decoder)?, "z", 0, &z)?)
+        Ok(Model::decode(model, &z)?)
     }
     /// Latents [B, C, h, w], as the denoiser has them, from images `x` [B, 3, H, W] in [−1, 1].
     ///
@@ -120,7 +169,19 @@ mod methods {
     /// Example: `model::load("autoencoder.safetensors").encode(zeros([2, 3, 16, 16])).shape` is [2, 3, 4, 4]
     #[rhai_fn(return_raw, pure)]
     pub fn encode(model: &mut Model, x: Tensor) -> RhaiResult<Tensor> {
-        Ok(through(model.graph(Role::Encoder)?, "x", 0, &x)?)
+        Model::encode(model, &x, Map::new())
+    }
+    /// Latents from images, drawn from the autoencoder's distribution where that is asked for, as in training.
+    ///
+    /// Options:
+    /// - `sample` (false): draw from the distribution; false: its mean
+    /// - `seed` (the session's next): of the draw
+    /// - `first` (0): number of the first image, for the draw
+    ///
+    /// Example: `model::load("sd15").encode(zeros([1, 3, 16, 16]), #{ sample: true, seed: 0 }).shape[0]` is 1
+    #[rhai_fn(name = "encode", return_raw, pure)]
+    pub fn encode_options(model: &mut Model, x: Tensor, options: Map) -> RhaiResult<Tensor> {
+        Model::encode(model, &x, options)
     }
     /// The names of the model's parts, as an array.
     ///

@@ -1,12 +1,13 @@
 //! Rhai functions for text encoders: module `text`, and the methods of type `TextEncoder`.
 use super::error::{RhaiResult, type_of};
+use super::host::ScriptHost;
 use super::options::Options;
 use crate::tensor::device::{default_device, parse_device};
 use crate::text::{self, Ask, Says, TextEncoder};
-use crate::{Error, Kind, Result};
+use crate::{Error, Kind, Result, access, zoo};
 use candle_core::DType;
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, Map};
+use rhai::{Array, Dynamic, Engine, Map, NativeCallContext};
 use std::path::Path;
 
 /// Adds this area's types and functions to `engine`.
@@ -16,7 +17,7 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(rhai::exported_module!(methods).into());
 }
 
-fn load_with(path: &str, options: Map) -> RhaiResult<TextEncoder> {
+fn load_with(ctx: &NativeCallContext, path: &str, options: Map) -> RhaiResult<TextEncoder> {
     let mut o = Options::new("text::load", options);
     let dtype = match o.one_of("dtype", &["f32", "f64"])? {
         Some("f64") => DType::F64,
@@ -27,7 +28,13 @@ fn load_with(path: &str, options: Map) -> RhaiResult<TextEncoder> {
     let quick = o.one_of("gelu", &["quick", "exact"])?.map(|g| g == "quick");
     o.finish()?;
     let says = Says { tokenizer: tokenizer.as_deref().map(Path::new), quick };
-    let loaded = text::load(Path::new(path), says, &device, dtype);
+    // a published name, as of the model that it is for
+    let here = access::read(path).is_ok_and(|p| p.exists());
+    let place = match zoo::find(path) {
+        Some(entry) if !here => zoo::locate(entry.name, &ScriptHost::new(ctx))?,
+        _ => path.into(),
+    };
+    let loaded = text::load(&place, says, &device, dtype);
     Ok(loaded.map_err(|e| e.context("text::load"))?)
 }
 
@@ -60,12 +67,12 @@ mod text_api {
     ///
     /// Example: `text::load("sd15").encode("a red apple on a white table").keys()` is ["context"]
     #[rhai_fn(return_raw)]
-    pub fn load(path: &str) -> RhaiResult<TextEncoder> {
-        load_with(path, Map::new())
+    pub fn load(ctx: NativeCallContext, path: &str) -> RhaiResult<TextEncoder> {
+        load_with(&ctx, path, Map::new())
     }
     /// The text encoders of a model with their tokenizers: CLIP's, as Stable Diffusion 1, 2 and XL read them.
     ///
-    /// `path` is a checkpoint with a text encoder in it (a single file of the whole model, or an encoder's own), a folder that diffusers
+    /// `path` is a published name, a checkpoint with a text encoder in it (a single file of the whole model, or an encoder's own), a folder that diffusers
     /// wrote (`text_encoder`, `tokenizer`, and for SDXL `text_encoder_2`, `tokenizer_2`), or the `text_encoder` folder in one. Which
     /// encoder it is, and which of its layers the denoiser reads, is told by names and shapes. The tokenizer is the one beside it; for
     /// files without one, that of OpenAI's CLIP is compiled in. Errors name the file, what it holds instead, and what to put where.
@@ -78,8 +85,8 @@ mod text_api {
     ///
     /// Example: `text::load("sd15/text_encoder", #{ tokenizer: "sd15/tokenizer" })`
     #[rhai_fn(name = "load", return_raw)]
-    pub fn load_options(path: &str, options: Map) -> RhaiResult<TextEncoder> {
-        load_with(path, options)
+    pub fn load_options(ctx: NativeCallContext, path: &str, options: Map) -> RhaiResult<TextEncoder> {
+        load_with(&ctx, path, options)
     }
 }
 

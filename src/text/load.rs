@@ -7,6 +7,7 @@ use crate::files::atomic;
 use crate::files::checkpoint::{self, Checkpoint};
 use crate::files::torch::View;
 use crate::nets::clip::{self, Reads};
+use crate::nets::instead::{self, Holds};
 use crate::nets::weights::File;
 use crate::{Error, Kind, Result, access};
 use candle_core::{DType, Device};
@@ -16,18 +17,6 @@ use std::path::{Path, PathBuf};
 /// The names that weights have in a folder, the first one that is there.
 const WEIGHTS: [&str; 4] =
     ["model.safetensors", "model.fp16.safetensors", "pytorch_model.bin", "pytorch_model.fp16.bin"];
-
-/// What is in a checkpoint without a text encoder, by how its names begin or end.
-const OTHERS: [(&str, &str, &str); 8] = [
-    ("lora_", "changes of other weights (LoRA)", "load the model that they are for"),
-    (".lora_A.weight", "changes of other weights (LoRA)", "load the model that they are for"),
-    ("model.diffusion_model.", "a denoiser without its text encoder", "load the text encoder's own file or folder"),
-    ("encoder.block.0.layer.0.SelfAttention.", "a T5 encoder, which is not read yet", "CLIP's text encoders are"),
-    ("shared.weight", "a T5 encoder, which is not read yet", "CLIP's text encoders are"),
-    ("vision_model.", "an image encoder", "load the text encoder beside it"),
-    ("decoder.conv_in.weight", "an autoencoder of images", "load the text encoder beside it"),
-    ("down_blocks.0.", "a denoiser without its text encoder", "load the folder that it is in"),
-];
 
 /// What a user may say of a model's text encoders.
 #[derive(Debug, Clone, Copy, Default)]
@@ -177,13 +166,11 @@ impl How<'_> {
 
 /// The error for a checkpoint without a text encoder, which says what it holds.
 fn instead(tensors: &BTreeMap<String, View>) -> Error {
-    let names = || tensors.keys();
-    let found = OTHERS.iter().find(|(part, ..)| names().any(|n| n.starts_with(part) || n.ends_with(part)));
     let e = |what: &str| Error::new(Kind::Format, format!("it holds no text encoder{what}"));
-    match (found, names().next()) {
-        (Some((_, what, fix)), _) => e(&format!(" but {what}")).hint(*fix),
+    match (instead::told(tensors, Holds::Text), tensors.keys().next()) {
+        (Some(known), _) => e(&format!(" but {}", known.what)).hint(known.fix),
         (None, Some(first)) => {
-            let m = format!(", but {} tensors such as `{first}`", names().count());
+            let m = format!(", but {} tensors such as `{first}`", tensors.len());
             e(&m).hint("CLIP's text encoders are known, as Stable Diffusion's files and folders have them")
         }
         (None, None) => e(": there are no tensors in it").hint("is it the file that was meant?"),

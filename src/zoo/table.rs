@@ -2,7 +2,9 @@
 //!
 //! Names, addresses and licences of EDM's networks: README.md of github.com/NVlabs/edm (sections "Pre-trained models",
 //! "License") and the listings of its two folders as others' code names them. Of the trunks: torchvision's model code
-//! and its licence. FID's InceptionV3 as pytorch-fid names it. Sizes and SHA-256 stand here only where they are published or known from several independent sources; for
+//! and its licence. Latent diffusion's: README.md and scripts/download_models.sh of github.com/CompVis/latent-diffusion and its ImageNet
+//! notebook; improved-diffusion's: README.md of github.com/openai/improved-diffusion.
+//! FID's InceptionV3 as pytorch-fid names it. Sizes and SHA-256 stand here only where they are published or known from several independent sources; for
 //! the other files they are recorded at the first download.
 
 /// What a file is good for.
@@ -32,8 +34,10 @@ impl Role {
 pub struct Entry {
     /// The name that scripts use.
     pub name: &'static str,
-    /// The file's name, at its source and in the cache.
+    /// The file's name in the cache and at a mirror, and at its source where `at` does not say otherwise.
     pub file: &'static str,
+    /// Its name at the source, where that tells nothing.
+    pub at: Option<&'static str>,
     /// The folder that it is published in, with a slash at the end.
     pub folder: &'static str,
     /// What it is good for.
@@ -51,7 +55,7 @@ pub struct Entry {
 impl Entry {
     /// The public address of the file.
     pub fn address(&self) -> String {
-        format!("{}{}", self.folder, self.file)
+        format!("{}{}", self.folder, self.at.unwrap_or(self.file))
     }
 }
 
@@ -60,7 +64,7 @@ const BASELINE: &str = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained/baseline
 const TORCH: &str = "https://download.pytorch.org/models/";
 const NVIDIA: &str = "CC BY-NC-SA 4.0";
 
-/// An EDM network: name, file, folder, what it is, licence.
+/// A denoiser: name, file, folder, what it is, licence.
 const fn edm(
     name: &'static str,
     file: &'static str,
@@ -68,14 +72,33 @@ const fn edm(
     about: &'static str,
     licence: &'static str,
 ) -> Entry {
-    Entry { name, file, folder, role: Role::Denoiser, about, licence, size: None, sha256: None }
+    Entry { name, file, at: None, folder, role: Role::Denoiser, about, licence, size: None, sha256: None }
 }
 
 /// A torchvision classifier: name, file, what it is, bytes, SHA-256.
 const fn trunk(name: &'static str, file: &'static str, about: &'static str, size: u64, sha256: &'static str) -> Entry {
     let licence = "BSD-3-Clause (torchvision)";
-    Entry { name, file, folder: TORCH, role: Role::Trunk, about, licence, size: Some(size), sha256: Some(sha256) }
+    Entry {
+        name,
+        file,
+        at: None,
+        folder: TORCH,
+        role: Role::Trunk,
+        about,
+        licence,
+        size: Some(size),
+        sha256: Some(sha256),
+    }
 }
+
+const LATENT: &str = "https://ommer-lab.com/files/latent-diffusion/";
+const IMPROVED: &str = "https://openaipublic.blob.core.windows.net/diffusion/march-2021/";
+const SD15: &str = "https://huggingface.co/stable-diffusion-v1-5/stable-diffusion-v1-5/resolve/main/";
+const SD15_HALF: &str = "https://huggingface.co/Comfy-Org/stable-diffusion-v1-5-archive/resolve/main/";
+const OPENRAIL: &str = "CreativeML OpenRAIL-M";
+/// Nothing is said of the weights.
+const COMPVIS: &str = "code MIT (CompVis/latent-diffusion); nothing is said of the weights";
+const OPENAI: &str = "MIT (openai/improved-diffusion)";
 
 macro_rules! network {
     ($name:literal, $folder:expr, $about:literal) => {
@@ -121,6 +144,52 @@ pub const ENTRIES: &[Entry] = &[
         "iDDPM baseline, ImageNet 64×64, 1000 classes, ADM",
         "CC BY-NC-SA 4.0; from guided-diffusion, MIT"
     ),
+    edm("ldm-lsun-bedrooms-256", "lsun_bedrooms.zip", LATENT, "latent diffusion, LSUN-Bedroom 256×256, VQ-f4", COMPVIS),
+    Entry {
+        at: Some("model.ckpt"),
+        ..edm(
+            "ldm-cin256-v2",
+            "ldm-cin256-v2.ckpt",
+            "https://ommer-lab.com/files/latent-diffusion/nitro/cin/",
+            "latent diffusion, ImageNet 256×256, 1000 classes and none, VQ-f4",
+            COMPVIS,
+        )
+    },
+    edm(
+        "stable-diffusion-v1-5",
+        "v1-5-pruned-emaonly.safetensors",
+        SD15,
+        "Stable Diffusion 1.5 with its text encoder and autoencoder, f32",
+        OPENRAIL,
+    ),
+    edm(
+        "stable-diffusion-v1-5-fp16",
+        "v1-5-pruned-emaonly-fp16.safetensors",
+        SD15_HALF,
+        "Stable Diffusion 1.5 with its text encoder and autoencoder, f16",
+        OPENRAIL,
+    ),
+    edm(
+        "iddpm-imagenet64-uncond",
+        "imagenet64_uncond_100M_1500K.pt",
+        IMPROVED,
+        "improved-diffusion, ImageNet 64×64, unconditional, cosine",
+        OPENAI,
+    ),
+    edm(
+        "iddpm-lsun-bedroom-256-uncond",
+        "lsun_uncond_100M_1200K_bs128.pt",
+        IMPROVED,
+        "improved-diffusion, LSUN-Bedroom 256×256, unconditional, linear, 1.2 M steps of batch 128",
+        OPENAI,
+    ),
+    edm(
+        "iddpm-lsun-bedroom-256-uncond-2400k",
+        "lsun_uncond_100M_2400K_bs64.pt",
+        IMPROVED,
+        "improved-diffusion, LSUN-Bedroom 256×256, unconditional, linear, 2.4 M steps of batch 64",
+        OPENAI,
+    ),
     trunk(
         "vgg16",
         "vgg16-397923af.pth",
@@ -145,6 +214,7 @@ pub const ENTRIES: &[Entry] = &[
     Entry {
         name: "inception",
         file: "pt_inception-2015-12-05-6726825d.pth",
+        at: None,
         folder: "https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/",
         role: Role::Metric,
         about: "InceptionV3 of 2015-12-05: the features of FID",

@@ -12,6 +12,7 @@ use std::time::Duration;
 const PLAIN: Entry = Entry {
     name: "thing",
     file: "thing.pkl",
+    at: None,
     folder: "http://127.0.0.1:9/",
     role: Role::Denoiser,
     about: "",

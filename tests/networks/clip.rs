@@ -250,10 +250,10 @@ fn what_is_no_text_encoder_is_named_for_what_it_is() {
     let others = [
         ("lora_te_text_model_encoder_layers_0_mlp_fc1.lora_down.weight", "changes of other weights"),
         ("unet.down_blocks.0.lora_A.weight", "changes of other weights"),
-        ("model.diffusion_model.input_blocks.0.0.weight", "a denoiser without its text encoder"),
-        ("down_blocks.0.resnets.0.conv1.weight", "a denoiser without its text encoder"),
+        ("model.diffusion_model.input_blocks.0.0.weight", "a denoiser"),
+        ("down_blocks.0.resnets.0.conv1.weight", "a denoiser"),
         ("decoder.conv_in.weight", "an autoencoder"),
-        ("shared.weight", "a T5 encoder"),
+        ("shared.weight", "a T5 text encoder"),
         ("x.y", "1 tensors such as `x.y`"),
     ];
     for (name, what) in others {

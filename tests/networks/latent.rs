@@ -224,6 +224,90 @@ fn the_autoencoder_with_a_distribution_is_that_of_the_code() {
 }
 
 #[test]
+fn an_encoder_with_a_distribution_gives_its_deviation() {
+    let io = io("kl_f2");
+    let both = parts("kl_f2", DType::F64, json!({ "scale_factor": 0.5 }));
+    let encode = graph(&both, Role::Encoder);
+    let x = grad::variable(&io["io.image"].to_dtype(DType::F64).unwrap()).unwrap();
+    let found = model::through_some(&encode, "x", &[2, 1], &x).unwrap();
+    assert_eq!(encode.graph().outputs[2].name, ld3sh::nets::ldm::DEVIATION);
+    // exp(v/2) of the log variance, as the denoiser has latents
+    let v = found[1].narrow(1, 4, 4).unwrap();
+    let wanted = ((v.detach() * 0.5).unwrap().exp().unwrap() * 0.5).unwrap();
+    near("deviation", &found[0].detach(), &wanted, 1e-12);
+    // its gradient is that of the formula
+    let formula = (((&v * 0.5).unwrap().exp().unwrap() * 0.5).unwrap()).sum_all().unwrap();
+    let one = |loss: &Tensor| grad::grad(&Quiet, loss, std::slice::from_ref(&x)).unwrap().remove(0);
+    near("deviation grad", &one(&found[0].sum_all().unwrap()), &one(&formula), 1e-12);
+}
+
+#[test]
+fn latents_need_not_be_square() {
+    let options = json!({ "height": 8, "width": 12 });
+    let path = fixture("ldm_uncond.weights.safetensors");
+    let wide = net(parts_of(&path, DType::F32, options).unwrap());
+    assert_eq!(wide.sample_shape().unwrap(), [3, 8, 12]);
+    assert!(wide.describe().contains("8×12×3"), "{}", wide.describe());
+    let x = uniform_f32("wide", &[1, 3, 8, 12]);
+    let t = Tensor::new(&[500f32], &Device::Cpu).unwrap();
+    let y = wide.forward(&Quiet, &x, &t, &Cond::None).unwrap();
+    // turned round, with the network's kernels turned, it would be the same; here: columns are columns
+    let tall = net(parts_of(&path, DType::F32, json!({ "height": 12, "width": 8 })).unwrap());
+    let turned = tall.forward(&Quiet, &x.transpose(2, 3).unwrap().contiguous().unwrap(), &t, &Cond::None).unwrap();
+    assert_eq!((y.dims(), turned.dims()), (&[1, 3, 8, 12][..], &[1, 3, 12, 8][..]));
+    assert!(super::nets::flat(&y).iter().all(|v| v.is_finite()));
+    let e = parts_of(&path, DType::F32, json!({ "height": 9, "width": 8 })).err().unwrap();
+    assert!(e.to_string().contains("9×8") && e.fix().unwrap().contains("multiples of 2"), "{e}");
+}
+
+fn uniform_f32(name: &str, dims: &[usize]) -> Tensor {
+    super::helpers::uniform(name, dims).to_dtype(DType::F32).unwrap()
+}
+
+/// An archive that stores files as they are.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let (mut out, mut directory) = (vec![], vec![]);
+    for (name, data) in files {
+        let at = out.len() as u32;
+        let mut crc = crc32fast::Hasher::new();
+        crc.update(data);
+        let mut head = vec![];
+        // version, flags, method, time, date
+        head.extend([20u16, 0, 0, 0, 0].iter().flat_map(|v| v.to_le_bytes()));
+        let sizes = [crc.finalize(), data.len() as u32, data.len() as u32];
+        head.extend(sizes.iter().flat_map(|v| v.to_le_bytes()));
+        head.extend([name.len() as u16, 0].iter().flat_map(|v| v.to_le_bytes()));
+        out.extend(b"PK\x03\x04".iter().chain(&head).chain(name.as_bytes()).chain(*data));
+        directory.extend(b"PK\x01\x02\x14\0".iter().chain(&head));
+        directory.extend([0u16, 0, 0, 0, 0].iter().flat_map(|v| v.to_le_bytes()));
+        directory.extend(at.to_le_bytes().iter().chain(name.as_bytes()));
+    }
+    let (at, size, n) = (out.len() as u32, directory.len() as u32, files.len() as u16);
+    out.extend(&directory);
+    out.extend(b"PK\x05\x06\0\0\0\0");
+    out.extend([n, n].iter().flat_map(|v| v.to_le_bytes()));
+    out.extend([size, at].iter().flat_map(|v| v.to_le_bytes()).chain([0, 0]));
+    out
+}
+
+/// Latent diffusion publishes some of its checkpoints in archives, with a configuration beside them.
+#[test]
+fn a_checkpoint_within_an_archive_is_read() {
+    let ckpt = std::fs::read(fixture("ldm_lightning.ckpt")).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("published.zip");
+    std::fs::write(&path, archive(&[("config.yaml", b"model: {}"), ("model.ckpt", &ckpt)])).unwrap();
+    let options = json!({ "heads": 1, "size": 6, "scale_factor": 1.0 });
+    let all = parts_of(&path, DType::F32, options).unwrap();
+    let io = io("ldm_lightning");
+    near("decode", &through(&graph(&all, Role::Decoder), "z", 0, &io["io.z"]).unwrap(), &io["io.decode_out"], 3e-5);
+    // which of two is not known
+    std::fs::write(&path, archive(&[("a.ckpt", &ckpt), ("b.ckpt", &ckpt)])).unwrap();
+    let e = parts_of(&path, DType::F32, json!({})).err().unwrap();
+    assert!(e.to_string().contains("data.pkl"), "{e}");
+}
+
+#[test]
 fn diffusers_names_mean_the_same_network() {
     let io = io("sd_compvis");
     let (_dir, path) = renamed("sd_compvis");
@@ -319,6 +403,18 @@ fn what_is_not_a_model_is_called_by_its_name() {
     };
     let e = one(&[("lora_unet_down_blocks_0.lora_up.weight", &[4, 2])]);
     assert!(e.contains("LoRA"), "{e}");
+    for (name, what) in [
+        ("down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight", "LoRA"),
+        ("controlnet_cond_embedding.conv_in.weight", "ControlNet"),
+        ("ip_adapter.1.to_k_ip.weight", "IP-Adapter"),
+        ("string_to_param.*", "textual inversion"),
+        ("text_model.encoder.layers.0.mlp.fc1.bias", "text encoder"),
+        ("vision_model.embeddings.class_embedding", "image encoder"),
+        ("encoder.block.0.layer.0.SelfAttention.q.weight", "T5"),
+    ] {
+        let e = one(&[(name, &[4, 2])]);
+        assert!(e.contains(what), "{name}: {e}");
+    }
     let inpainting: [(&str, &[usize]); 3] = [
         ("model.diffusion_model.input_blocks.0.0.weight", &[32, 9, 3, 3]),
         ("model.diffusion_model.time_embed.0.weight", &[128, 32]),

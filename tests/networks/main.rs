@@ -1,8 +1,10 @@
 //! Networks and their layers, against reference values.
 mod clip;
+mod diffusers;
 mod edm;
 mod garments;
 mod graphs;
+mod half;
 mod helpers;
 mod latent;
 mod nets;

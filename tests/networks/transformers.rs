@@ -1,9 +1,43 @@
 //! What transformers are made of, frozen: values and gradients against candle's in f64, which are held against differences.
 use super::nets::{Lcg, check, error, f32, flat};
 use candle_core::Tensor;
-use ld3sh::nets::kernels::{Attention, Conv, CrossAttention, Frozen, Geglu, Gelu, LayerNorm, View, apply};
+use ld3sh::nets::kernels::{
+    Attention, Conv, CrossAttention, Deviation, Frozen, Gated, Geglu, Gelu, Join, LayerNorm, Modulate, Moved, Offset,
+    RmsNorm, Rotary, View, apply,
+};
 use proptest::prelude::*;
 use std::sync::Arc;
+
+/// An operation against its composition in f64, in value and gradients.
+fn alike(op: impl Fn() -> Arc<dyn Frozen>, inputs: &[Tensor]) {
+    check(op(), op(), inputs, 1e-5);
+}
+
+#[test]
+fn what_diffusion_transformers_do_with_tokens() {
+    let mut rng = Lcg(9);
+    let (x, h) = (rng.tensor(&[2, 7, 24]), rng.tensor(&[2, 7, 24]));
+    let (a, b) = (rng.tensor(&[2, 24]), rng.tensor(&[2, 24]));
+    alike(|| Arc::new(Modulate), &[x.clone(), a.clone(), b]);
+    alike(|| Arc::new(Gated), &[x.clone(), h, a]);
+    alike(|| Arc::new(Join::tokens()), &[x.clone(), rng.tensor(&[2, 3, 24])]);
+    alike(|| Arc::new(Gelu::Tanh), &[(&x * 4.0).unwrap()]);
+    alike(|| Arc::new(Deviation(0.7)), &[(&x * 3.0).unwrap()]);
+    let weight = rng.tensor(&[8]);
+    check(
+        Arc::new(RmsNorm::new(weight.clone(), 1e-6).unwrap()),
+        Arc::new(RmsNorm::new(f32(&weight), 1e-6).unwrap()),
+        std::slice::from_ref(&x),
+        1e-5,
+    );
+    let table = rng.tensor(&[7, 24]);
+    check(Arc::new(Offset(table.clone())), Arc::new(Offset(f32(&table))), std::slice::from_ref(&x), 1e-5);
+    // the last five of seven tokens turn, in two heads of six pairs
+    let angles: Vec<f64> = (0..30).map(|i| 0.37 * i as f64).collect();
+    alike(|| Arc::new(Rotary::new(&angles, 6)), std::slice::from_ref(&x));
+    // half of the values, backwards
+    alike(|| Arc::new(Moved::new(168, &[4, 21], |i| 167 - 2 * i)), &[x]);
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]

@@ -68,6 +68,13 @@ impl Storage {
     }
 }
 
+/// The only checkpoint that an archive packs, as latent diffusion's are published: with a configuration beside it, perhaps.
+fn packed(zip: &Archive) -> Option<&str> {
+    let is = |n: &&str| [".ckpt", ".pt", ".pth"].iter().any(|e| n.ends_with(e)) && !n.starts_with("__MACOSX/");
+    let mut found = zip.names().filter(is);
+    found.next().filter(|_| found.next().is_none())
+}
+
 /// A pickle, and the storages that it refers to.
 pub struct Document {
     pub(super) tree: Tree,
@@ -99,6 +106,19 @@ impl Document {
 
     fn archive(data: &Data) -> Outcome<Document> {
         let zip = Archive::open(data)?;
+        let has_pickle = zip.names().any(|n| n == "data.pkl" || n.ends_with("/data.pkl"));
+        if let (false, Some(only)) = (has_pickle, packed(&zip)) {
+            let inner = zip.get(only)?.ok_or_else(|| Fault::new(data.start(), format!("no entry `{only}`")))?;
+            // an archive in an archive in an archive is no way to publish a network
+            return match is_zip(&inner.head(4)?) {
+                true => Document::of_archive(&inner, &Archive::open(&inner)?),
+                false => Document::open(&inner),
+            };
+        }
+        Document::of_archive(data, &zip)
+    }
+
+    fn of_archive(data: &Data, zip: &Archive) -> Outcome<Document> {
         let Some(pickle) = zip.names().filter(|n| *n == "data.pkl" || n.ends_with("/data.pkl")).min_by_key(|n| n.len())
         else {
             return Err(Fault::new(data.start(), "a zip archive without `data.pkl`: not a PyTorch file"));

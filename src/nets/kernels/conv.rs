@@ -4,6 +4,7 @@ mod gpu;
 
 use super::direct::{self, Walk};
 use super::gpu::{Gpu, Kept};
+use super::half::Raw;
 use super::held::{Held, Pack, like};
 use super::simd::{MatMul, PANEL, Packed, share};
 use super::winograd::{self, Taps};
@@ -109,8 +110,8 @@ impl Conv {
 }
 
 /// Weights in the order [out, in, taps] as the kernels read them.
-fn pack(cin: usize, cout: usize, taps: usize, w: &[f32], bias: &[f32]) -> Taps {
-    Taps::new(cin, cout, taps, bias, |co, ci, t| w[(co * cin + ci) * taps + t])
+fn pack(cin: usize, cout: usize, taps: usize, w: &Raw, bias: &[f32]) -> Taps {
+    Taps::of_bits(w.form(), cin, cout, taps, bias, |co, ci, t| w.bits((co * cin + ci) * taps + t))
 }
 
 impl Pack for Taps {
@@ -156,7 +157,8 @@ impl Frozen for Conv {
         // the input gradient is the same convolution with the kernel flipped and transposed
         let op = self.backward.get_or_init(|| {
             let (taps, forward) = (self.taps(), self.forward());
-            Taps::new(self.cout, self.cin, taps, &[], |co, ci, t| forward.at(ci, co, taps - 1 - t))
+            let at = |co, ci, t: usize| forward.bits(ci, co, taps - 1 - t);
+            Taps::of_bits(forward.form(), self.cout, self.cin, taps, &[], at)
         });
         let d = inputs[0].dims;
         let mut grad = pool::take(d.iter().product());
@@ -217,16 +219,21 @@ impl Linear {
     /// From weights [out, in] and bias [out], in the dtype and on the device that the composed form shall use.
     pub fn new(weight: &Tensor, bias: Tensor) -> candle_core::Result<Self> {
         let (cout, cin) = weight.dims2()?;
-        let held = Held::new(weight, &bias, |w, bias| Packed::new(cin, cout, bias, |k, n| w[n * cin + k]))?;
+        let held = Held::new(weight, &bias, |w, bias| columns_of(cin, cout, w, bias))?;
         Ok(Linear { cin, cout, held, backward: OnceLock::new(), kept: Kept::default() })
     }
     fn forward(&self) -> &Packed {
-        self.held.packed(|w, bias| Packed::new(self.cin, self.cout, bias, |k, n| w[n * self.cin + k]))
+        self.held.packed(|w, bias| columns_of(self.cin, self.cout, w, bias))
     }
     /// Bytes that the weights take on the host: once for values, and once more when gradients have been asked for.
     pub fn bytes(&self) -> usize {
         self.held.bytes() + self.backward.get().map_or(0, Packed::bytes)
     }
+}
+
+/// Weights in the order [out, in] as the kernel reads them.
+fn columns_of(cin: usize, cout: usize, w: &Raw, bias: &[f32]) -> Packed {
+    Packed::of_bits(w.form(), cin, cout, bias, |k, n| w.bits(n * cin + k))
 }
 
 /// Weights from which on it pays to give each thread some of the columns where rows are few.
@@ -287,7 +294,7 @@ impl Frozen for Linear {
         let mut grad = pool::take(inputs[0].dims.iter().product());
         let backward = self.backward.get_or_init(|| {
             let forward = self.forward();
-            Packed::new(self.cout, self.cin, &[], |k, n| forward.at(n, k))
+            Packed::of_bits(forward.form(), self.cout, self.cin, &[], |k, n| forward.bits(n, k))
         });
         rows(cot, backward, &mut grad, par);
         vec![grad]

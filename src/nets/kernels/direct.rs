@@ -9,7 +9,7 @@ use std::cell::RefCell;
 const PASS: usize = 4 * GROUP;
 
 thread_local! {
-    static ROWS: RefCell<Aligned> = RefCell::new(Aligned::default());
+    static ROWS: RefCell<[Aligned; 2]> = RefCell::default();
 }
 
 /// Where a tap of an output pixel lies in the input, along one axis: (`mul` · y + tap − `pad`) / `div` where that is whole.
@@ -71,7 +71,8 @@ struct Job<'a> {
     first: usize,
     rows: usize,
     out: Columns<'a>,
-    scratch: &'a mut Aligned,
+    /// For the pixels, and for weights that lie in 16 bits.
+    scratch: &'a mut [Aligned; 2],
 }
 
 impl Job<'_> {
@@ -104,11 +105,13 @@ impl WithSimd for Job<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let k = self.op.cin * self.walks[0].size * self.walks[1].size;
         let mut scratch = std::mem::take(self.scratch);
-        let packed = scratch.take(packed_len(self.rows, k));
+        let [rows, wide] = &mut scratch;
+        let packed = rows.take(packed_len(self.rows, k));
         self.gather(packed);
         let cout = self.op.cout;
         for p in 0..cout.div_ceil(PANEL) {
             let n = (cout - p * PANEL).min(PANEL);
+            let panel = self.op.panel(simd, p, 0..self.op.cin, wide);
             for (g, rows) in groups(self.rows) {
                 let mut part = [0.0; GROUP * PANEL];
                 simd.vectorize(Product {
@@ -118,7 +121,7 @@ impl WithSimd for Job<'_> {
                     blocks: k.div_ceil(DEPTH),
                     full: k / DEPTH,
                     tail: k % DEPTH,
-                    w: self.op.panel(p),
+                    w: panel,
                     stride: DEPTH * PANEL,
                     init: Some(self.op.bias(p)),
                     out: &mut part,

@@ -6,7 +6,7 @@ use super::gpu::{Gpu, Kept};
 use super::{Frozen, View};
 use candle_core::Tensor;
 
-/// cos and sin of c_noise at fixed frequencies: [B] → [B, 2·frequencies].
+/// cos and sin of c_noise at fixed frequencies: [B] → [B, 2·frequencies]; of several numbers side by side, [B, n] → [B, n·2·frequencies].
 pub struct Waves {
     frequencies: Vec<f64>,
     sines_first: bool,
@@ -48,7 +48,8 @@ impl Frozen for Waves {
     fn dims(&self, inputs: &[&[usize]]) -> Result<Vec<usize>, String> {
         match *inputs[0] {
             [b] => Ok(vec![b, 2 * self.frequencies.len()]),
-            ref d => Err(format!("expected [B], got {d:?}")),
+            [b, n] => Ok(vec![b, n * 2 * self.frequencies.len()]),
+            ref d => Err(format!("expected [B] or [B, n], got {d:?}")),
         }
     }
     fn run(&self, inputs: &[View], out: &mut [f32], _: bool) {
@@ -75,12 +76,13 @@ impl Frozen for Waves {
         vec![inputs[0].data.iter().zip(cot.chunks(2 * self.frequencies.len())).map(of).collect()]
     }
     fn compose(&self, inputs: &[&Tensor]) -> candle_core::Result<Tensor> {
-        let c = inputs[0];
+        let (c, b) = (inputs[0].flatten_all()?, inputs[0].dim(0)?);
         let f = Tensor::new(&self.frequencies[..], &candle_core::Device::Cpu)?;
         let f = f.to_dtype(c.dtype())?.to_device(c.device())?.unsqueeze(0)?;
         let angle = c.unsqueeze(1)?.broadcast_mul(&f)?;
         let (sin, cos) = (angle.sin()?, angle.cos()?);
-        if self.sines_first { Tensor::cat(&[sin, cos], 1) } else { Tensor::cat(&[cos, sin], 1) }
+        let all = if self.sines_first { Tensor::cat(&[sin, cos], 1)? } else { Tensor::cat(&[cos, sin], 1)? };
+        all.reshape((b, all.elem_count() / b.max(1)))
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)

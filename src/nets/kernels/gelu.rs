@@ -18,6 +18,8 @@ pub enum Gelu {
     Exact,
     /// x / (1 + exp(−1.702 x)): CLIP's.
     Quick,
+    /// ½ x (1 + tanh(√(2/π) (x + 0.044715 x³))): that of diffusion transformers.
+    Tanh,
 }
 
 /// The first half of the channels times GELU of the second: [.., 2C] → [.., C].
@@ -56,6 +58,16 @@ fn quick(x: f32) -> (f32, f32) {
     (x * s, s * (1.0 + QUICK * x * (1.0 - s)))
 }
 
+/// ½ (1 + tanh u) is 1 / (1 + exp(−2u)).
+#[inline(always)]
+fn tanh(x: f32) -> (f32, f32) {
+    /// 2 √(2/π)
+    const TWICE: f32 = 1.595_769;
+    const CUBE: f32 = 0.044_715;
+    let s = 1.0 / (1.0 + exp(-TWICE * (x + CUBE * x * x * x)));
+    (x * s, s + x * s * (1.0 - s) * TWICE * (1.0 + 3.0 * CUBE * x * x))
+}
+
 impl Frozen for Gelu {
     fn name(&self) -> &'static str {
         "gelu"
@@ -71,6 +83,7 @@ impl Frozen for Gelu {
         match self {
             Gelu::Exact => each(x, x, out, par, |x, _| exact(x).0),
             Gelu::Quick => each(x, x, out, par, |x, _| quick(x).0),
+            Gelu::Tanh => each(x, x, out, par, |x, _| tanh(x).0),
         }
     }
     fn saves(&self) -> bool {
@@ -81,6 +94,7 @@ impl Frozen for Gelu {
         match self {
             Gelu::Exact => each(x, cot, &mut grad, par, |x, g| exact(x).1 * g),
             Gelu::Quick => each(x, cot, &mut grad, par, |x, g| quick(x).1 * g),
+            Gelu::Tanh => each(x, cot, &mut grad, par, |x, g| tanh(x).1 * g),
         }
         vec![grad]
     }
@@ -89,10 +103,18 @@ impl Frozen for Gelu {
             // not candle's: the constants of its gradient have six digits
             Gelu::Exact => elementwise::gelu(inputs[0]).map_err(|e| candle_core::Error::Msg(e.to_string())),
             Gelu::Quick => inputs[0].affine(QUICK as f64, 0.0)?.silu()? / QUICK as f64,
+            Gelu::Tanh => {
+                let x = inputs[0];
+                let u = ((x.sqr()? * 0.044715)? + 1.0)?.mul(x)?;
+                // silu(2u)/(2u) is the sigmoid
+                let u = (u * (2.0 * (2.0 / std::f64::consts::PI).sqrt()))?;
+                x.mul(&((u.neg()?.exp()? + 1.0)?.recip()?))
+            }
         }
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
-        Some(self)
+        // there is a kernel for the two others
+        (*self != Gelu::Tanh).then_some(self as &dyn Gpu)
     }
 }
 

@@ -1,4 +1,5 @@
 //! An operation's weights in memory once: packed for the CPU's kernels, or as tensors for the composed form and for GPUs.
+use super::half::Raw;
 use super::host_f32;
 use candle_core::{DType, Device, Result, Tensor};
 use std::sync::OnceLock;
@@ -13,7 +14,7 @@ pub(super) trait Pack {
 
 /// A weight [out, in, …] and a bias [out].
 pub(super) enum Held<P> {
-    /// In f32 on the CPU: packed, with the bias beside it.
+    /// In f32 on the CPU: packed, in the 16 bits of the checkpoint where it has those, with the bias beside it.
     Packed(P, Vec<f32>),
     /// Otherwise as tensors, packed only if the CPU's kernels are asked for. Those for a GPU's kernels stay on the host: the GPU has
     /// its own layout for each direction.
@@ -21,10 +22,17 @@ pub(super) enum Held<P> {
 }
 
 impl<P: Pack> Held<P> {
-    pub fn new(weight: &Tensor, bias: &Tensor, pack: impl FnOnce(&[f32], &[f32]) -> P) -> Result<Self> {
-        if weight.dtype() == DType::F32 && weight.device().is_cpu() {
-            let (w, b) = (host_f32(weight)?, host_f32(bias)?);
-            return Ok(Held::Packed(pack(&w, &b), b));
+    /// A weight of 16 bits beside a bias in f32 stays in them on the CPU, and is widened as it is used.
+    pub fn new(weight: &Tensor, bias: &Tensor, pack: impl FnOnce(&Raw, &[f32]) -> P) -> Result<Self> {
+        if weight.device().is_cpu() && bias.dtype() == DType::F32 {
+            let raw = match Raw::half(weight)? {
+                None if weight.dtype() == DType::F32 => Some(Raw::Wide(host_f32(weight)?)),
+                other => other,
+            };
+            if let Some(raw) = raw {
+                let b = host_f32(bias)?;
+                return Ok(Held::Packed(pack(&raw, &b), b));
+            }
         }
         let place = |t: &Tensor| match t.dtype() {
             DType::F64 => Ok(t.clone()),
@@ -34,13 +42,13 @@ impl<P: Pack> Held<P> {
     }
 
     /// As the kernels read it.
-    pub fn packed(&self, pack: impl FnOnce(&[f32], &[f32]) -> P) -> &P {
+    pub fn packed(&self, pack: impl FnOnce(&Raw, &[f32]) -> P) -> &P {
         match self {
             Held::Packed(p, _) => p,
             // tensors on the host are read, which cannot fail
             Held::Tensors(w, b, packed) => packed.get_or_init(|| {
                 let [w, b] = [w, b].map(|t| host_f32(t).unwrap_or_default());
-                pack(&w, &b)
+                pack(&Raw::Wide(w), &b)
             }),
         }
     }

@@ -16,6 +16,10 @@ pub struct Join {
 }
 
 impl Join {
+    /// Tokens of two kinds one after the other: [B, n, C] and [B, m, C] → [B, n + m, C].
+    pub fn tokens() -> Join {
+        Join { dim: 1, parts: vec![Side::Input, Side::Input] }
+    }
     fn views<'a>(&'a self, inputs: &[View<'a>]) -> Vec<View<'a>> {
         let mut given = inputs.iter().copied();
         let one = |s: &'a Side| match s {

@@ -2,16 +2,20 @@
 //!
 //! Images are [B, H, W, C] here (channels innermost): every kernel then works on whole vectors of channels. An operation is
 //! used in two ways: [`apply`] makes it a candle operation, and [`crate::nets::tape`] runs it on plain buffers.
+mod adaptive;
 mod arithmetic;
+mod arrange;
 mod attention;
 mod average;
 mod bilinear;
 mod conv;
+mod deviation;
 mod direct;
 mod embedding;
 mod function;
 mod gelu;
 pub mod gpu;
+mod half;
 mod heads;
 mod held;
 mod join;
@@ -27,6 +31,7 @@ mod product;
 mod reduce;
 mod relu;
 mod resample;
+mod rms_norm;
 mod shaped;
 pub mod simd;
 mod split;
@@ -35,11 +40,14 @@ mod tokens;
 mod winograd;
 mod within;
 
+pub use adaptive::{Gated, Modulate};
 pub use arithmetic::{Arithmetic, Broadcast, Fixed, Side};
+pub use arrange::{Cut, Moved, Offset, Rotary};
 pub use attention::{Attention, CrossAttention};
 pub use average::{AveragePool, GlobalMean};
 pub use bilinear::{Bilinear, Corners};
 pub use conv::{Conv, Linear, exact, set_exact};
+pub use deviation::Deviation;
 pub use embedding::Waves;
 pub use function::{FUNCTIONS, Function};
 pub use gelu::{Geglu, Gelu};
@@ -55,6 +63,7 @@ pub use product::Product;
 pub use reduce::{Reduce, Softmax};
 pub use relu::{Channels, Relu};
 pub use resample::{Pad, Resample};
+pub use rms_norm::RmsNorm;
 pub use shaped::Shaped;
 pub use split::Split;
 pub use strided::{Reshaped, Strided};

@@ -5,6 +5,7 @@
 //! set, so it may be changed at any time.
 // indices run over several arrays of vectors at once
 #![allow(clippy::needless_range_loop)]
+use super::half::{Form, Store};
 use crate::{Error, Result};
 use pulp::{Arch, Simd, WithSimd};
 use std::cell::RefCell;
@@ -22,6 +23,8 @@ static FORCED: RwLock<Option<Arch>> = RwLock::new(None);
 
 thread_local! {
     static ROWS: RefCell<Aligned> = RefCell::new(Aligned::default());
+    /// A panel of weights that lie in 16 bits.
+    static WIDE: RefCell<Aligned> = RefCell::new(Aligned::default());
 }
 
 /// The instruction sets that this machine can run, by the names that `LD3SH_SIMD` takes, the widest last.
@@ -262,21 +265,26 @@ pub struct Packed {
     pub k: usize,
     /// The number of columns.
     pub n: usize,
-    data: Aligned,
+    data: Store,
     bias: Vec<f32>,
 }
 
 impl Packed {
-    /// Packs a matrix whose elements `at(row, column)` gives; `bias` (of n, or empty) is added to every row of a product.
-    pub fn new(k: usize, n: usize, bias: &[f32], at: impl Fn(usize, usize) -> f32) -> Self {
-        let mut packed = Packed::default();
-        packed.fill(k, n, |first, panel| {
-            for (row, to) in panel.iter_mut().enumerate() {
-                to.iter_mut().zip(first..n).for_each(|(to, col)| *to = at(row, col));
+    /// Packs a matrix whose elements' bits `at(row, column)` gives, of numbers in any form; `bias` (of n, or empty) is added to every row
+    /// of a product.
+    pub fn of_bits(form: Form, k: usize, n: usize, bias: &[f32], at: impl Fn(usize, usize) -> u32) -> Self {
+        let panels = n.div_ceil(PANEL);
+        let mut data = Store::zeros(form, panels * k * PANEL);
+        for p in 0..panels {
+            let width = (n - p * PANEL).min(PANEL);
+            for row in 0..k {
+                let from = (p * k + row) * PANEL;
+                data.set(from..from + width, |j| at(row, p * PANEL + j));
             }
-        });
-        packed.bias[..bias.len()].copy_from_slice(bias);
-        packed
+        }
+        let mut all = vec![0.0; n.next_multiple_of(PANEL)];
+        all[..bias.len()].copy_from_slice(bias);
+        Packed { k, n, data, bias: all }
     }
     /// Packs anew k rows of n values, `stride` apart, without bias, into the memory already held.
     pub fn pack_rows(&mut self, k: usize, n: usize, a: &[f32], stride: usize) {
@@ -299,7 +307,11 @@ impl Packed {
     /// Has each panel filled, given its first column; columns that do not exist are zeros.
     fn fill(&mut self, k: usize, n: usize, fill: impl Fn(usize, &mut [[f32; PANEL]])) {
         (self.k, self.n) = (k, n);
-        let data = self.data.take(n.div_ceil(PANEL) * k * PANEL);
+        if self.data.form() != Form::F32 {
+            self.data = Store::default();
+        }
+        let Store::Wide(data) = &mut self.data else { return };
+        let data = data.take(n.div_ceil(PANEL) * k * PANEL);
         for (p, panel) in data.chunks_exact_mut((k * PANEL).max(1)).enumerate() {
             let panel = panel.as_chunks_mut::<PANEL>().0;
             if n - p * PANEL < PANEL {
@@ -312,20 +324,28 @@ impl Packed {
     }
     /// Element (row, column).
     pub fn at(&self, row: usize, column: usize) -> f32 {
-        self.panel(column / PANEL)[row * PANEL + column % PANEL]
+        self.form().value(self.bits(row, column))
+    }
+    /// The bits of element (row, column), in its form.
+    pub fn bits(&self, row: usize, column: usize) -> u32 {
+        self.data.bits((column / PANEL * self.k + row) * PANEL + column % PANEL)
+    }
+    /// How its elements lie.
+    pub fn form(&self) -> Form {
+        self.data.form()
     }
     /// Bytes that it takes.
     pub fn bytes(&self) -> usize {
-        4 * (self.data.slice().len() + self.bias.len())
+        self.data.bytes() + 4 * self.bias.len()
     }
     /// All panels.
     pub fn panels(&self) -> Range<usize> {
         0..self.n.div_ceil(PANEL)
     }
-    /// Panel `p`: k rows of 32.
+    /// Panel `p`: k rows of 32, widened into `scratch` where need be.
     #[inline(always)]
-    pub fn panel(&self, p: usize) -> &[f32] {
-        &self.data.slice()[p * self.k * PANEL..][..self.k * PANEL]
+    pub fn panel<'a, S: Simd>(&'a self, simd: S, p: usize, scratch: &'a mut Aligned) -> &'a [f32] {
+        self.data.part(simd, p * self.k * PANEL..(p + 1) * self.k * PANEL, scratch)
     }
 }
 
@@ -355,17 +375,17 @@ const PASS: usize = 8 * GROUP;
 impl MatMul<'_> {
     /// Computes it, on this thread.
     pub fn run(self) {
-        ROWS.with_borrow_mut(|scratch| dispatch(Packing(self, scratch)));
+        ROWS.with_borrow_mut(|rows| WIDE.with_borrow_mut(|wide| dispatch(Packing(self, rows, wide))));
     }
 }
 
-struct Packing<'a>(MatMul<'a>, &'a mut Aligned);
+struct Packing<'a>(MatMul<'a>, &'a mut Aligned, &'a mut Aligned);
 
 impl WithSimd for Packing<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Packing(MatMul { a, lda, step, m, w, panels, out, ldc }, scratch) = self;
+        let Packing(MatMul { a, lda, step, m, w, panels, out, ldc }, scratch, wide) = self;
         let k = w.k;
         for first in (0..m).step_by(PASS) {
             let rows = PASS.min(m - first);
@@ -384,6 +404,7 @@ impl WithSimd for Packing<'_> {
             }
             let bias = w.bias.as_chunks::<PANEL>().0;
             for p in panels.clone() {
+                let panel = w.panel(simd, p, wide);
                 for (g, n) in groups(rows) {
                     simd.vectorize(Product {
                         a: &packed[packed_len(g, k)..],
@@ -392,7 +413,7 @@ impl WithSimd for Packing<'_> {
                         blocks: k.div_ceil(DEPTH),
                         full: k / DEPTH,
                         tail: k % DEPTH,
-                        w: w.panel(p),
+                        w: panel,
                         stride: DEPTH * PANEL,
                         init: Some(&bias[p]),
                         out: &mut out[(first + g) * ldc + (p - panels.start) * PANEL..],

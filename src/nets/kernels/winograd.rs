@@ -6,6 +6,7 @@
 //! less than reading weights of four times the size from memory, and no memory at all.
 // indices run over several arrays of vectors at once
 #![allow(clippy::needless_range_loop)]
+use super::half::{Form, Store};
 use super::simd::{Aligned, DEPTH, PANEL, Product, dispatch, groups, packed_len, share};
 use pulp::{Simd, WithSimd};
 use rayon::prelude::*;
@@ -27,6 +28,8 @@ const TILE: usize = 36 * PANEL + GAP;
 
 thread_local! {
     static SCRATCH: RefCell<Aligned> = RefCell::new(Aligned::default());
+    /// Weights of some channels that lie in 16 bits.
+    static WIDE: RefCell<Aligned> = RefCell::new(Aligned::default());
 }
 
 /// The weights of a k×k convolution as the kernels read them, front to back: [cout/32][cin][taps][32]. Channels that do not
@@ -37,20 +40,28 @@ pub struct Taps {
     /// Output channels.
     pub cout: usize,
     taps: usize,
-    data: Aligned,
+    data: Store,
     bias: Aligned,
 }
 
 impl Taps {
-    /// From `at(co, ci, tap)`; `bias` of `cout` values, or empty.
-    pub fn new(cin: usize, cout: usize, taps: usize, bias: &[f32], at: impl Fn(usize, usize, usize) -> f32) -> Self {
-        let size = cin * taps * PANEL;
-        let mut data = Aligned::zeros(cout.div_ceil(PANEL) * size);
-        let all = data.take(cout.div_ceil(PANEL) * size);
-        for (p, panel) in all.chunks_exact_mut(size.max(1)).enumerate() {
-            for (row, to) in panel.chunks_exact_mut(PANEL).enumerate() {
-                for (j, to) in to.iter_mut().enumerate().take(cout - p * PANEL) {
-                    *to = at(p * PANEL + j, row / taps, row % taps);
+    /// From the bits that `at(co, ci, tap)` gives of numbers in any form; `bias` of `cout` values, or empty.
+    pub fn of_bits(
+        form: Form,
+        cin: usize,
+        cout: usize,
+        taps: usize,
+        bias: &[f32],
+        at: impl Fn(usize, usize, usize) -> u32,
+    ) -> Self {
+        let panels = cout.div_ceil(PANEL);
+        let mut data = Store::zeros(form, panels * cin * taps * PANEL);
+        for p in 0..panels {
+            let width = (cout - p * PANEL).min(PANEL);
+            for ci in 0..cin {
+                for t in 0..taps {
+                    let from = ((p * cin + ci) * taps + t) * PANEL;
+                    data.set(from..from + width, |j| at(p * PANEL + j, ci, t));
                 }
             }
         }
@@ -59,14 +70,29 @@ impl Taps {
         b.take(padded).iter_mut().zip(bias).for_each(|(b, v)| *b = *v);
         Taps { cin, cout, taps, data, bias: b }
     }
-    /// Panel `p`: all input channels and taps for 32 output channels.
-    pub fn panel(&self, p: usize) -> &[f32] {
-        let size = self.cin * self.taps * PANEL;
-        &self.data.slice()[p * size..][..size]
+    /// Panel `p`: the input channels `channels` and all taps for 32 output channels, widened into `scratch` where need be.
+    #[inline(always)]
+    pub fn panel<'a, S: Simd>(
+        &'a self,
+        simd: S,
+        p: usize,
+        channels: Range<usize>,
+        scratch: &'a mut Aligned,
+    ) -> &'a [f32] {
+        let (from, one) = (p * self.cin, self.taps * PANEL);
+        self.data.part(simd, (from + channels.start) * one..(from + channels.end) * one, scratch)
     }
     /// Element (co, ci, tap).
     pub fn at(&self, co: usize, ci: usize, tap: usize) -> f32 {
-        self.panel(co / PANEL)[(ci * self.taps + tap) * PANEL + co % PANEL]
+        self.form().value(self.bits(co, ci, tap))
+    }
+    /// The bits of element (co, ci, tap), in its form.
+    pub fn bits(&self, co: usize, ci: usize, tap: usize) -> u32 {
+        self.data.bits(((co / PANEL * self.cin + ci) * self.taps + tap) * PANEL + co % PANEL)
+    }
+    /// How its elements lie.
+    pub fn form(&self) -> Form {
+        self.data.form()
     }
     /// The number of taps.
     pub fn taps(&self) -> usize {
@@ -74,7 +100,7 @@ impl Taps {
     }
     /// Bytes that the weights take.
     pub fn bytes(&self) -> usize {
-        4 * (self.data.slice().len() + self.bias.slice().len())
+        self.data.bytes() + 4 * self.bias.slice().len()
     }
     /// The bias of panel `p`.
     pub fn bias(&self, p: usize) -> &[f32; PANEL] {
@@ -145,7 +171,11 @@ pub fn convolve(op: &Taps, x: &[f32], [b, h, w]: [usize; 3], out: &mut [f32], pa
         for i in 0..blocks {
             let Range { start, end } = share(tiles.len(), blocks, i);
             let shape = Shape { h, w, tiles_y, tiles_x, first: tiles.start + start, tiles: end - start };
-            SCRATCH.with_borrow_mut(|scratch| dispatch(Block { op, x, shape, panels: panels.clone(), out, scratch }));
+            SCRATCH.with_borrow_mut(|scratch| {
+                WIDE.with_borrow_mut(|wide| {
+                    dispatch(Block { op, x, shape, panels: panels.clone(), out, scratch, wide });
+                });
+            });
         }
     };
     let threads = if par { rayon::current_num_threads() } else { 1 };
@@ -166,13 +196,14 @@ struct Block<'a> {
     panels: Range<usize>,
     out: Columns<'a>,
     scratch: &'a mut Aligned,
+    wide: &'a mut Aligned,
 }
 
 impl WithSimd for Block<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Block { op, x, shape, panels, out, scratch } = self;
+        let Block { op, x, shape, panels, out, scratch, wide } = self;
         let depth = op.cin.next_multiple_of(DEPTH);
         let chunk = CHUNK.min(depth);
         let sizes = [depth, 36 * depth * shape.tiles, chunk / DEPTH * 36 * ONE, shape.tiles * TILE];
@@ -185,7 +216,7 @@ impl WithSimd for Block<'_> {
             simd.vectorize(Into { x, c: op.cin, shape, from, n, v, zeros });
         }
         for p in panels {
-            simd.vectorize(OnePanel { op, p, shape, v, u, m, out });
+            simd.vectorize(OnePanel { op, p, shape, v, u, m, out, wide });
         }
     }
 }
@@ -333,17 +364,19 @@ struct OnePanel<'a> {
     u: &'a mut [f32],
     m: &'a mut [f32],
     out: Columns<'a>,
+    wide: &'a mut Aligned,
 }
 
 impl WithSimd for OnePanel<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let OnePanel { op, p, shape, v, u, m, out } = self;
+        let OnePanel { op, p, shape, v, u, m, out, wide: widened } = self;
         let n = (op.cout - p * PANEL).min(PANEL);
         let wide = n.next_multiple_of(S::F32_LANES);
         let chunk = CHUNK.min(op.cin.next_multiple_of(DEPTH));
-        for (i, g) in op.panel(p).chunks(chunk * 9 * PANEL).enumerate() {
+        for (i, first) in (0..op.cin).step_by(chunk.max(1)).enumerate() {
+            let g = op.panel(simd, p, first..(first + chunk).min(op.cin), widened);
             simd.vectorize(Transform { g, n, u: &mut *u });
             let depth = g.len() / (9 * PANEL);
             let (blocks, full, tail) = (depth.div_ceil(DEPTH), depth / DEPTH, depth % DEPTH);

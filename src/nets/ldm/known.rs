@@ -2,7 +2,7 @@
 use super::names;
 use super::shapes::Shapes;
 use super::stage::{self, Stage};
-use super::unet::{Heads, Unet, context_width};
+use super::unet::{Added, Heads, Unet, context_width};
 use crate::denoise::{Predicts, TimeInput};
 use crate::nets::weights::File;
 use crate::noise::preset_alphas;
@@ -14,6 +14,8 @@ const HEADS: Opt = count("heads", 1, [1, 1024], "heads of each attention").or("a
 const WIDTH: Opt =
     count("head_width", 1, [1, 1 << 16], "channels of each head, in the place of `heads`").or("as published");
 const SIZE: Opt = count("size", 64, [1, 1 << 14], "height and width of what is denoised").or("as published");
+const HEIGHT: Opt = count("height", 64, [1, 1 << 14], "height of what is denoised, where it is no square").or("`size`");
+const BREADTH: Opt = count("width", 64, [1, 1 << 14], "width of what is denoised, where it is no square").or("`size`");
 const EMA: Opt = flag("ema", true, "read the averaged weights where the file has them");
 const PREDICTS: Opt = word(
     "predicts",
@@ -35,7 +37,8 @@ const FACTOR: Opt =
 const GROUPS: Opt = count("groups", 32, [1, 1024], "groups of each group norm").or("32");
 
 /// The options of this family.
-pub const OPTIONS: [Opt; 10] = [HEADS, WIDTH, SIZE, EMA, PREDICTS, SCHEDULE, RESCALE, QUANTIZE, FACTOR, GROUPS];
+pub const OPTIONS: [Opt; 12] =
+    [HEADS, WIDTH, SIZE, HEIGHT, BREADTH, EMA, PREDICTS, SCHEDULE, RESCALE, QUANTIZE, FACTOR, GROUPS];
 
 /// A published network, told by its shapes.
 struct Known {
@@ -47,6 +50,8 @@ struct Known {
     heads: Heads,
     size: usize,
     schedule: &'static str,
+    /// Latents over what its autoencoder gives.
+    factor: f64,
 }
 
 const LDM: Known = Known {
@@ -58,9 +63,24 @@ const LDM: Known = Known {
     heads: Heads::Width(32),
     size: 64,
     schedule: "ldm",
+    factor: SD_FACTOR,
 };
 
-const KNOWN: [Known; 6] = [
+const SDXL: Known = Known {
+    title: "SDXL",
+    base: 320,
+    context: Some(2048),
+    heads: Heads::Width(64),
+    size: 128,
+    schedule: "sd",
+    factor: 0.13025,
+    ..LDM
+};
+
+const KNOWN: [Known; 8] = [
+    SDXL,
+    // its refiner
+    Known { base: 384, context: Some(1280), ..SDXL },
     LDM,
     // ImageNet-256, cin256-v2
     Known { base: 192, context: Some(512), heads: Heads::Count(1), ..LDM },
@@ -153,7 +173,7 @@ impl Facts {
     /// Of a file with these shapes; asks it for all options of the family.
     pub fn new(file: &mut File, unet: &Shapes, stage: &Shapes) -> Result<Facts> {
         let (config, diffusers) = (beside(file, "config"), beside(file, "unet.config"));
-        let (autoencoder, scheduler) = (beside(file, "vae.config"), beside(file, "scheduler.config"));
+        let scheduler = beside(file, "scheduler.config");
         let mut notes = vec![];
         let known = known(unet);
         let set = |v: Value| if let Value::Count(n) = v { Some(n) } else { None };
@@ -169,6 +189,7 @@ impl Facts {
         };
         let size = size.or(whole(&config, "image_size")).or(whole(&diffusers, "sample_size"));
         let size = size.or(known.map(|k| k.size)).unwrap_or(64);
+        let size = [set(file.option(&HEIGHT)?).unwrap_or(size), set(file.option(&BREADTH)?).unwrap_or(size)];
         let predicts = match file.option(&PREDICTS)? {
             Value::Word(w) => w,
             _ => match scheduler.get("prediction_type").and_then(Json::as_str).or(file.metadata(PREDICTS.name)) {
@@ -198,20 +219,15 @@ impl Facts {
             (_, true) => TimeInput::PerMille { steps },
             _ => TimeInput::Discrete { steps },
         };
-        let groups = set(file.option(&GROUPS)?);
-        let of = |json: &Json| groups.or(whole(json, "norm_num_groups")).unwrap_or(32);
-        let stage = Stage {
-            groups: of(&autoencoder),
-            scale: factor(file, &autoencoder, stage)?,
-            shift: autoencoder.get("shift_factor").and_then(Json::as_f64).unwrap_or(0.0),
-            quantize: file.option(&QUANTIZE)? == Value::Flag(true),
-        };
+        let groups = set(file.option_again(&GROUPS)?).or(whole(&diffusers, "norm_num_groups")).unwrap_or(32);
+        let stage = stage_of(file, stage, [known.map_or(SD_FACTOR, |k| k.factor), 0.0])?;
         Ok(Facts {
             title: known.map_or(if learned_variance(unet) { "iDDPM" } else { "LDM" }, |k| k.title),
             unet: Unet {
-                size: [size; 2],
+                size,
+                added: added(unet, &diffusers),
                 heads,
-                groups: of(&diffusers),
+                groups,
                 classes: classes(file, unet)?,
                 negative: predicts == "velocity",
             },
@@ -263,14 +279,45 @@ fn classes(file: &File, unet: &Shapes) -> Result<Option<([usize; 2], bool)>> {
     }
 }
 
+/// What a network is told beside its context: rows of SDXL's second text encoder, and sizes.
+fn added(unet: &Shapes, diffusers: &Json) -> Option<Added> {
+    /// Width of the rows of the published networks.
+    const POOLED: usize = 1280;
+    let told = diffusers.get("addition_embed_type").and_then(Json::as_str) == Some("text_time");
+    let known = context_width(unet).is_some_and(|c| [2048, 1280].contains(&c));
+    let all = unet.dim("label_emb.0.0.weight", 1).filter(|_| told || known)?;
+    let width = whole(diffusers, "addition_time_embed_dim").unwrap_or(256);
+    let pooled = match all.checked_sub(POOLED) {
+        Some(rest) if rest > 0 && rest % width == 0 => POOLED,
+        _ => all.checked_sub(6 * width)?,
+    };
+    Some(Added { pooled, sizes: (all - pooled) / width, width })
+}
+
+/// What is to be known of an autoencoder whose published factor and shift are these.
+pub fn stage_of(file: &mut File, stage: &Shapes, [published, shift]: [f64; 2]) -> Result<Stage> {
+    let config = beside(file, "vae.config");
+    let groups = match file.option_again(&GROUPS)? {
+        Value::Count(n) => Some(n),
+        _ => None,
+    };
+    let own = config.get("shift_factor").and_then(Json::as_f64);
+    Ok(Stage {
+        groups: groups.or(whole(&config, "norm_num_groups")).unwrap_or(32),
+        scale: factor(file, &config, stage, published)?,
+        shift: own.unwrap_or(if config.is_null() { shift } else { 0.0 }),
+        quantize: file.option(&QUANTIZE)? == Value::Flag(true),
+    })
+}
+
 /// Latents over what the autoencoder gives.
-fn factor(file: &mut File, config: &Json, stage: &Shapes) -> Result<f64> {
+fn factor(file: &mut File, config: &Json, stage: &Shapes, published: f64) -> Result<f64> {
     let own = file.take_values(names::SCALE)?.and_then(|v| v.first().copied());
     let written = file.metadata(names::SCALE).and_then(|t| t.parse().ok());
     if let Value::Number(x) = file.option(&FACTOR)? {
         return Ok(x);
     }
-    let published = if stage::has_codes(stage) { 1.0 } else { SD_FACTOR };
+    let published = if stage::has_codes(stage) { 1.0 } else { published };
     let found = own.or(written).or(config.get("scaling_factor").and_then(Json::as_f64)).unwrap_or(published);
     match found.is_finite() && found > 0.0 {
         true => Ok(found),

@@ -7,7 +7,10 @@ mod stage;
 mod unet;
 
 pub use known::OPTIONS;
-pub use unet::CONTEXT;
+pub use names::stage as first_stage_of;
+pub(super) use shapes::Shapes;
+pub use stage::DEVIATION;
+pub use unet::{CONTEXT, POOLED, SIZES};
 
 use super::family::{Described, Family, Files, Part, Parts, Role};
 use super::network::{Card, Net};
@@ -16,7 +19,6 @@ use super::weights::File;
 use crate::files::checkpoint::Checkpoint;
 use crate::{Error, Kind, Result};
 use known::Facts;
-use shapes::Shapes;
 use std::borrow::Cow;
 
 /// The row.
@@ -46,16 +48,29 @@ fn build(file: &mut File) -> Result<Parts> {
     if !unet.0.is_empty() {
         parts.insert(Role::Denoiser, Part::Denoiser(denoiser(file, &unet, &facts)?));
     }
+    add_stage(file, &mut parts, &stage, facts.stage)?;
+    Ok(parts)
+}
+
+fn add_stage(file: &mut File, parts: &mut Parts, shapes: &Shapes, how: stage::Stage) -> Result<()> {
     let (device, dtype) = (file.device.clone(), file.dtype);
-    if stage.any("decoder.") {
-        let graph = stage::decoder(file, names::STAGE, &stage, facts.stage, dtype)?;
+    if shapes.any("decoder.") {
+        let graph = stage::decoder(file, names::STAGE, shapes, how, dtype)?;
         parts.insert(Role::Decoder, Part::Graph(Runner::new(graph, &device, dtype)));
     }
-    if stage.any("encoder.") {
-        let graph = stage::encoder(file, names::STAGE, &stage, facts.stage, dtype)?;
+    if shapes.any("encoder.") {
+        let graph = stage::encoder(file, names::STAGE, shapes, how, dtype)?;
         parts.insert(Role::Encoder, Part::Graph(Runner::new(graph, &device, dtype)));
     }
-    Ok(parts)
+    Ok(())
+}
+
+/// Adds the autoencoder beside a denoiser of another family, whose published factor and shift are these. Asks the file for the options
+/// that autoencoders have.
+pub(super) fn first_stage(file: &mut File, parts: &mut Parts, published: [f64; 2]) -> Result<()> {
+    let shapes = Shapes(file.shapes(names::STAGE));
+    let how = known::stage_of(file, &shapes, published)?;
+    add_stage(file, parts, &shapes, how)
 }
 
 /// Puts the averaged weights in the place of the others, where there are any. Says whether there are.
@@ -99,5 +114,9 @@ fn denoiser(file: &mut File, shapes: &Shapes, facts: &Facts) -> Result<Net> {
         classes: vec![],
         half: false,
     };
-    Ok(Net::new(Runner::new(graph, &device, dtype), card, hash).trained_in(facts.noise.clone(), notes))
+    let net = Net::new(Runner::new(graph, &device, dtype), card, hash).trained_in(facts.noise.clone(), notes);
+    Ok(match facts.unet.sizes() {
+        Some(sizes) => net.unless_told(unet::SIZES, sizes),
+        None => net,
+    })
 }

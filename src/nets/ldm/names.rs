@@ -53,6 +53,15 @@ pub fn canonical(tensors: &BTreeMap<String, View>) -> Option<BTreeMap<String, Vi
     Some(out)
 }
 
+/// The tensors of an autoencoder of this kind in a checkpoint, by CompVis's names after [`STAGE`]; none where there is none.
+pub fn stage(tensors: &BTreeMap<String, View>) -> BTreeMap<String, View> {
+    let Some((prefix, rename)) = autoencoder(tensors) else { return BTreeMap::new() };
+    let own = |(name, view): (&String, &View)| {
+        Some((format!("{STAGE}{}", name.strip_prefix(prefix).and_then(&rename)?), view.clone()))
+    };
+    tensors.iter().filter_map(own).collect()
+}
+
 /// A name by CompVis, of one after its prefix; none for what is no part of the network.
 type Rename = Box<dyn Fn(&str) -> Option<String>>;
 
@@ -142,6 +151,8 @@ fn unet_name(name: &str, per: usize, middle: bool, attends: &[bool]) -> Option<S
         ("conv_norm_out.", "out.0."),
         ("conv_out.", "out.2."),
         ("mid_block.attentions.0.", "middle_block.1."),
+        ("add_embedding.linear_1.", "label_emb.0.0."),
+        ("add_embedding.linear_2.", "label_emb.0.2."),
     ];
     if let Some(found) = begin(name, &whole) {
         return Some(found);

@@ -2,7 +2,7 @@
 use super::shapes::Shapes;
 use crate::nets::build::{Builder, ConvSize, Id, graph};
 use crate::nets::graph::{Absent, Dim, Graph, Layout};
-use crate::nets::kernels::{Channels, Up2};
+use crate::nets::kernels::{Channels, Deviation, Up2};
 use crate::nets::weights::Weights;
 use crate::{Error, Kind, Result};
 use candle_core::DType;
@@ -82,8 +82,11 @@ pub fn decoder(
     })
 }
 
-/// From images to latents: `z` as the denoiser has them (for a distribution its mean), and `moments`, which are as the encoder gives
-/// them: latents before quantization, or mean and log variance.
+/// The output of an encoder with a distribution that is its deviation, as the denoiser has latents.
+pub const DEVIATION: &str = "deviation";
+
+/// From images to latents: `z` as the denoiser has them (for a distribution its mean), `moments`, which are as the encoder gives
+/// them: latents before quantization, or mean and log variance; and for a distribution [`DEVIATION`].
 pub fn encoder(
     weights: &mut dyn Weights,
     root: &'static str,
@@ -116,9 +119,12 @@ pub fn encoder(
             h = of.pointwise(b, "quant_conv", h)?;
         }
         let all = b.channels(h);
-        let mut z = match has_codes(shapes) {
-            true => h,
-            false if all % 2 == 0 => b.under("mean").split(h, &[all / 2, all / 2])?[0],
+        let (mut z, variance) = match has_codes(shapes) {
+            true => (h, None),
+            false if all % 2 == 0 => match b.under("mean").split(h, &[all / 2, all / 2])?[..] {
+                [mean, variance] => (mean, Some(variance)),
+                _ => return Err(Error::new(Kind::Internal, "mean and log variance are not two")),
+            },
             false => {
                 let m = format!("an encoder that gives {all} channels has no mean and log variance");
                 return Err(Error::new(Kind::Format, m).hint("an autoencoder with a quantizer needs its codes"));
@@ -132,6 +138,10 @@ pub fn encoder(
         }
         b.output("z", z, Layout::Image);
         b.output("moments", h, Layout::Image);
+        if let Some(v) = variance {
+            let d = b.under(DEVIATION).apply(Deviation(how.scale), &[v])?;
+            b.output(DEVIATION, d, Layout::Image);
+        }
         Ok(())
     })
 }

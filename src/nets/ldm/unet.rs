@@ -20,6 +20,23 @@ pub enum Heads {
     Width(usize),
 }
 
+/// The conditions beside the context of a network that is told sizes: a row for each text, [B, width].
+pub const POOLED: &str = "pooled";
+/// Height and width of the original, top and left of the crop, height and width that are wanted, in pixels: [B, 6]. SDXL's refiner has an
+/// aesthetic score in the place of the last two.
+pub const SIZES: &str = "sizes";
+
+/// What a network is told beside its context.
+#[derive(Clone, Copy, Debug)]
+pub struct Added {
+    /// Width of the rows of texts.
+    pub pooled: usize,
+    /// How many sizes.
+    pub sizes: usize,
+    /// Width of the embedding of each.
+    pub width: usize,
+}
+
 /// What the shapes do not tell.
 #[derive(Clone, Debug)]
 pub struct Unet {
@@ -33,6 +50,23 @@ pub struct Unet {
     pub classes: Option<([usize; 2], bool)>,
     /// Whether the output is minus what is predicted.
     pub negative: bool,
+    /// What it is told beside its context.
+    pub added: Option<Added>,
+}
+
+impl Unet {
+    /// Sizes for an image that is as large as the latents are for, for one that is told sizes and is not told which.
+    pub fn sizes(&self) -> Option<Vec<f64>> {
+        /// Pixels of a latent.
+        const PIXELS: usize = 8;
+        let [h, w] = self.size.map(|n| (PIXELS * n) as f64);
+        let all = self.added?.sizes;
+        // an aesthetic score of 6 is usual where there is one
+        let last = if all == 5 { vec![6.0] } else { vec![h, w] };
+        let mut sizes = [vec![h, w, 0.0, 0.0], last].concat();
+        sizes.resize(all, 0.0);
+        Some(sizes)
+    }
 }
 
 impl Heads {
@@ -83,6 +117,16 @@ pub fn unet(weights: &mut dyn Weights, root: &str, shapes: &Shapes, how: &Unet, 
             }
         });
     }
+    let halved = shapes.0.keys().filter(|n| n.starts_with("input_blocks.") && n.ends_with(".op.weight")).count();
+    if how.size.iter().any(|n| !n.is_multiple_of(1 << halved.min(16))) {
+        let m = format!(
+            "this network halves what it denoises {halved} times, which {}×{} cannot be",
+            how.size[0], how.size[1]
+        );
+        return Err(
+            Error::value(m).hint(format!("give `height` and `width` that are multiples of {}", 1 << halved.min(16)))
+        );
+    }
     graph(weights, "", dtype, |b| {
         b.wide(base >= 64);
         let [h, w] = how.size.map(Dim::Exactly);
@@ -103,6 +147,13 @@ pub fn unet(weights: &mut dyn Weights, root: &str, shapes: &Shapes, how: &Unet, 
             }
             (None, None, None) => None,
         };
+        let added = match how.added {
+            Some(a) => {
+                let pooled = b.input(POOLED, &[Dim::Exactly(a.pooled)], Layout::Plain, Absent::Error)?;
+                Some((a, pooled, b.input(SIZES, &[Dim::Exactly(a.sizes)], Layout::Plain, Absent::Zeros)?))
+            }
+            None => None,
+        };
         let mut context = given;
         if let (Some((size, none)), Some(rows)) = (how.classes, given) {
             let token = b.under("cond_stage_model.embedding").embedding(rows, size, none)?;
@@ -118,6 +169,14 @@ pub fn unet(weights: &mut dyn Weights, root: &str, shapes: &Shapes, how: &Unet, 
             let class = b.under("label_emb").embedding(rows, size, false)?;
             emb = b.under("label_emb.sum").sum(emb, class, 1.0)?;
             context = None;
+        }
+        if let Some((a, pooled, sizes)) = added {
+            let waves = b.under("label_emb.sizes").apply(Waves::positional(a.width, false, false), &[sizes])?;
+            let all = b.under("label_emb.all").concat(pooled, waves)?;
+            let all = b.under("label_emb.0.0").linear(all, width)?;
+            let all = b.under("label_emb.0.1").silu(all)?;
+            let all = b.under("label_emb.0.2").linear(all, width)?;
+            emb = b.under("label_emb.sum").sum(emb, all, 1.0)?;
         }
         let emb = b.under("emb").silu(emb)?;
         let y = Blocks { shapes, how, emb, context }.all(b, x, channels)?;

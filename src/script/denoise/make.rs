@@ -46,10 +46,12 @@ fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
 }
 
 /// The options that say of a network what its file does not, by the name of each.
-const GIVEN: [&str; 10] = [
+const GIVEN: [&str; 12] = [
     "heads",
     "head_width",
     "size",
+    "height",
+    "width",
     "ema",
     "predicts",
     "schedule",
@@ -226,8 +228,9 @@ pub mod denoiser_api {
     /// - `heads` (as published): heads of each attention, for latent diffusion and its kin, as are all that follow
     /// - `head_width` (as published): channels of each head, in the place of `heads`
     /// - `size` (as published, else 64): height and width of what is denoised
+    /// - `height`, `width` (both `size`): where it is no square
     /// - `ema` (true): read the averaged weights where the file has them
-    /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow has it)
+    /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow and SiT have it)
     /// - `schedule` (the file's, or as published): a preset of `noise::vp_discrete`: "sd", "ldm", "iddpm_cosine", "iddpm_linear"
     /// - `rescale_timesteps` (as published): tell it training steps on a scale of 1000
     /// - `groups` (32): groups of each group norm

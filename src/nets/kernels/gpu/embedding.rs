@@ -16,18 +16,18 @@ impl Waves {
 impl Gpu for Waves {
     fn enqueue(&self, m: &mut dyn Machine, inputs: &[Input]) -> Result<Array> {
         let Input { array: level, dims } = inputs[0];
-        let (count, (s, c)) = (self.frequencies.len(), self.places());
+        let (numbers, count, (s, c)) = (dims.iter().product::<usize>(), self.frequencies.len(), self.places());
         let f = self.split(m)?;
-        let out = m.alloc(2 * dims[0] * count, level.dtype)?;
-        m.each("waves", level.dtype, dims[0] * count, args![level, f, out, count, s, c])?;
+        let out = m.alloc(2 * numbers * count, level.dtype)?;
+        m.each("waves", level.dtype, numbers * count, args![level, f, out, count, s, c])?;
         Ok(out)
     }
     fn enqueue_pull(&self, m: &mut dyn Machine, inputs: &[Input], cot: Array) -> Result<Vec<Array>> {
         let Input { array: level, dims } = inputs[0];
-        let (count, (s, c)) = (self.frequencies.len(), self.places());
+        let (numbers, count, (s, c)) = (dims.iter().product::<usize>(), self.frequencies.len(), self.places());
         let f = self.split(m)?;
-        let grad = m.alloc(dims[0], level.dtype)?;
-        m.each("waves_pull", level.dtype, dims[0], args![level, f, cot, grad, count, s, c])?;
+        let grad = m.alloc(numbers, level.dtype)?;
+        m.each("waves_pull", level.dtype, numbers, args![level, f, cot, grad, count, s, c])?;
         Ok(vec![grad])
     }
 }
