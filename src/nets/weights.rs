@@ -145,6 +145,12 @@ impl<'a> File<'a> {
     pub fn names(&self, prefix: &str) -> Vec<&'a str> {
         self.tensors.keys().copied().filter(|n| n.starts_with(prefix)).collect()
     }
+    /// Fails with its name where a tensor whose name begins with `prefix` was not taken.
+    pub fn none_left(&self, prefix: &str) -> Result<()> {
+        let Some(name) = self.names(prefix).into_iter().next() else { return Ok(()) };
+        let m = format!("the file holds tensors that this network does not have, such as `{name}`");
+        Err(Error::new(Kind::Format, m).hint("it is of a kind that is not read yet"))
+    }
     /// Takes a tensor's values without asking for a shape; none where there is no such tensor.
     pub fn take_values(&mut self, name: &str) -> Result<Option<Vec<f64>>> {
         let Some(dims) = self.tensors.get(name).map(|t| t.dims().to_vec()) else { return Ok(None) };

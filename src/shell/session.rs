@@ -8,7 +8,7 @@ use super::{last, show, tokens};
 use crate::access::{clean, policy};
 use crate::host;
 use crate::script::caught::set_teller;
-use crate::script::closures::{Environment, assigned, bind, unknown_modules, unknown_variables};
+use crate::script::closures::{Environment, assigned, bind, replace_functions, unknown_modules, unknown_variables};
 use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::error::offset;
 use crate::script::front::Shared as Front;
@@ -18,7 +18,7 @@ use crate::script::{profile, record};
 use crate::{Error, Result};
 use rhai::{
     AST, Caches, Dynamic, Engine, EvalAltResult, EvalContext, Expr, GlobalRuntimeState, Module, Position, Scope,
-    StmtBlock,
+    ScriptFnMetadata, StmtBlock,
 };
 use std::cell::{OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -255,6 +255,10 @@ impl Session {
             profile::timed_statements(&mut statements);
         }
         // later functions replace earlier ones of the same name, for earlier closures too
+        let same = |a: &ScriptFnMetadata, b: &ScriptFnMetadata| a.name == b.name && a.params.len() == b.params.len();
+        if bound.iter_functions().any(|new| self.functions.iter_functions().any(|old| same(&new, &old))) {
+            replace_functions();
+        }
         self.functions = match self.pieces {
             0 => bound,
             _ => self.functions.clone_functions_only().merge(&bound.clone_functions_only()),

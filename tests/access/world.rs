@@ -130,6 +130,9 @@ pub const OTHERS: &[&str] = &[
     "learn::train",
     "free::train",
     "experiment::run",
+    "experiment::learned",
+    "experiment::prepare",
+    "experiment::prompted",
     "Checkpoint.value",
     // as if images had been in files
     "FeatureNetwork.features",

@@ -196,9 +196,9 @@ fn files_of_another_run_are_refused() {
     fails(d.path(), &code(1, "out: \"q/notes.txt\""), &["q/notes.txt"]);
 }
 
-/// What the function reads may change: no hash says what it is.
+/// What the function reads may change, and a number that it reads decides what it does: neither its text nor a graph says what it is.
 const OWN: &str = "let half = 0.5; \
-                   let net = denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\", shape: [1, 4, 4] }, |x, t, c| x * half); \
+                   let net = denoiser::from_fn(#{ noise: noise::edm(), predicts: \"data\", shape: [1, 4, 4] }, |x, t, c| if x.sum().item() > 1e9 { x } else { x * half }); \
                    half += 0.0; \
                    let s = schedule::logsnr(net.noise, 2); ";
 

@@ -154,7 +154,8 @@ fn ctrl_c_keeps_the_checkpoint_and_the_run_goes_on() {
     let o = child.wait_with_output().unwrap();
     assert_eq!(faults(&o, 130, &["stopped by Ctrl-C"]), Vec::<String>::new(), "{}", err(&o));
     let left: Vec<PathBuf> = files(&bench.folder("stopped")).into_keys().collect();
-    assert_eq!(left, [bench.checkpoint("stopped")], "only the checkpoint is there");
+    let record = bench.folder("stopped").join("run.jsonl");
+    assert_eq!(left, [record, bench.checkpoint("stopped")], "only the run's record and the checkpoint are there");
     let o = bench.start("stopped").wait_with_output().unwrap();
     let (hash, here, all) = bench.ended("stopped", &o);
     assert!(hash == expected && here < all, "{hash} {expected} {here} of {all}");

@@ -48,10 +48,7 @@ fn build(file: &mut File) -> Result<Parts> {
     let mut parts = Parts::new();
     let hash = file.hash(&format!("{:?}", facts.how))?;
     let graph = graphs::network(file, &shapes, &facts.how)?;
-    if let Some(name) = file.names(names::ROOT).first() {
-        let m = format!("the file holds tensors that this network does not have, such as `{name}`");
-        return Err(Error::new(Kind::Format, m).hint("it is of a kind that is not read yet"));
-    }
+    file.none_left(names::ROOT)?;
     let card = Card {
         kind: facts.title,
         architecture: "transformer",

@@ -100,10 +100,7 @@ fn denoiser(file: &mut File, shapes: &Shapes, facts: &Facts) -> Result<Net> {
     let (device, dtype) = (file.device.clone(), file.dtype);
     let hash = file.hash(&format!("{:?} {} {} {averaged}", facts.unet, facts.noise, facts.ema))?;
     let graph = unet::unet(file, names::UNET, shapes, &facts.unet, dtype)?;
-    if let Some(name) = file.names(names::UNET).first() {
-        let m = format!("the file holds tensors that this network does not have, such as `{name}`");
-        return Err(Error::new(Kind::Format, m).hint("it is of a kind that is not read yet"));
-    }
+    file.none_left(names::UNET)?;
     let card = Card {
         kind: facts.title,
         architecture: "U-Net",

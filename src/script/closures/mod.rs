@@ -14,7 +14,7 @@ use rhai::{
     Dynamic, EncapsulatedEnviron, Engine, EvalAltResult, EvalContext, FnPtr, ImmutableString, Map, Module,
     NativeCallContext, Position, Shared,
 };
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::{Rc, Weak};
 
@@ -69,6 +69,20 @@ impl Default for Environment {
             texts: Default::default(),
         })))
     }
+}
+
+thread_local! {
+    /// How often functions of this thread's scripts were replaced by others of the same name.
+    static REPLACED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Says that functions were replaced by others of the same name: what was learned of those that call them holds no longer.
+pub fn replace_functions() {
+    REPLACED.set(REPLACED.get() + 1);
+}
+/// How often functions were replaced so far.
+pub fn replaced() -> u64 {
+    REPLACED.get()
 }
 
 impl Environment {

@@ -122,6 +122,7 @@ mod methods {
     pub fn operations(graph: &mut TracedGraph) -> INT {
         graph.0.runner.graph().nodes.len() as INT
     }
+    /// Inputs, operations and outputs, a line for each.
     #[rhai_fn(global, name = "to_string", name = "to_debug", pure)]
     pub fn text(graph: &mut TracedGraph) -> String {
         graph.0.runner.graph().to_string().trim_end().to_string()

@@ -1,6 +1,6 @@
 //! What a function holds: the values that it captures and reads, and whether they are still the same.
 use crate::noise::Noise;
-use crate::script::closures::parts;
+use crate::script::closures::{parts, replaced};
 use candle_core::Tensor;
 use rhai::{Array, Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
 use std::fmt::Write;
@@ -19,9 +19,9 @@ impl Held {
         Some(Held(all))
     }
 
-    /// What tells these values from others while the process lives; `None` where something is among them that may change unseen.
+    /// What tells these values, and the functions by their names, from others while the process lives; `None` where something is among them that may change unseen.
     pub fn now(&self) -> Option<String> {
-        let mut told = String::new();
+        let mut told = format!("{};", replaced());
         self.0.iter().try_for_each(|v| tell(v, &mut told, 0))?;
         Some(told)
     }
