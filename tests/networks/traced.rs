@@ -84,7 +84,7 @@ const CALLS: [(&str, &str); 39] = [
 ];
 
 /// Tensor functions that no graph has: they make tensors, read values, draw, save, differentiate, or say what a tensor is.
-const OUTSIDE: [&str; 44] = [
+const OUTSIDE: [&str; 45] = [
     "all",
     "any",
     "arange",
@@ -104,6 +104,7 @@ const OUTSIDE: [&str; 44] = [
     "median",
     "ndim",
     "no_grad",
+    "noise",
     "nonzero",
     "one_hot",
     "ones",
