@@ -36,8 +36,8 @@ pub fn meeting<'a>(what: &str, tensors: impl IntoIterator<Item = &'a Tensor>) ->
     let Some(device) = devices().find(|d| !d.is_cpu()).or_else(|| devices().next()) else {
         return Ok(default_device());
     };
-    let stays = |t: &&&Tensor| !t.device().same_device(device) && !(t.device().is_cpu() && t.elem_count() <= CONSTANT);
-    if let Some(t) = tensors.iter().find(stays) {
+    let comes = |t: &Tensor| t.device().same_device(device) || t.device().is_cpu() && t.elem_count() <= CONSTANT;
+    if let Some(t) = tensors.iter().find(|t| !comes(t)) {
         let (x, y) = (device_name(t.device()), device_name(device));
         let e = Error::new(Kind::Device, format!("{what}: one tensor lies on {x}, another on {y}"));
         return Err(e.hint("move one with `x.to(\"…\")`"));

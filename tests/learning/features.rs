@@ -56,7 +56,7 @@ fn statistics_do_not_depend_on_batches_and_join() {
         let (m, c) = s.moments().unwrap();
         (values(&m), values(&c))
     };
-    let whole = bits(&stats(&[x.clone()]));
+    let whole = bits(&stats(std::slice::from_ref(&x)));
     for size in [1, 3, 256, 300, 999] {
         let parts: Vec<Tensor> = (0..1000).step_by(size).map(|i| x.narrow(0, i, size.min(1000 - i)).unwrap()).collect();
         assert_eq!(bits(&stats(&parts)), whole, "{size}");
@@ -129,7 +129,8 @@ fn statistics_refuse_what_does_not_fit() {
 fn distances_are_those_of_other_packages() {
     let known = found();
     let (x, y) = (matrix("metric.x", &[300, 8], 1.0, 0.0), matrix("metric.y", &[260, 8], 0.8, 0.1));
-    let of = |x: &Tensor, y: &Tensor| frechet(&stats(&[x.clone()]), &stats(&[y.clone()])).unwrap();
+    let of =
+        |x: &Tensor, y: &Tensor| frechet(&stats(std::slice::from_ref(x)), &stats(std::slice::from_ref(y))).unwrap();
     close(of(&x, &y), known["frechet"].as_f64().unwrap(), 1e-9);
     let n = neighbours(&rows(&x), &rows(&y), 5).unwrap();
     for (key, got) in
@@ -168,7 +169,7 @@ fn intervals_hold_what_they_say() {
     // the distance of 200 samples of width 4 to what they come from, many times
     let reference = stats(&[matrix("truth", &[100_000, 4], 1.0, 0.0)]);
     let draw = |i: usize| matrix(&format!("draw{i}"), &[200, 4], 1.0, 0.0);
-    let of = |x: &Tensor| frechet(&stats(&[x.clone()]), &reference).unwrap();
+    let of = |x: &Tensor| frechet(&stats(std::slice::from_ref(x)), &reference).unwrap();
     let each: Vec<f64> = (0..60).map(|i| of(&draw(i))).collect();
     let mean = each.iter().sum::<f64>() / 60.0;
     let spread = (each.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / 59.0).sqrt();
