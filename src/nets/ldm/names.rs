@@ -53,7 +53,7 @@ pub fn canonical(tensors: &BTreeMap<String, View>) -> Option<BTreeMap<String, Vi
     Some(out)
 }
 
-/// The tensors of an autoencoder of this kind in a checkpoint, by CompVis's names after [`STAGE`]; none where there is none.
+/// The tensors of an autoencoder of this kind in a checkpoint, by CompVis's names after `STAGE`; none where there is none.
 pub fn stage(tensors: &BTreeMap<String, View>) -> BTreeMap<String, View> {
     let Some((prefix, rename)) = autoencoder(tensors) else { return BTreeMap::new() };
     let own = |(name, view): (&String, &View)| {

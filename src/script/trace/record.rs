@@ -126,7 +126,7 @@ fn note(name: &str, args: &[Dynamic], done: &Dynamic) {
     });
 }
 
-/// [`note`] of what `f` gives.
+/// `note` of what `f` gives.
 pub fn noted<E>(name: &str, args: &[Dynamic], f: impl FnOnce() -> Result<Tensor, E>) -> Result<Tensor, E> {
     let done = f()?;
     note(name, args, &Dynamic::from(done.clone()));
@@ -161,7 +161,7 @@ pub fn watched(name: &str, f: Shared<Native>, with_context: bool, sets: bool) ->
     })
 }
 
-/// A native function under its name: as Rhai calls it, it is recorded, and [`native`] knows it.
+/// A native function under its name: as Rhai calls it, it is recorded, and `native` knows it.
 pub struct Watched<T> {
     /// The name.
     pub name: String,

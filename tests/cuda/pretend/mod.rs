@@ -127,18 +127,15 @@ fn what_needs_a_gpu_passes() {
     assert!(o.status.success() && said.contains("test result: ok. ") && !said.contains(" 0 passed"), "{}", told(&o));
 }
 
+/// What takes seconds of it: the quickstart on the CPU, on the GPU, and again from the cache is in that.
 #[test]
-fn the_quickstart_runs_twice() {
-    let run = Run::new();
-    let script = here("scripts/quickstart.rhai");
-    let text = std::fs::read_to_string(&script).unwrap();
-    let small = text.lines().find_map(|l| l.strip_prefix("// small: ")).unwrap();
-    let small: Vec<&str> = small.split_whitespace().collect();
-    let go = || run.ld3sh(&[&[script.to_str().unwrap()], small.as_slice()].concat());
-    let (first, second) = (go(), go());
-    assert!(first.status.success(), "{}", told(&first));
-    assert!(second.status.success(), "{}", told(&second));
-    assert_eq!(first.stdout, second.stdout, "what is cached is what was computed");
+fn the_first_hour_makes_its_report() {
+    let run = Run::new().with("FIRST_HOUR", "small").with("LD3SH", env!("CARGO_BIN_EXE_ld3sh"));
+    let run = run.with("PRETEND_MEMORY", 2u64 << 30);
+    let report = run.dir.path().join("first-hour.md");
+    let o = run.program(&here("scripts/first_hour.sh")).arg(&report).output().unwrap();
+    let text = std::fs::read_to_string(&report).unwrap();
+    assert!(o.status.success() && text.contains("\n0 steps failed\n"), "{}{text}", told(&o));
 }
 
 #[test]
