@@ -1,11 +1,12 @@
 //! What scripts mean: loops, keys, parts, modules, caught errors, hints. The cases are in `fixtures/language/`.
+#[path = "common/code.rs"]
+mod code;
 #[path = "common/process.rs"]
 mod process;
-use ld3sh::script::engine::STACK;
+use code::{session, shown};
 use ld3sh::shell::catalogue::{Kind, Origin};
 use ld3sh::shell::names::Names;
-use ld3sh::shell::report;
-use ld3sh::shell::session::{Outcome, Session, Settings};
+use ld3sh::shell::session::{Session, Settings};
 use process::{err, ld3sh, out};
 use std::path::{Path, PathBuf};
 
@@ -18,19 +19,6 @@ fn case(name: &str, more: &[&str]) -> (String, String, Option<i32>) {
     let dir = tempfile::tempdir().unwrap();
     let o = ld3sh(dir.path(), &dir.path().join("cache")).arg(fixtures().join(name)).args(more).output().unwrap();
     (out(&o), err(&o), o.status.code())
-}
-
-fn session<T: Send + 'static>(test: impl FnOnce(&mut Session) -> T + Send + 'static) -> T {
-    let run = move || test(&mut Session::new(Settings { seed: 0, out: "out".into() }));
-    std::thread::Builder::new().stack_size(STACK).spawn(run).unwrap().join().unwrap()
-}
-
-fn shown(s: &mut Session, code: &str) -> String {
-    match s.evaluate_line(code) {
-        Ok(Outcome::Value(v)) => s.show(&v),
-        Ok(Outcome::Exit(v)) => format!("exit {v}"),
-        Err(f) => report::render(f, s, false),
-    }
 }
 
 /// The value of each piece of code in a session of its own, or the report of its error.

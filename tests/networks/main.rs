@@ -1,5 +1,7 @@
 //! Networks and their layers, against reference values.
 mod clip;
+#[path = "../common/code.rs"]
+mod code;
 mod diffusers;
 mod edm;
 mod garments;

@@ -1,23 +1,7 @@
 //! Functions of scripts as graphs: every operation of the catalogue against the function itself, networks, refusals, identity.
-use ld3sh::script::engine::STACK;
+use crate::code::{session, shown};
 use ld3sh::shell::catalogue::{Catalogue, Entry, Kind, Origin};
-use ld3sh::shell::report;
-use ld3sh::shell::session::{Outcome, Session, Settings};
 use std::collections::{BTreeMap, BTreeSet};
-
-fn session<T: Send + 'static>(test: impl FnOnce(&mut Session) -> T + Send + 'static) -> T {
-    let run = move || test(&mut Session::new(Settings { seed: 0, out: "out".into() }));
-    std::thread::Builder::new().stack_size(STACK).spawn(run).unwrap().join().unwrap()
-}
-
-/// The value of some code as it is shown, or the report of its error.
-fn shown(s: &mut Session, code: &str) -> String {
-    match s.evaluate_line(code) {
-        Ok(Outcome::Value(v)) => s.show(&v),
-        Ok(Outcome::Exit(v)) => format!("exit {v}"),
-        Err(f) => report::render(f, s, false),
-    }
-}
 
 fn value(code: &str) -> String {
     let code = code.to_string();
