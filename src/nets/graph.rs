@@ -1,8 +1,8 @@
 //! A network as data: named inputs, operations in order, named outputs. It is what a plan is to a solver.
 use super::kernels::Op;
+use crate::files::hash::sha256;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::sync::Arc;
 
@@ -278,7 +278,7 @@ impl Graph {
 
     /// SHA-256 of what is printed: names, operations with their sizes and options, and how they hang together; not the weights.
     pub fn hash(&self) -> String {
-        Sha256::digest(self.to_string()).iter().map(|b| format!("{b:02x}")).collect()
+        sha256(self.to_string().as_bytes())
     }
 
     fn name(&self, value: usize) -> String {

@@ -3,6 +3,7 @@ use super::graph::{Absent, Graph, Layout, Port};
 use super::tape::{Candle, Shapes, Tape, Value};
 use super::threads::awake;
 use super::weights::wide;
+use crate::files::hash::hex;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use rayon::prelude::*;
@@ -267,7 +268,7 @@ impl Runner {
                 values.iter().for_each(|v| h.update(v.to_le_bytes()));
             }
         }
-        let found: String = h.finalize().iter().map(|b| format!("{b:02x}")).collect();
+        let found: String = hex(&h.finalize());
         Ok(self.0.hash.get_or_init(|| found).clone())
     }
 

@@ -1,5 +1,6 @@
 //! Weights by name: from a safetensors file, checked against what the architecture asks for, or random.
 use crate::files::checkpoint;
+use crate::files::hash::hex;
 use crate::files::torch::View;
 use crate::schema::{Opt, Value};
 use crate::{Error, Kind, Result};
@@ -203,7 +204,7 @@ impl<'a> File<'a> {
             }
         }
         h.update(also);
-        Ok(h.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&h.finalize()))
     }
 }
 

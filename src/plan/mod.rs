@@ -26,10 +26,10 @@ pub use run::{Keep, OnStep, RunOptions, StepInfo};
 pub use tracked::{Remat, Solution, SolveOptions, Tracked};
 
 use crate::denoise::{Geometry, Prediction};
+use crate::files::hash::sha256;
 use crate::real::Real;
 use crate::{Error, Kind, Result};
 use serde_json::{Value, json};
-use sha2::{Digest, Sha256};
 
 /// A vector that a plan computes with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -246,7 +246,6 @@ impl Plan {
     }
     /// SHA-256 of the plan's numbers, in hex. The name does not enter.
     pub fn hash(&self) -> String {
-        let digest = Sha256::digest(self.to_json().to_string().as_bytes());
-        digest.iter().map(|b| format!("{b:02x}")).collect()
+        sha256(self.to_json().to_string().as_bytes())
     }
 }

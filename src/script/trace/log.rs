@@ -1,4 +1,5 @@
 //! What a function of a script did to tensors: calls in order, and what two runs with batches of different sizes have in common.
+use crate::files::hash::hex;
 use candle_core::{DType, Tensor, TensorId};
 use rhai::Position;
 use sha2::{Digest, Sha256};
@@ -269,7 +270,7 @@ impl Trace {
             call.args.iter().try_for_each(|a| a.digest(&mut h))?;
             h.update("\n");
         }
-        Ok(h.finalize().iter().map(|b| format!("{b:02x}")).collect())
+        Ok(hex(&h.finalize()))
     }
 }
 
