@@ -51,7 +51,7 @@ fn usual(what: &str) -> f64 {
 #[test]
 fn gs_is_the_generalized_solver() {
     let script = format!(
-        "import \"gs\" as gs;
+        "import \"coefficients\" as coefficients; import \"gs\" as gs;
         for c in json::load(\"{}\").cases {{
             let n = if c.schedule == \"vp_linear\" {{ noise::vp_linear(#{{ t_min: c.t_eps }}) }} else {{ noise::vp_discrete(\"sd\") }};
             let columns = |of, letter| {{ let r = []; for k in 1..c.order + 1 {{ r.push(f.call(of[`${{letter}}${{k}}_diff`])); }} stack(r, 1) }};
@@ -72,7 +72,7 @@ fn gs_is_the_generalized_solver() {
         // all corrections zero: DPM-Solver++(3M) at full order, on a VE network too
         let net = mixture.call(noise::edm());
         let family = gs::family(net, #{{ nfe: 5 }});
-        let over = learn::vp_of(net.noise, 0.0001);
+        let over = coefficients::vp_of(net.noise, 0.0001);
         let z = noise([2, 2, 3, 3], #{{ seed: 1 }}).to(\"f64\");
         let steps = schedule::list(net.noise, over.ve_sigma(gs::times(over, family.params.mu)).to_array());
         let theory = sample(net, solver::dpmpp(#{{ lower_order_final: false }}), steps, z);
@@ -90,11 +90,11 @@ fn gs_is_the_generalized_solver() {
 #[test]
 fn dyweight_is_the_public_sampler() {
     let script = format!(
-        "import \"dyweight\" as dyweight;
+        "import \"coefficients\" as coefficients; import \"dyweight\" as dyweight;
         for c in json::load(\"{}\").cases {{
             let net = mixture.call(noise::edm(#{{ sigma_min: c.sigma_min, sigma_max: c.sigma_max }}));
             let seen = zeros([c.steps, c.steps], #{{ dtype: \"f64\" }});
-            for k in 0..min(c.steps, c.history ?? c.steps) {{ seen += learn::band(c.steps, k); }}
+            for k in 0..min(c.steps, c.history ?? c.steps) {{ seen += coefficients::band(c.steps, k); }}
             let w = variable(f.call(c.weights)); let s = variable(f.call(c.t_scale)); let z = variable(f.call(c.noise));
             let sigmas = f.call(c.sigmas);
             let at = dyweight::levels(sigmas, w * seen);
@@ -294,12 +294,12 @@ fn published_checkpoints_are_plans() {
     let text = prints(
         dir.path(),
         &format!(
-            "import \"dyweight\" as dyweight; import \"gs\" as gs; import \"learn\" as learn;
+            "import \"coefficients\" as coefficients; import \"dyweight\" as dyweight; import \"gs\" as gs; import \"learn\" as learn;
             let f = |x| tensor(x, #{{ dtype: \"f64\" }});
             let apart = |a, b| max((a.matrix - b.matrix).abs().max().item(), (a.t_eval - b.t_eval).abs().max().item());
             for c in json::load(\"{dy}\").cases {{
                 let mask = zeros([c.steps, c.steps], #{{ dtype: \"f64\" }});
-                for k in 0..min(c.steps, c.history ?? c.steps) {{ mask += learn::band(c.steps, k); }}
+                for k in 0..min(c.steps, c.history ?? c.steps) {{ mask += coefficients::band(c.steps, k); }}
                 save(\"a.safetensors\", #{{ \"predictor.hybrid_weights\": f.call(c.weights), \"predictor.mask\": mask, \"predictor.t_scale\": f.call(c.t_scale) }});
                 let noise = noise::edm(#{{ sigma_min: c.sigma_min, sigma_max: c.sigma_max }});
                 let steps = schedule::list(noise, f.call(c.sigmas).to_array());
