@@ -8,17 +8,21 @@ use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use std::cell::RefCell;
 
-/// The prediction of `d` for states `x` [B, …] (in the denoiser's own scaling α x_0 + σ ε) at VE noise levels `sigma` = σ/α
-/// (one value, or B). Recorded for [`grad::grad`] where x or sigma is tracked: then the evaluation keeps its pull-back, and
-/// runs again only for a second backward pass. Otherwise it is a plain evaluation.
-pub fn at_level(
+/// What the network of `d` computes at a place, for states and levels as [`at_level`] takes them; without gradient.
+pub fn hidden_at_level(
     host: &dyn Host,
     d: &DynDenoiser,
     x: &Tensor,
     sigma: &Tensor,
     cond: &Cond,
-    want: Prediction,
+    place: &str,
 ) -> Result<Tensor> {
+    let t = times(d, x, sigma)?.values(0);
+    d.hidden(host, &Query { x: &x.detach().into(), t: &t, cond }, place)
+}
+
+/// The times of `d` at levels `sigma`, one value or one for each sample.
+fn times(d: &DynDenoiser, x: &Tensor, sigma: &Tensor) -> Result<Coefs<1>> {
     let batch = x.dims().first().copied().unwrap_or(0);
     let per_sample = sigma.elem_count() == batch && sigma.dims().first() == Some(&batch);
     if sigma.elem_count() != 1 && !per_sample {
@@ -30,8 +34,22 @@ pub fn at_level(
         let e = Error::value(format!("sigma must be a finite number above 0, not {s}"));
         return Err(e.hint("sigma is the VE noise level σ/α; `noise.ve_sigma(t)` gives that of a time"));
     }
-    let noise = d.noise().clone();
-    let times = Coefs::new(&levels, "the time of sigma", |s| [noise.t_of_sigma(s)])?;
+    let noise = d.noise();
+    Coefs::new(&levels, "the time of sigma", |s| [noise.t_of_sigma(s)])
+}
+
+/// The prediction of `d` for states `x` [B, …] (in the denoiser's own scaling α x_0 + σ ε) at VE noise levels `sigma` = σ/α
+/// (one value, or B). Recorded for [`grad::grad`] where x or sigma is tracked: then the evaluation keeps its pull-back, and
+/// runs again only for a second backward pass. Otherwise it is a plain evaluation.
+pub fn at_level(
+    host: &dyn Host,
+    d: &DynDenoiser,
+    x: &Tensor,
+    sigma: &Tensor,
+    cond: &Cond,
+    want: Prediction,
+) -> Result<Tensor> {
+    let times = times(d, x, sigma)?;
     let t = times.values(0);
     if !grad::is_tracked(x) && !grad::is_tracked(sigma) {
         return Ok(d.eval(host, &Query { x: &x.into(), t: &t, cond }, want)?.tensor()?.clone());

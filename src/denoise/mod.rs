@@ -1,7 +1,7 @@
 //! Denoisers: the trait that solvers evaluate, adapters for what a network predicts, guidance, closed forms.
-use crate::Result;
 use crate::host::Host;
 use crate::noise::Noise;
+use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use std::any::Any;
 use std::collections::BTreeMap;
@@ -20,7 +20,7 @@ mod reparam;
 mod state;
 mod threshold;
 
-pub use at_level::at_level;
+pub use at_level::{at_level, hidden_at_level};
 pub use closed::{Empirical, Mixture};
 pub use counting::{Counter, Counting};
 pub use from_fn::FnNetwork;
@@ -148,10 +148,30 @@ pub trait Denoiser {
     fn kept(&self, batch: usize) -> Option<u64> {
         self.inner()?.kept(batch)
     }
+    /// The names of the places in its network whose values [`Denoiser::hidden`] gives, in the order in which they are computed.
+    fn places(&self) -> Vec<String> {
+        self.inner().map_or_else(Vec::new, Denoiser::places)
+    }
+    /// What the network computes at a place on its way, without gradient: features of the state. Of a guided denoiser, under the
+    /// condition.
+    ///
+    /// # Errors
+    /// The network has no such place, or none at all.
+    fn hidden(&self, host: &dyn Host, q: &Query, place: &str) -> Result<Tensor> {
+        match self.inner() {
+            Some(inner) => inner.hidden(host, q, place),
+            None => Err(no_places(&self.describe())),
+        }
+    }
     /// Evaluates.
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State>;
     /// Evaluates and keeps what a pull-back needs (a network's activations).
     fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)>;
+}
+
+fn no_places(network: &str) -> Error {
+    let e = Error::new(Kind::Name, format!("{network} has no places with names"));
+    e.hint("networks that are loaded have; what is a function of the script can give its features itself")
 }
 
 /// A denoiser shared by scripts, adapters and solvers.
@@ -176,6 +196,17 @@ pub trait Network {
     /// The bytes that the pull-back of one evaluation of `batch` samples holds, where they are known.
     fn kept(&self, _batch: usize) -> Option<u64> {
         None
+    }
+    /// The names of the places whose values [`Network::hidden`] gives.
+    fn places(&self) -> Vec<String> {
+        vec![]
+    }
+    /// What is computed at a place on the way to F.
+    ///
+    /// # Errors
+    /// There is no such place.
+    fn hidden(&self, _: &dyn Host, _x_in: &Tensor, _c_noise: &Tensor, _: &Cond, _place: &str) -> Result<Tensor> {
+        Err(no_places(&self.describe()))
     }
     /// F(x_in [B, …], c_noise [B], cond): same shape as x_in.
     fn forward(&self, host: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor>;

@@ -330,6 +330,14 @@ impl Denoiser for Preconditioned {
     fn kept(&self, batch: usize) -> Option<u64> {
         self.net.kept(batch)
     }
+    fn places(&self) -> Vec<String> {
+        self.net.places()
+    }
+    fn hidden(&self, host: &dyn Host, q: &Query, place: &str) -> Result<Tensor> {
+        let x = self.check(q)?;
+        let (x_in, c_noise) = self.inputs(&x, &self.coefs(q.t, Prediction::Data)?)?;
+        self.net.hidden(host, &x_in, &c_noise, q.cond, place)
+    }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = self.check(q)?;
         let c = self.coefs(q.t, want)?;

@@ -5,6 +5,7 @@ use crate::Result;
 use crate::host::Host;
 use crate::noise::Noise;
 use crate::real::Real;
+use candle_core::Tensor;
 use std::rc::Rc;
 
 /// `inner` in the noise schedule `noise`: m(x, t) = inner(k(t)·x, t′(t)), where t′ is the inner schedule's time of the same VE
@@ -45,6 +46,11 @@ impl Denoiser for Reparam {
     }
     fn inner(&self) -> Option<&dyn Denoiser> {
         Some(&*self.inner)
+    }
+    fn hidden(&self, host: &dyn Host, q: &Query, place: &str) -> Result<Tensor> {
+        let x = query::check(q, None, None)?;
+        let c = self.coefs(q.t)?;
+        self.inner.hidden(host, &Query { x: &c.scale(0, &x)?.into(), t: &c.values(1), cond: q.cond }, place)
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = query::check(q, None, None)?;

@@ -214,7 +214,34 @@ impl Graph {
             Some(o) => Ok(o.clone()),
             None => Err(Error::unknown("output of the network", name, self.outputs.iter().map(|o| &*o.name))),
         };
-        let outputs = outputs.iter().map(find).collect::<Result<Vec<_>>>()?;
+        Ok(self.needing(outputs.iter().map(find).collect::<Result<Vec<_>>>()?))
+    }
+
+    /// The part of it that leads to what the operation at `place` gives, or the last of those below it (`enc.8x8_block1` is all of
+    /// that block).
+    ///
+    /// # Errors
+    /// There is no such place.
+    pub fn up_to(&self, place: &str) -> Result<Graph> {
+        let below =
+            |n: &&Arc<Node>| n.name.strip_prefix(place).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let Some(node) = self.nodes.iter().rfind(below) else {
+            let e = Error::new(Kind::Name, format!("the network has no place `{place}`"));
+            return Err(match crate::error::nearest(place, self.nodes.iter().map(|n| &*n.name)) {
+                Some(near) => e.hint(format!("did you mean `{near}`? `net.places` lists them")),
+                None => e.hint("`net.places` lists them"),
+            });
+        };
+        let pictures = self.inputs.first().is_some_and(|p| p.layout == Layout::Image);
+        let layout = match node.dims.first() {
+            Some(dims) if dims.len() == 3 && pictures => Layout::Image,
+            _ => Layout::Plain,
+        };
+        Ok(self.needing(vec![Output { name: place.to_string(), value: node.first, layout }]))
+    }
+
+    /// The part of it that these outputs need.
+    fn needing(&self, outputs: Vec<Output>) -> Graph {
         let mut needed = vec![false; self.values()];
         outputs.iter().for_each(|o| needed[o.value] = true);
         for node in self.nodes.iter().rev() {
@@ -224,7 +251,7 @@ impl Graph {
         }
         let live = |n: &&Arc<Node>| (n.first..n.first + n.dims.len()).any(|v| needed[v]);
         let nodes = self.nodes.iter().filter(live).cloned().collect();
-        Ok(Graph { nodes, outputs, ..self.clone() }.finished())
+        Graph { nodes, outputs, ..self.clone() }.finished()
     }
 
     /// How many values there are.

@@ -220,6 +220,14 @@ impl Network for Net {
     fn kept(&self, batch: usize) -> Option<u64> {
         self.runner.kept(batch, &[STATE, TIME]).ok()
     }
+    fn places(&self) -> Vec<String> {
+        self.runner.graph().nodes.iter().map(|n| n.name.clone()).collect()
+    }
+    fn hidden(&self, _: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond, place: &str) -> Result<Tensor> {
+        let part = Runner::new(self.runner.graph().up_to(place)?, self.runner.device(), self.runner.dtype());
+        let given = self.given(x_in, c_noise, cond)?;
+        part.forward(&borrowed(&given))?.pop().ok_or_else(lost)
+    }
     fn forward(&self, _: &dyn Host, x_in: &Tensor, c_noise: &Tensor, cond: &Cond) -> Result<Tensor> {
         let given = self.given(x_in, c_noise, cond)?;
         self.runner.forward(&borrowed(&given))?.pop().ok_or_else(lost)

@@ -10,7 +10,8 @@ use super::host::ScriptHost;
 use super::options::Options;
 use crate::denoise::precond::nearest;
 use crate::denoise::{
-    Counting, DynDenoiser, Guided, Prediction, Reparam, Rule, Thresholded, at_level, draw_labels, one_hot,
+    Counting, DynDenoiser, Guided, Prediction, Reparam, Rule, Thresholded, at_level, draw_labels, hidden_at_level,
+    one_hot,
 };
 use crate::noise::Noise;
 use crate::real::host_values;
@@ -41,6 +42,19 @@ fn predict(
 ) -> RhaiResult<Tensor> {
     let host = ScriptHost::new(context);
     Ok(at_level(&host, net, x, &level(sigma)?, &cond_of(net, x, cond)?, want)?)
+}
+
+/// What the network computes at a place, without gradient.
+fn inside(
+    context: &NativeCallContext,
+    net: &DynDenoiser,
+    x: &Tensor,
+    sigma: &Dynamic,
+    cond: Dynamic,
+    place: &str,
+) -> RhaiResult<Tensor> {
+    let host = ScriptHost::new(context);
+    Ok(hidden_at_level(&host, net, x, &level(sigma)?, &cond_of(net, x, cond)?, place)?)
 }
 
 fn thresholded_with(net: &DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> {
@@ -100,6 +114,46 @@ mod methods {
     #[rhai_fn(return_raw, pure)]
     pub fn denoise(context: NativeCallContext, net: &mut DynDenoiser, x: Tensor, sigma: Dynamic) -> RhaiResult<Tensor> {
         predict(&context, net, &x, &sigma, Dynamic::UNIT, Prediction::Data)
+    }
+    /// The names of the places in the network at which `hidden` can look, in the order in which they are computed; empty for closed forms and
+    /// functions.
+    ///
+    /// Example: `"dec.14x14_block1.conv1" in denoiser::load("fashion28").places` is true
+    #[rhai_fn(get = "places", pure)]
+    pub fn places(net: &mut DynDenoiser) -> Array {
+        net.places().into_iter().map(Dynamic::from).collect()
+    }
+    /// What the network computes at a place on its way, without gradient: features of `x` at noise level `sigma`, for a method that adapts to each sample.
+    ///
+    /// `x` and `sigma` as for `denoise`. `place`: one of `places`, or the beginning of some up to a dot, which stands for the last of them (a whole block).
+    /// Images of features are [B, C, H, W]. It runs the network up to there, which is counted as an evaluation; of a guided denoiser, the conditional one.
+    ///
+    /// Errors: kind `name` for a place that is not there, with the nearest.
+    ///
+    /// Example: `denoiser::load("fashion28").hidden(randn([2, 1, 28, 28]), 2.5, "enc.7x7_block0").shape[2]` is 7
+    #[rhai_fn(return_raw, pure)]
+    pub fn hidden(
+        context: NativeCallContext,
+        net: &mut DynDenoiser,
+        x: Tensor,
+        sigma: Dynamic,
+        place: &str,
+    ) -> RhaiResult<Tensor> {
+        inside(&context, net, &x, &sigma, Dynamic::UNIT, place)
+    }
+    /// What the network computes at a place under a condition, which is given as for `denoise`.
+    ///
+    /// Example: `denoiser::load("fashion28").hidden(randn([2, 1, 28, 28]), 2.5, [3, 5], "enc.7x7_block0").shape[0]` is 2
+    #[rhai_fn(name = "hidden", return_raw, pure)]
+    pub fn hidden_cond(
+        context: NativeCallContext,
+        net: &mut DynDenoiser,
+        x: Tensor,
+        sigma: Dynamic,
+        cond: Dynamic,
+        place: &str,
+    ) -> RhaiResult<Tensor> {
+        inside(&context, net, &x, &sigma, cond, place)
     }
     /// The data prediction under a condition.
     ///

@@ -172,3 +172,27 @@ fn an_operation_that_does_not_fit_is_named_by_its_place() {
     let e = e.err().unwrap().to_string();
     assert!(e.contains("enc.halves (split)") && e.contains("[1, 3]"), "{e}");
 }
+
+#[test]
+fn a_network_is_looked_into_at_its_places() {
+    let net = net(DType::F32);
+    let (x, time) = (random("x", &[3, 2, 4, 4]), random("t", &[3]));
+    let places = net.places();
+    let at = |place: &str| net.hidden(&Quiet, &x, &time, &Cond::None, place);
+    // the last of them is what it gives
+    let last = at(places.last().unwrap()).unwrap();
+    let out = net.forward(&Quiet, &x, &time, &Cond::None).unwrap();
+    assert_eq!(last.dims(), out.dims());
+    assert_eq!(difference(&last, &out), 0.0);
+    let e = at("nowhere").unwrap_err();
+    assert_eq!(e.kind(), ld3sh::Kind::Name);
+    // through a change of the noise schedule it sees what it saw
+    let code = "let net = denoiser::load(\"fashion28\"); let x = randn([2, 1, 28, 28], #{ seed: 1 }) * 3.0;
+        let vp = net.with_noise(noise::vp_linear()); let alpha = 1.0 / sqrt(1.0 + 9.0);
+        let a = net.hidden(x, 3.0, [1, 2], \"enc.7x7_block0\"); let b = vp.guided(2.0).hidden(x * alpha, 3.0, [1, 2], \"enc.7x7_block0\");
+        let block = net.places.filter(|p| p.starts_with(\"enc.7x7_block0.\"));
+        let c = net.hidden(x, 3.0, [1, 2], block[block.len - 1]);
+        [a.shape, (a - b).abs().max().item() < 1e-3 * a.abs().max().item(), (a - c).abs().max().item() == 0.0]";
+    let shown = crate::code::session(move |s| crate::code::shown(s, code));
+    assert!(shown.contains("true, true]") && shown.contains("7, 7]"), "{shown}");
+}
