@@ -236,6 +236,24 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         ["name: &str", "default: ?"],
         move |context: NativeCallContext, name: &str, default: Dynamic| param(&r, &context, name, default),
     );
+    let r = run.clone();
+    doc(
+        engine,
+        "params",
+        &[
+            "/// Declares several parameters that are options of a module's function, which say what they are for; returns their values, a map.",
+            "/// of: the function, a literal string; defaults: a map of literals, each as `param` takes it.",
+            "///\n/// Example: `let p = params(\"experiment::run\", #{ nfe: 10, pairs: 50 }); p.nfe` is 10",
+        ],
+        ["of: &str", "defaults: Map"],
+        move |context: NativeCallContext, _of: &str, defaults: Map| {
+            let one = |(name, default): (rhai::Identifier, Dynamic)| -> RhaiResult<_> {
+                let value = param(&r, &context, &name, default)?;
+                Ok((name, value))
+            };
+            defaults.into_iter().map(one).collect::<RhaiResult<Map>>()
+        },
+    );
 }
 
 /// Registers `f` with its documentation.

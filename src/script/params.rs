@@ -1,6 +1,11 @@
-//! A script's parameters, read from its parsed text so that nothing runs: `param(name, default, doc)` and `--set`.
+//! A script's parameters, read from its parsed text so that nothing runs: `param(name, default, doc)`, `params(of, #{ … })`, and `--set`.
+use super::schema::Written;
 use crate::{Error, Kind, Result};
-use rhai::{AST, ASTNode, Array, Dynamic, EvalAltResult, Expr, FnCallExpr, Position, Stmt};
+use rhai::{AST, ASTNode, Array, Dynamic, EvalAltResult, Expr, FnCallExpr, Ident, Position, Stmt};
+use std::collections::BTreeMap;
+
+/// What declares several parameters, described as options of a function.
+const GROUP: &str = "params";
 
 /// A declared parameter.
 #[derive(Clone, Debug)]
@@ -11,6 +16,8 @@ pub struct Param {
     pub default: Dynamic,
     /// What it is for, one line.
     pub doc: String,
+    /// The function whose option of the same name says what it is for, where it is one of a group.
+    pub of: Option<String>,
 }
 
 /// An error at a place in the script.
@@ -19,7 +26,7 @@ pub type Located = Box<EvalAltResult>;
 /// The parameters that a script declares, in order.
 ///
 /// # Errors
-/// A `param` call that is not at the top level, whose name or default is not a literal, or that repeats a name.
+/// A call that is not at the top level, whose names or defaults are no literals, or that repeats a name.
 pub fn declared(ast: &AST) -> std::result::Result<Vec<Param>, Located> {
     let mut found: Vec<Param> = Vec::new();
     let mut error = None;
@@ -29,18 +36,20 @@ pub fn declared(ast: &AST) -> std::result::Result<Vec<Param>, Located> {
                 && let Some((call, at)) = param_call(path)
             {
                 let nested = path.iter().rev().skip(1).any(in_a_block);
-                match declare(call, at, nested, &found) {
-                    Ok(p) => found.push(p),
-                    Err(e) => error = Some(e),
-                }
+                let declared = match nested {
+                    true => Err(not_at_top(&call.name, at)),
+                    false if call.name == GROUP => group(call, at, &mut found),
+                    false => declare(call, at, &found).map(|p| found.push(p)),
+                };
+                error = declared.err();
             }
             error.is_none()
         });
     }
     let functions = AST::new([], ast.shared_lib().clone());
     functions.walk(&mut |path| {
-        if let Some((_, at)) = param_call(path) {
-            error.get_or_insert_with(|| not_at_top(at));
+        if let Some((call, at)) = param_call(path) {
+            error.get_or_insert_with(|| not_at_top(&call.name, at));
         }
         error.is_none()
     });
@@ -50,13 +59,33 @@ pub fn declared(ast: &AST) -> std::result::Result<Vec<Param>, Located> {
     }
 }
 
+/// Describes the parameters that are of a group by the options of its function, which `written` has.
+///
+/// # Errors
+/// [`Kind::Name`] for a function whose options are not known, and for an option that it has not.
+pub fn describe(params: &mut [Param], written: &BTreeMap<String, Vec<Written>>) -> Result<()> {
+    for p in params {
+        let Some(of) = &p.of else { continue };
+        let Some(options) = written.get(of) else {
+            return Err(Error::unknown("function in params:", of, written.keys().map(String::as_str)));
+        };
+        match options.iter().find(|o| o.name == p.name) {
+            Some(o) => p.doc.clone_from(&o.doc),
+            None => {
+                let known = options.iter().map(|o| o.name.as_str());
+                return Err(Error::unknown(&format!("option of {of}"), &p.name, known));
+            }
+        }
+    }
+    Ok(())
+}
+
 /// The text of a script with each declaration of a parameter replaced by what `value` gives for its name.
 pub fn inlined(ast: &AST, text: &str, value: impl Fn(&str) -> Option<String>) -> String {
     let mut found: Vec<(std::ops::Range<usize>, String)> = Vec::new();
     ast.walk(&mut |path| {
         if let Some((f, at)) = param_call(path)
-            && let Some(Expr::StringConstant(name, _)) = f.args.first()
-            && let Some(value) = value(name)
+            && let Some(value) = plainly(f, &value)
             && let Some(start) = crate::script::error::offset(text, at)
             && let Some(length) = call_length(&text[start..])
         {
@@ -72,6 +101,18 @@ pub fn inlined(ast: &AST, text: &str, value: impl Fn(&str) -> Option<String>) ->
     text
 }
 
+/// The value of a call that declares, as text.
+fn plainly(f: &FnCallExpr, value: &impl Fn(&str) -> Option<String>) -> Option<String> {
+    match f.args.as_slice() {
+        [_, Expr::Map(map, _)] if f.name == GROUP => {
+            let one = |(key, _): &(Ident, Expr)| Some(format!("{}: {}", key.name, value(&key.name)?));
+            Some(format!("#{{ {} }}", map.0.iter().map(one).collect::<Option<Vec<_>>>()?.join(", ")))
+        }
+        [Expr::StringConstant(name, _), ..] => value(name),
+        _ => None,
+    }
+}
+
 /// The length of the call with which a text begins.
 fn call_length(text: &str) -> Option<usize> {
     let (mut depth, mut quoted, mut escaped) = (0usize, false, false);
@@ -81,8 +122,8 @@ fn call_length(text: &str) -> Option<usize> {
             '\\' if quoted => escaped = true,
             '"' => quoted = !quoted,
             _ if quoted => {}
-            '(' | '[' => depth += 1,
-            ')' | ']' => {
+            '(' | '[' | '{' => depth += 1,
+            ')' | ']' | '}' => {
                 depth = depth.checked_sub(1)?;
                 if depth == 0 {
                     return Some(i + 1);
@@ -99,7 +140,7 @@ fn param_call<'a>(path: &[ASTNode<'a>]) -> Option<(&'a FnCallExpr, Position)> {
         ASTNode::Expr(Expr::FnCall(f, at)) | ASTNode::Stmt(Stmt::FnCall(f, at)) => (f, *at),
         _ => return None,
     };
-    (f.name == "param" && !f.is_qualified()).then_some((&**f, at))
+    (["param", GROUP].contains(&f.name.as_str()) && !f.is_qualified()).then_some((&**f, at))
 }
 
 fn in_a_block(node: &ASTNode) -> bool {
@@ -116,15 +157,46 @@ fn at(e: Error, at: Position) -> Located {
     e
 }
 
-fn not_at_top(pos: Position) -> Located {
-    let e = Error::new(Kind::Name, "param must be called at the script's top level, outside blocks and functions");
-    at(e.hint("`let nfe = param(\"nfe\", 10, \"…\");` at the top, and use `nfe` here"), pos)
+fn not_at_top(name: &str, pos: Position) -> Located {
+    let m = format!("{name} must be called at the script's top level, outside blocks and functions");
+    at(Error::new(Kind::Name, m).hint("`let nfe = param(\"nfe\", 10, \"…\");` at the top, and use `nfe` here"), pos)
 }
 
-fn declare(f: &FnCallExpr, pos: Position, nested: bool, found: &[Param]) -> std::result::Result<Param, Located> {
-    if nested {
-        return Err(not_at_top(pos));
+/// The parameters of a group.
+fn group(f: &FnCallExpr, pos: Position, found: &mut Vec<Param>) -> std::result::Result<(), Located> {
+    let [Expr::StringConstant(of, _), Expr::Map(map, _)] = f.args.as_slice() else {
+        let e = Error::new(Kind::Type, "params takes the name of a function and a map, both written out");
+        return Err(at(e.hint("like `params(\"experiment::run\", #{ nfe: 10, pairs: 50 })`"), pos));
+    };
+    for (key, value) in &map.0 {
+        let default = default(&key.name, value)?;
+        new_name(&key.name, found, pos)?;
+        found.push(Param { name: key.name.to_string(), default, doc: String::new(), of: Some(of.to_string()) });
     }
+    Ok(())
+}
+
+/// The default of a parameter, which stands in the text.
+fn default(name: &str, e: &Expr) -> std::result::Result<Dynamic, Located> {
+    let Some(default) = constant(e) else {
+        let m = Error::new(Kind::Type, format!("param: the default of `{name}` must be a literal"));
+        let m = m.hint(
+            "a number, true or false, a string, or an array of these: parameters are read before the script runs",
+        );
+        return Err(at(m, e.start_position()));
+    };
+    check_default(name, &default).map_err(|m| at(m, e.start_position()))?;
+    Ok(default)
+}
+
+fn new_name(name: &str, found: &[Param], pos: Position) -> std::result::Result<(), Located> {
+    match found.iter().any(|p| p.name == name) {
+        true => Err(at(Error::new(Kind::Name, format!("parameter `{name}` is declared twice")), pos)),
+        false => Ok(()),
+    }
+}
+
+fn declare(f: &FnCallExpr, pos: Position, found: &[Param]) -> std::result::Result<Param, Located> {
     if !(2..=3).contains(&f.args.len()) {
         let e = Error::new(Kind::Type, format!("param takes name, default and doc, not {} arguments", f.args.len()));
         return Err(at(e, pos));
@@ -133,14 +205,7 @@ fn declare(f: &FnCallExpr, pos: Position, nested: bool, found: &[Param]) -> std:
     let Some(name) = literal(0).and_then(|n| n.into_string().ok()) else {
         return Err(at(Error::new(Kind::Type, "param: the name must be a literal string"), f.args[0].start_position()));
     };
-    let Some(default) = literal(1) else {
-        let e = Error::new(Kind::Type, format!("param: the default of `{name}` must be a literal"));
-        let e = e.hint(
-            "a number, true or false, a string, or an array of these: parameters are read before the script runs",
-        );
-        return Err(at(e, f.args[1].start_position()));
-    };
-    check_default(&name, &default).map_err(|e| at(e, f.args[1].start_position()))?;
+    let default = default(&name, &f.args[1])?;
     let doc = match f.args.len() {
         3 => match literal(2).and_then(|n| n.into_string().ok()) {
             Some(d) => d,
@@ -151,10 +216,8 @@ fn declare(f: &FnCallExpr, pos: Position, nested: bool, found: &[Param]) -> std:
         },
         _ => String::new(),
     };
-    if found.iter().any(|p| p.name == name) {
-        return Err(at(Error::new(Kind::Name, format!("parameter `{name}` is declared twice")), pos));
-    }
-    Ok(Param { name, default, doc })
+    new_name(&name, found, pos)?;
+    Ok(Param { name, default, doc, of: None })
 }
 
 /// The value of an expression that is written as a constant; `-1` and arrays included.

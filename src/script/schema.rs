@@ -2,6 +2,7 @@
 //! help, completion and the reference are written from it.
 use super::caught::{Blamed, Cause};
 use super::error::{RhaiResult, offset};
+use super::modules::STDLIB;
 use crate::{Error, Kind};
 use rhai::plugin::*;
 use rhai::{AST, ASTNode, Dynamic, Engine, Expr, FnPtr, Map, NativeCallContext, Stmt};
@@ -265,6 +266,14 @@ impl<'a> Source<'a> {
             _ => None,
         })
     }
+}
+
+/// The options that the built-in modules declare, by function (`experiment::run`).
+pub fn of_modules(engine: &Engine) -> BTreeMap<String, Vec<Written>> {
+    let parsed: Vec<_> =
+        STDLIB.iter().filter_map(|(name, text)| Some((*name, engine.compile(text).ok()?, *text))).collect();
+    let sources = BTreeMap::from_iter(parsed.iter().map(|(name, ast, text)| (*name, Source { ast, text })));
+    sources.values().flat_map(|source| written(source, &sources)).collect()
 }
 
 /// The options that the calls of `with_defaults` in a script declare, by the function that they name. `modules`: those that it may import,

@@ -391,10 +391,16 @@ fn script(session: &mut Session, name: &str, text: &str, args: &ScriptArgs, way:
             return FAILED;
         }
     }
-    let declared = match session.params(&ast) {
+    let mut declared = match session.params(&ast) {
         Ok(p) => p,
         Err(f) => return failed(f, session),
     };
+    if way != Way::Run
+        && let Err(e) = session.describe_params(&mut declared)
+    {
+        front.report(&report::render_plain(&e, front.report_look()));
+        return FAILED;
+    }
     if way == Way::Help {
         front.print(&access::clean(params::help(name, text, &declared).trim_end()));
         return 0;

@@ -13,6 +13,7 @@ use crate::script::context::{Origin, Run, SharedRun};
 use crate::script::error::offset;
 use crate::script::front::Shared as Front;
 use crate::script::params::{self, Param};
+use crate::script::schema;
 use crate::script::{engine, modules, numbers, panics};
 use crate::script::{profile, record};
 use crate::{Error, Result};
@@ -174,6 +175,17 @@ impl Session {
     /// See [`params::declared`].
     pub fn params(&self, ast: &AST) -> std::result::Result<Vec<Param>, Failure> {
         params::declared(ast).map_err(|error| Failure { error, source: ast.source().unwrap_or_default().into() })
+    }
+
+    /// Describes parameters that are options of a module's function as that does. Running a script needs none of it.
+    ///
+    /// # Errors
+    /// See [`params::describe`].
+    pub fn describe_params(&self, params: &mut [Param]) -> Result<()> {
+        match params.iter().any(|p| p.of.is_some()) {
+            true => params::describe(params, &schema::of_modules(&self.engine)),
+            false => Ok(()),
+        }
     }
 
     /// Gives the parameters their values from `--set`.

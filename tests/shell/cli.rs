@@ -71,6 +71,27 @@ fn parameters_are_listed_and_set() {
 }
 
 #[test]
+fn a_group_of_parameters_is_described_by_its_function() {
+    let script = "let p = params(\"experiment::run\", #{ pairs: 50, nfe: 10, epochs: [2, 5] });\nprint(p);";
+    let d = folder(&[("p.rhai", script)]);
+    let (help, _) = run(d.path(), &["p.rhai", "--help"], 0);
+    for want in ["nfe=10", "evaluations of the student", "pairs=50", "teacher pairs for training", "epochs=[2,5]"] {
+        assert!(help.contains(want), "{want} in\n{help}");
+    }
+    assert!(help.find("pairs=50") < help.find("nfe=10"), "in the order of the text:\n{help}");
+    let (out, _) = run(d.path(), &["p.rhai", "--set", "nfe=4"], 0);
+    assert_eq!(out, "#{\"epochs\": [2, 5], \"nfe\": 4, \"pairs\": 50}\n");
+    for (of, key, want) in [("experiment::run", "npairs", "`pairs`"), ("experiment::rnu", "pairs", "`experiment::run`")]
+    {
+        let d = folder(&[("p.rhai", &format!("let p = params(\"{of}\", #{{ {key}: 1 }});"))]);
+        for args in [&["check", "p.rhai"][..], &["p.rhai", "--help"]] {
+            let (_, stderr) = run(d.path(), args, 1);
+            assert!(stderr.contains(want), "{stderr}");
+        }
+    }
+}
+
+#[test]
 fn a_wrong_set_fails_before_any_work() {
     let d = folder(&[("p.rhai", &format!("print(\"working\");\n{PARAMS}"))]);
     for (set, want) in [
@@ -102,6 +123,10 @@ fn parameters_that_cannot_be_read_from_the_text() {
         ("let k = param(\"k\", [1, \"a\"], \"\");", "mixed types"),
         ("let k = param(\"k\", #{}, \"\");", "default of `k` is"),
         ("let a = param(\"k\", 1); let b = param(\"k\", 1);", "declared twice"),
+        ("let a = param(\"nfe\", 1); let p = params(\"experiment::run\", #{ nfe: 1 });", "declared twice"),
+        ("let n = 3; let p = params(\"experiment::run\", #{ nfe: n });", "must be a literal"),
+        ("let n = #{}; let p = params(\"experiment::run\", n);", "written out"),
+        ("fn f() { params(\"experiment::run\", #{ nfe: 1 }) }", "top level"),
     ] {
         let d = folder(&[("p.rhai", script)]);
         for args in [&["p.rhai"][..], &["check", "p.rhai"], &["p.rhai", "--help"]] {

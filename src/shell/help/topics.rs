@@ -22,5 +22,5 @@ pub const TOPICS: &[Topic] = &[
     ("Learning steps", &["ld3", "learn", "loss", "metric", "optim", "grad", "variable", "clip_norm"]),
     ("Numbers", &["Tensor", "tensor", "zeros", "randn", "noise", "matmul", "where", "einsum", "conv2d"]),
     ("Files", &["load", "save", "json", "csv", "state", "image", "plot", "table", "out"]),
-    ("Scripts", &["param", "seed", "device", "progress", "provenance", "for", "fn", "import", "try"]),
+    ("Scripts", &["param", "params", "seed", "device", "progress", "provenance", "for", "fn", "import", "try"]),
 ];
