@@ -61,6 +61,7 @@
 //! - [`denoise`]: the denoiser trait, adapters for what a network predicts, guidance, closed forms.
 //! - [`discretize`]: heuristic schedules and τ_ξ.
 //! - [`files`]: checkpoints, arrays, images and results on disk.
+//! - [`data`]: pictures with labels, read as they are asked for.
 //! - [`draw`]: plots of lines and schedules, contact sheets.
 //! - [`nets`]: networks as graphs, a folder for each family, and the frozen kernels that they share.
 //! - [`text`]: tokens, and what text encoders make of them.
@@ -76,6 +77,7 @@
 #![allow(rustdoc::broken_intra_doc_links)]
 
 pub mod access;
+pub mod data;
 pub mod denoise;
 pub mod discretize;
 pub mod draw;

@@ -1,5 +1,5 @@
-//! 8-bit images: from tensors in [−1, 1] and back, grids, and PNG files.
-use super::{atomic, sniff};
+//! 8-bit images: from tensors in [−1, 1] and back, grids, and files: PNG, and JPEG ([`super::jpeg`]).
+use super::{atomic, jpeg, sniff};
 use crate::host::note;
 use crate::tensor::{aside, memory};
 use crate::{Error, Kind, Result};
@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 use std::path::Path;
 
 /// The most pixels that an image may have (a PNG header can claim 2⁶²).
-const MOST_PIXELS: usize = 1 << 28;
+pub(super) const MOST_PIXELS: usize = 1 << 28;
 
 /// A grey or RGB picture with 8 bits per channel.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -22,6 +22,9 @@ pub struct Image {
     /// Rows from the top, pixels from the left, channels together: `width · height · channels` bytes.
     pub data: Vec<u8>,
 }
+
+/// The quality of a JPEG where none is given.
+pub const QUALITY: u8 = 92;
 
 /// How [`grid`] lays out a batch.
 #[derive(Debug, Clone, PartialEq)]
@@ -138,12 +141,33 @@ impl Image {
         Ok(out)
     }
 
-    /// Writes a PNG file as a whole; the name must end in `.png`.
+    /// Writes a file as a whole; the name must end in `.png`, or in `.jpg` or `.jpeg`, which loses some of it.
     pub fn save(&self, path: impl AsRef<Path>) -> Result<()> {
+        self.save_with(path, QUALITY)
+    }
+    /// Writes a file as [`Image::save`] does; `quality` of a JPEG is from 1 to 100.
+    pub fn save_with(&self, path: impl AsRef<Path>, quality: u8) -> Result<()> {
         let path = path.as_ref();
-        require_extension(path, &["png"])?;
+        let png = require_extension(path, &["png", "jpg", "jpeg"])? == "png";
+        if !(1..=100).contains(&quality) {
+            return Err(Error::value(format!("image: the quality of a JPEG must be from 1 to 100, not {quality}")));
+        }
         let image = self.clone();
-        atomic::write(path, &aside::run(self.data.len(), move || image.to_png())?)
+        let bytes = aside::run(self.data.len(), move || match png {
+            true => image.to_png(),
+            false => jpeg::encode(&image, quality),
+        })?;
+        atomic::write(path, &bytes)
+    }
+    /// The picture in a file's bytes, PNG or JPEG by their beginning.
+    pub fn from_bytes(bytes: &[u8]) -> Result<Self> {
+        if !jpeg::is_jpeg(bytes) {
+            return Image::from_png(bytes);
+        }
+        catch_unwind(|| jpeg::decode(bytes)).unwrap_or_else(|_| {
+            let e = Error::new(Kind::Format, "not a complete JPEG file: the decoder failed at it");
+            Err(e.hint("make or download it again"))
+        })
     }
 
     /// From a PNG file's bytes. Palettes and 16 bits are brought to 8 bits per channel; transparency is laid over
@@ -202,12 +226,12 @@ impl Image {
         Ok(Image { width: w, height: h, channels, data })
     }
 
-    /// Reads a PNG file.
+    /// Reads a PNG or JPEG file, whatever its name.
     pub fn load(path: impl AsRef<Path>) -> Result<Self> {
         let path = path.as_ref();
         let bytes = atomic::read(path)?;
         // what a picture unpacks to may be a thousand times as much
-        aside::run(bytes.len().saturating_mul(1000), move || Image::from_png(&bytes))
+        aside::run(bytes.len().saturating_mul(1000), move || Image::from_bytes(&bytes))
             .map_err(|e| e.context(path.display()))
     }
 }

@@ -1,10 +1,12 @@
 //! Files: atomic writes, hashes, images, tables, learned schedules, and state to resume from.
+pub mod animation;
 pub mod atomic;
 pub mod bulk;
 pub mod cache;
 pub mod checkpoint;
 pub mod hash;
 pub mod image;
+mod jpeg;
 pub mod json;
 mod literal;
 pub mod npy;

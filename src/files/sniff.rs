@@ -2,7 +2,7 @@
 use crate::{Error, Kind};
 
 const AGAIN: &str = "download it again, and see that the address is that of the file itself";
-const PICTURE: &str = "PNG is what pictures are read from: convert it first";
+const PICTURE: &str = "PNG and JPEG are what pictures are read from: convert it first";
 
 /// How files of a kind begin, what they are, and what to do with one.
 const BEGINNINGS: [(&[u8], &str, &str); 23] = [
@@ -15,7 +15,7 @@ const BEGINNINGS: [(&[u8], &str, &str); 23] = [
     (b"\x80\x03", "a pickle", "read it with `checkpoint::open`"),
     (b"\x80\x04", "a pickle", "read it with `checkpoint::open`"),
     (b"\x80\x05", "a pickle", "read it with `checkpoint::open`"),
-    (b"\xff\xd8\xff", "a JPEG picture", PICTURE),
+    (b"\xff\xd8\xff", "a JPEG picture", "read it with `image::load`"),
     (b"GIF8", "a GIF picture", PICTURE),
     (b"RIFF", "a WebP picture or a sound", PICTURE),
     (b"II*\0", "a TIFF picture", PICTURE),

@@ -2,6 +2,7 @@
 mod checkpoint;
 pub(super) mod convert;
 mod data;
+mod folders;
 mod picture;
 pub(super) mod schedule;
 
@@ -14,6 +15,7 @@ use rhai::Engine;
 pub fn register(engine: &mut Engine) {
     checkpoint::register(engine);
     data::register(engine);
+    folders::register(engine);
     picture::register(engine);
     schedule::register(engine);
 }

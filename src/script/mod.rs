@@ -3,6 +3,7 @@ pub mod bulk;
 pub mod caught;
 pub mod closures;
 pub mod context;
+pub mod data;
 pub mod denoise;
 pub mod discretize;
 pub mod engine;

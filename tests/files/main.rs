@@ -3,6 +3,9 @@ mod arrays_on_disk;
 mod bulk;
 #[path = "../common/caught.rs"]
 mod caught;
+#[path = "../common/code.rs"]
+mod code;
+mod data_sets;
 #[path = "../common/http.rs"]
 mod http;
 mod pickle;

@@ -1,5 +1,6 @@
 //! Rhai functions for JSON, state, CSV, tables and hashes.
 use super::convert::{from_data, from_json, to_data, to_json};
+use super::folders::load_csv;
 use crate::files::state::Data;
 use crate::files::table::{Table, number};
 use crate::files::{atomic, hash, json, state};
@@ -266,6 +267,28 @@ mod csv_api {
         let header = strings("csv::save: the titles in `header`", &o.array("header")?.unwrap_or_default())?;
         o.finish()?;
         Ok(atomic::write(path, csv_text(&rows, &header)?.as_bytes())?)
+    }
+    /// The rows of a CSV file whose first line has the titles.
+    ///
+    /// Returns `#{ header, rows }`: the titles, and an array for each further line; integers and numbers as such, all else as text.
+    ///
+    /// Example: `csv::save(out("c.csv"), [["ddim", 5, 0.25]], #{ header: ["solver", "nfe", "loss"] }); csv::load(out("c.csv")).rows` is [["ddim", 5, 0.25]]
+    #[rhai_fn(return_raw)]
+    pub fn load(path: &str) -> RhaiResult<Map> {
+        load_csv(path, Map::new())
+    }
+    /// The rows of a CSV file.
+    ///
+    /// Options:
+    /// - `header` (true): the first line has the titles
+    /// - `separator` (","): what stands between cells, an ASCII character
+    ///
+    /// Errors: lines with different numbers of cells; the message has the line.
+    ///
+    /// Example: `csv::save(out("c.csv"), [["a", 1], ["b", 2]]); csv::load(out("c.csv"), #{ header: false }).rows[1]` is ["b", 2]
+    #[rhai_fn(name = "load", return_raw)]
+    pub fn load_with(path: &str, options: Map) -> RhaiResult<Map> {
+        load_csv(path, options)
     }
 }
 

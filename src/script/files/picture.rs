@@ -3,7 +3,8 @@ use crate::discretize::Schedule;
 use crate::draw::charts::{self, Bars, Heat};
 use crate::draw::plot::{LinesOptions, Plot, SchedulesOptions, Series, Space, lines as draw_lines, schedules};
 use crate::draw::sheet::{SheetOptions, sheet as make_sheet};
-use crate::files::image::{GridOptions, Image, grid as make_grid};
+use crate::files::animation::{self, Timing};
+use crate::files::image::{GridOptions, Image, QUALITY, from_batch, grid as make_grid};
 use crate::real::host_values;
 use crate::script::error::RhaiResult;
 use crate::script::options::Options;
@@ -55,6 +56,24 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
         }
     };
     a.iter().map(one).collect()
+}
+
+fn animate(frames: &Dynamic, path: &str, map: Map) -> RhaiResult<()> {
+    let mut o = Options::new("image::animation", map);
+    let fps = o.float("fps")?.unwrap_or(8.0);
+    let repeat = o.count("repeat")?.unwrap_or(0);
+    let rest = o.float("rest")?.unwrap_or(0.0);
+    o.finish()?;
+    let Ok(repeat) = u16::try_from(repeat) else {
+        return Err(Error::value(format!("image::animation: repeat must be at most {}, not {repeat}", u16::MAX)).into());
+    };
+    let needs = || wrong("image::animation takes a tensor [N, C, H, W] or an array of images".into());
+    let frames: Vec<Image> = match (frames.read_lock::<Tensor>(), frames.read_lock::<Array>()) {
+        (Some(t), _) => from_batch("image::animation", &t)?,
+        (_, Some(a)) => a.iter().map(|v| v.clone().try_cast::<Image>().ok_or_else(needs)).collect::<Result<_, _>>()?,
+        _ => return Err(needs().into()),
+    };
+    Ok(animation::save(frames, path, Timing { fps, repeat, rest })?)
 }
 
 fn series(v: &Dynamic, i: usize) -> RhaiResult<Series> {
@@ -297,9 +316,32 @@ mod image_api {
     pub fn sheet_with(rows: Array, options: Map) -> RhaiResult<Image> {
         make_contact_sheet(rows, options)
     }
-    /// Reads a PNG file.
+    /// Writes pictures one after the other to a `.gif`, or a `.png` that moves (APNG, which keeps all colours).
     ///
-    /// Errors on a file that is no PNG.
+    /// See `image::animation` with options.
+    ///
+    /// Example: `image::animation(zeros([3, 1, 8, 8]), out("still.gif"));`
+    #[rhai_fn(return_raw)]
+    pub fn animation(frames: Dynamic, path: &str) -> RhaiResult<()> {
+        animate(&frames, path, Map::new())
+    }
+    /// Writes pictures one after the other to a `.gif`, or a `.png` that moves (APNG, which keeps all colours): a trajectory, for example.
+    ///
+    /// Arguments: a tensor [N, C, H, W] with values in [−1, 1], or an array of images of one size.
+    ///
+    /// Options:
+    /// - `fps` (8): frames a second, from 0.1 to 50
+    /// - `repeat` (0): how often all is shown; 0: for ever
+    /// - `rest` (0): seconds that the last frame stands longer
+    ///
+    /// Example: `let x = zeros([2, 1, 8, 8]); image::animation([image::grid(x), image::grid(x + 1)], out("two.png"), #{ fps: 2, rest: 1 });`
+    #[rhai_fn(name = "animation", return_raw)]
+    pub fn animation_with(frames: Dynamic, path: &str, options: Map) -> RhaiResult<()> {
+        animate(&frames, path, options)
+    }
+    /// Reads a PNG or JPEG file, whatever its name.
+    ///
+    /// Errors on a file that is neither.
     ///
     /// Example: `image::from(zeros([1, 4, 4])).save(out("x.png")); image::load(out("x.png")).tensor.shape` is [1, 4, 4]
     #[rhai_fn(return_raw)]
@@ -433,7 +475,7 @@ mod methods {
     pub fn image_tensor(image: &mut Image) -> RhaiResult<Tensor> {
         Ok(image.to_tensor()?)
     }
-    /// Writes a PNG file, as a whole or not at all.
+    /// Writes a PNG or JPEG file (`.png`, `.jpg`), as a whole or not at all.
     ///
     /// Errors if the file cannot be written.
     ///
@@ -441,6 +483,19 @@ mod methods {
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_image(image: &mut Image, path: &str) -> RhaiResult<()> {
         Ok(image.save(path)?)
+    }
+    /// Writes a PNG or JPEG file, as a whole or not at all.
+    ///
+    /// Options:
+    /// - `quality` (92): of a JPEG, from 1 to 100
+    ///
+    /// Example: `image::from(zeros([1, 8, 8])).save(out("x.jpg"), #{ quality: 80 });`
+    #[rhai_fn(name = "save", return_raw, pure)]
+    pub fn save_image_with(image: &mut Image, path: &str, options: Map) -> RhaiResult<()> {
+        let mut o = Options::new("save", options);
+        let quality = o.count("quality")?.unwrap_or(usize::from(QUALITY));
+        o.finish()?;
+        Ok(image.save_with(path, u8::try_from(quality).unwrap_or(u8::MAX))?)
     }
     /// One line about the picture.
     #[rhai_fn(name = "to_string", name = "to_debug", pure)]

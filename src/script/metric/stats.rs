@@ -1,5 +1,6 @@
 //! Rhai functions for features and their statistics: types `FeatureNetwork` and `Statistics`.
-use crate::metric::{Extractor, NAMES, Stats, each_batch};
+use crate::data::{self, Dataset, Labels, Opening, Prepare};
+use crate::metric::{Extractor, NAMES, Stats};
 use crate::nets::inception::RESIZE;
 use crate::script::error::RhaiResult;
 use crate::script::files::{from_json, to_json};
@@ -12,7 +13,7 @@ use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, FLOAT, INT, ImmutableString, Map, NativeCallContext};
 use std::cell::RefCell;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::rc::Rc;
 
 /// Statistics as scripts hold them: copies are the same statistics.
@@ -71,21 +72,28 @@ fn run(net: &ScriptExtractor, images: &Tensor, map: Map, of: &str, which: usize)
     Ok(if which == 0 { features } else { logits })
 }
 
-fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, path: &str, map: Map) -> RhaiResult<ScriptStats> {
+/// The data set at a path, its pictures as they are.
+fn pictures(path: &str) -> RhaiResult<Dataset> {
+    let path = path.to_string();
+    let opening = Opening { labels: Labels::None, part: "train", how: Prepare::default() };
+    Ok(aside::run(usize::MAX, move || data::open(path, &opening))?)
+}
+
+fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: Map) -> RhaiResult<ScriptStats> {
     use crate::host::Host;
     let mut o = Options::new("stats_of", map);
-    let batch = o.count("batch")?.unwrap_or(64);
-    let most = o.count("most")?.unwrap_or(usize::MAX);
+    let batch = o.count("batch")?.unwrap_or(64).max(1);
+    let n = o.count("most")?.unwrap_or(usize::MAX).min(set.len());
     o.finish()?;
     let mut stats = net.0.stats();
-    let mut progress = ScriptHost::new(ctx).progress("features", 0);
-    each_batch(Path::new(path), batch, most, &mut |images| {
-        let [features, _] = net.0.run(images, false)?;
+    let mut progress = ScriptHost::new(ctx).progress("features", n as u64);
+    for from in (0..n).step_by(batch) {
+        let places: Vec<usize> = (from..n.min(from + batch)).collect();
+        let [features, _] = net.0.run(&set.batch(&places)?, false)?;
         stats.add(&features)?;
-        progress.advance(images.dim(0)? as u64);
-        Ok(())
-    })?;
-    stats.about.insert("samples".into(), path.into());
+        progress.advance(places.len() as u64);
+    }
+    stats.about.insert("samples".into(), set.path().into());
     Ok(stats.into())
 }
 
@@ -303,12 +311,12 @@ mod methods {
     pub fn reference(net: &mut ScriptExtractor, set: &str) -> RhaiResult<ScriptStats> {
         Ok(net.0.reference(set)?.into())
     }
-    /// Statistics of pictures on disk: a folder of PNG files (and of folders of these), or an `.npz` with `arr_0`, as `generate` writes them.
+    /// Statistics of pictures on disk, whatever `data::open` reads: a folder of PNG files or an `.npz` as `generate` writes them, a data set.
     ///
     /// Example: `let net = metric::network("fashion28"); image::grid(zeros([1, 1, 28, 28]), #{ pad: 0 }).save(out("p/0.png")); net.stats_of(out("p")).count` is 1
     #[rhai_fn(name = "stats_of", return_raw, pure)]
     pub fn stats_of_pictures(ctx: NativeCallContext, net: &mut ScriptExtractor, path: &str) -> RhaiResult<ScriptStats> {
-        stats_of(&ctx, net, path, Map::new())
+        stats_of(&ctx, net, &pictures(path)?, Map::new())
     }
     /// Statistics of pictures on disk, some of them at a time.
     ///
@@ -324,7 +332,30 @@ mod methods {
         path: &str,
         options: Map,
     ) -> RhaiResult<ScriptStats> {
-        stats_of(&ctx, net, path, options)
+        stats_of(&ctx, net, &pictures(path)?, options)
+    }
+    /// Statistics of a data set, prepared as it says.
+    ///
+    /// Example: `metric::network("fashion28").stats_of(data::of(zeros([3, 1, 28, 28]))).count` is 3
+    #[rhai_fn(name = "stats_of", return_raw, pure)]
+    pub fn stats_of_data(ctx: NativeCallContext, net: &mut ScriptExtractor, set: Dataset) -> RhaiResult<ScriptStats> {
+        stats_of(&ctx, net, &set, Map::new())
+    }
+    /// Statistics of a data set, some pictures of it at a time.
+    ///
+    /// Options:
+    /// - `batch` (64): pictures at a time
+    /// - `most` (all): take the first so many
+    ///
+    /// Example: `metric::network("fashion28").stats_of(data::of(zeros([3, 1, 28, 28])), #{ batch: 2, most: 2 }).count` is 2
+    #[rhai_fn(name = "stats_of", return_raw, pure)]
+    pub fn stats_of_some_data(
+        ctx: NativeCallContext,
+        net: &mut ScriptExtractor,
+        set: Dataset,
+        options: Map,
+    ) -> RhaiResult<ScriptStats> {
+        stats_of(&ctx, net, &set, options)
     }
     /// The network's name.
     ///
