@@ -54,6 +54,9 @@ pub enum TimeInput {
     },
     /// k·t.
     Scaled(f64),
+    /// β of the training step, linear between the steps t = 1/N … 1 that the table has, and beyond its ends as in the outermost pieces
+    /// (diffusion-point-cloud).
+    Beta(Arc<[f64]>),
     /// The time of an unshifted rectified flow at this noise level, σ/(α + σ) from 0 to 1.
     FlowTime,
     /// ln(s/2) for the VE noise level s = σ/α (EDM's VE preconditioning).
@@ -139,6 +142,16 @@ impl TimeInput {
             TimeInput::Discrete { steps } => t * *steps as f64 - 1.0,
             TimeInput::PerMille { steps } => (t - 1.0 / *steps as f64) * 1000.0,
             TimeInput::Scaled(k) => t * *k,
+            TimeInput::Beta(table) => {
+                let at = t * table.len() as f64 - 1.0;
+                // a saturating cast: what lies outside takes an outermost piece
+                let i = (at.v().floor() as usize).min(table.len().saturating_sub(2));
+                match table[..] {
+                    [] => 0.0.into(),
+                    [only] => only.into(),
+                    _ => (at - i as f64) * (table[i + 1] - table[i]) + table[i],
+                }
+            }
             TimeInput::FlowTime => {
                 let sigma = noise.sigma(t);
                 &sigma / (noise.alpha(t) + &sigma)
@@ -197,6 +210,9 @@ impl Preconditioned {
             }
             TimeInput::Nearest(ref u) if u.len() < 2 || u.iter().any(|u| u.is_nan()) => {
                 return Err(Error::value("a table of noise levels needs at least two, in falling order"));
+            }
+            TimeInput::Beta(ref table) if table.is_empty() || table.iter().any(|b| !b.is_finite()) => {
+                return Err(Error::value("a table of β needs at least one number, all of them finite"));
             }
             TimeInput::Scaled(k) if !k.is_finite() => {
                 return Err(Error::value(format!("the time's factor must be finite, not {k}")));

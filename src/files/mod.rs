@@ -4,6 +4,7 @@ pub mod atomic;
 pub mod bulk;
 pub mod cache;
 pub mod checkpoint;
+pub mod cloud;
 pub mod hash;
 pub mod image;
 mod jpeg;

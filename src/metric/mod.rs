@@ -1,5 +1,6 @@
 //! Metrics: how far samples are from a reference, per sample or as distributions.
 mod bootstrap;
+pub mod clouds;
 mod extract;
 mod frechet;
 mod inception_score;

@@ -3,7 +3,7 @@ use super::features::Trunk;
 use super::network::Net;
 use super::runner::Runner;
 use super::weights::File;
-use super::{clip, dit, edm, features, inception, ldm};
+use super::{clip, dit, edm, features, inception, ldm, points};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::torch::View;
 use crate::{Error, Result};
@@ -26,6 +26,8 @@ pub enum Role {
     Text,
     /// From images to features.
     Features,
+    /// From Gaussian numbers to a latent that the denoiser is told.
+    Prior,
 }
 
 impl Role {
@@ -37,6 +39,7 @@ impl Role {
             Role::Decoder => "a decoder",
             Role::Text => "a text encoder",
             Role::Features => "a feature network",
+            Role::Prior => "a prior",
         }
     }
 }
@@ -75,7 +78,7 @@ pub struct Family {
 
 /// All families, asked in this order.
 pub static FAMILIES: &[Family] =
-    &[dit::FAMILY, ldm::FAMILY, clip::FAMILY, edm::FAMILY, features::FAMILY, inception::FAMILY];
+    &[dit::FAMILY, ldm::FAMILY, points::FAMILY, clip::FAMILY, edm::FAMILY, features::FAMILY, inception::FAMILY];
 
 /// The family of a checkpoint, among `families`, and the network in it.
 pub fn recognise<'a, 'c>(

@@ -13,6 +13,7 @@ pub mod kernels;
 pub mod ldm;
 pub mod network;
 pub mod normal;
+pub mod points;
 pub mod pointwise;
 pub mod profile;
 pub mod runner;

@@ -1,11 +1,13 @@
 //! Rhai functions for files: checkpoints, images, plots, tables, JSON, CSV, schedules, and state to resume from.
 mod checkpoint;
+mod cloud;
 pub(super) mod convert;
 mod data;
 mod folders;
 mod picture;
 pub(super) mod schedule;
 
+pub use cloud::drawn;
 pub use convert::{from_data, from_json, to_data, to_json};
 pub use picture::ScriptPlot;
 
@@ -14,6 +16,7 @@ use rhai::Engine;
 /// Adds this area's types and functions to `engine`.
 pub fn register(engine: &mut Engine) {
     checkpoint::register(engine);
+    cloud::register(engine);
     data::register(engine);
     folders::register(engine);
     picture::register(engine);

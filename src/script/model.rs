@@ -6,12 +6,14 @@ use crate::denoise::DynDenoiser;
 use crate::model::{through, through_some};
 use crate::nets::family::{Part, Parts, Role};
 use crate::nets::ldm::DEVIATION;
+use crate::nets::points::PRIOR_INPUT;
 use crate::nets::runner::Runner;
+use crate::nets::weights::wide;
 use crate::tensor::random::{self, stream};
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::plugin::*;
-use rhai::{Dynamic, Engine, ImmutableString, Map, NativeCallContext};
+use rhai::{Dynamic, Engine, INT, ImmutableString, Map, NativeCallContext};
 use std::rc::Rc;
 
 /// Adds this area's functions to `engine`.
@@ -76,6 +78,24 @@ impl Model {
         let drawn = (deviation * noise).and_then(|d| mean + d);
         Ok(drawn.map_err(Error::from)?)
     }
+    /// Latents from standard normal numbers [n, latent], differentiable in them.
+    fn prior_of(&self, w: &Tensor) -> Result<Tensor> {
+        through(self.graph(Role::Prior)?, PRIOR_INPUT, 0, w)
+    }
+    /// Latents of samples `first` on, drawn from the prior.
+    fn prior(&self, n: INT, options: Map) -> RhaiResult<Tensor> {
+        let mut o = Options::new("prior", options);
+        let (seed, first) = (o.int("seed")?, o.count("first")?.unwrap_or(0));
+        o.finish()?;
+        let runner = self.graph(Role::Prior)?;
+        let count = usize::try_from(n).ok().filter(|n| *n > 0);
+        let count = count.ok_or_else(|| Error::value(format!("prior: at least one latent is to be drawn, not {n}")))?;
+        let width = runner.graph().inputs.first().map_or(0, |p| p.sizes().iter().product());
+        let seed = seed.map_or_else(random::next_session_seed, |s| s as u64);
+        let dtype = wide(runner.dtype());
+        let w = random::normal(seed, first as u64, &[count, width], stream::LATENT, dtype, runner.device())?;
+        Ok(self.prior_of(&w)?)
+    }
     fn graph(&self, role: Role) -> Result<&Runner> {
         match self.0.parts.get(&role) {
             Some(Part::Graph(runner)) => Ok(runner),
@@ -136,6 +156,7 @@ pub mod model_api {
     /// - `groups` (32): groups of each group norm
     /// - `quantize` (true): whether an autoencoder with codes takes the nearest of them before it decodes
     /// - `scale_factor` (the file's, or as published): latents over what the autoencoder gives
+    /// - `points` (the file's, or 2048): points of a cloud, of networks of these
     ///
     /// Example: `model::load("autoencoder.safetensors", #{ quantize: false }).decode(zeros([1, 3, 4, 4])).shape` is [1, 3, 16, 16]
     #[rhai_fn(name = "load", return_raw)]
@@ -182,6 +203,35 @@ mod methods {
     #[rhai_fn(name = "encode", return_raw, pure)]
     pub fn encode_options(model: &mut Model, x: Tensor, options: Map) -> RhaiResult<Tensor> {
         Model::encode(model, &x, options)
+    }
+    /// Latents [n, latent] of `n` clouds, drawn from the model's prior: its denoiser's condition `z`.
+    ///
+    /// Errors where the model has no prior.
+    ///
+    /// Example: `model::load("shapes").prior(4).shape` is [4, 32]
+    #[rhai_fn(return_raw, pure)]
+    pub fn prior(model: &mut Model, n: INT) -> RhaiResult<Tensor> {
+        Model::prior(model, n, Map::new())
+    }
+    /// Latents of clouds, drawn by seed: the condition `z` of samples. A sample's latent depends on the seed and its number alone.
+    ///
+    /// A generator of clouds has two noises: the one that its latent is drawn by, and that of its points. The same seed serves both.
+    ///
+    /// Options:
+    /// - `seed` (the session's next): of the draw
+    /// - `first` (0): number of the first sample
+    ///
+    /// Example: `model::load("shapes").prior(4, #{ seed: 0 })`
+    #[rhai_fn(name = "prior", return_raw, pure)]
+    pub fn prior_options(model: &mut Model, n: INT, options: Map) -> RhaiResult<Tensor> {
+        Model::prior(model, n, options)
+    }
+    /// The latents that the model's prior makes of standard normal numbers `w` [n, latent]; differentiable in them.
+    ///
+    /// Example: `let all = model::load("shapes"); all.prior(randn([2, 32], #{ seed: 0 })).shape` is [2, 32]
+    #[rhai_fn(name = "prior", return_raw, pure)]
+    pub fn prior_of(model: &mut Model, w: Tensor) -> RhaiResult<Tensor> {
+        Ok(Model::prior_of(model, &w)?)
     }
     /// The names of the model's parts, as an array.
     ///

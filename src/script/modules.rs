@@ -28,6 +28,7 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("measure", include_str!("../../stdlib/measure.rhai")),
     ("oss", include_str!("../../stdlib/oss.rhai")),
     ("s4s", include_str!("../../stdlib/s4s.rhai")),
+    ("shapes", include_str!("../../stdlib/shapes.rhai")),
     ("squares", include_str!("../../stdlib/squares.rhai")),
     ("tools", include_str!("../../stdlib/tools.rhai")),
 ];

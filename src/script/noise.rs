@@ -188,7 +188,7 @@ mod noise_api {
     /// Options (exactly one of them):
     /// - `betas`: β_1…β_N in (0, 1), an array or a tensor
     /// - `alphas_cumprod`: α_1²…α_N², descending in (0, 1), an array or a tensor
-    /// - `preset`: "sd", "ldm", "iddpm_cosine" or "iddpm_linear"
+    /// - `preset`: "sd", "ldm", "iddpm_cosine", "iddpm_linear", or "dmpg" (100 steps, of point clouds)
     ///
     /// Example: `noise::vp_discrete(#{ alphas_cumprod: [0.99, 0.7, 0.2, 0.01] })`
     #[rhai_fn(name = "vp_discrete", return_raw)]

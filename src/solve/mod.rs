@@ -1,5 +1,6 @@
 //! Solvers: each a function from time steps to a plan, a file per family, a row of [`TABLE`] each.
 mod ddim;
+mod ddpm;
 mod dpmpp;
 mod er_sde;
 mod euler;
@@ -28,6 +29,7 @@ use serde_json::{Map, Value as Json};
 pub static TABLE: &[&Row] = &[
     &euler::EULER,
     &ddim::DDIM,
+    &ddpm::DDPM,
     &euler::HEUN,
     &singlestep::DPM,
     &singlestep::DPM2,

@@ -26,6 +26,8 @@ pub mod stream {
     pub const CONDITION: u64 = 5;
     /// Rows that metrics draw.
     pub const METRIC: u64 = 6;
+    /// Latents that a model's prior draws.
+    pub const LATENT: u64 = 7;
 }
 
 thread_local! {

@@ -8,6 +8,7 @@ mod songunet;
 
 pub use config::{Config, PRECONDS};
 pub use pickle::describe;
+pub(super) use pickle::plain_values;
 
 use super::build::{Id, graph};
 use super::family::{Family, Part, Parts, Role};

@@ -178,7 +178,12 @@ fn config(doc: &Document, object: &Object, precond: &str, names: &[&str]) -> Res
     Ok(as_python_writes_it(&Value::Object(out)))
 }
 
-/// Plain data as JSON; infinities and NaN as null.
+/// Plain data as JSON, of bounded depth and number; infinities and NaN as null.
+pub fn plain_values(doc: &Document, id: Id) -> Result<Value> {
+    json(doc, id, DEPTH, &mut VALUES.clone())
+}
+
+/// The same, with `left` values to go.
 fn json(doc: &Document, id: Id, depth: usize, left: &mut usize) -> Result<Value> {
     let unfit = |what: &str| Error::new(Kind::Format, format!("{what} cannot be part of a configuration"));
     *left = left.checked_sub(1).ok_or_else(|| unfit("so many values"))?;

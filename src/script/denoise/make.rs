@@ -46,7 +46,7 @@ fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
 }
 
 /// The options that say of a network what its file does not, by the name of each.
-const GIVEN: [&str; 12] = [
+const GIVEN: [&str; 13] = [
     "heads",
     "head_width",
     "size",
@@ -59,6 +59,7 @@ const GIVEN: [&str; 12] = [
     "quantize",
     "scale_factor",
     "groups",
+    "points",
 ];
 
 /// A number, a word, or true or false.
@@ -236,6 +237,7 @@ pub mod denoiser_api {
     /// - `groups` (32): groups of each group norm
     /// - `quantize` (true): whether an autoencoder with codes takes the nearest of them before it decodes
     /// - `scale_factor` (the file's, or as published): latents over what the autoencoder gives
+    /// - `points` (the file's, or 2048): points of a cloud, of networks of these
     ///
     /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
     #[rhai_fn(name = "load", return_raw)]

@@ -131,6 +131,35 @@ mod loss_api {
     pub fn pseudo_huber_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
         eval("pseudo_huber", x, target, options)
     }
+    /// The Chamfer distance of clouds [B, N, 3] and [B, M, 3], the mean over the batch; differentiable in both.
+    ///
+    /// Example: `loss::chamfer(zeros([2, 4, 3]), ones([2, 5, 3])).item()` is 6
+    #[rhai_fn(return_raw)]
+    pub fn chamfer(x: Tensor, target: Tensor) -> RhaiResult<Tensor> {
+        chamfer_with(x, target, Map::new())
+    }
+    /// The Chamfer distance of clouds [B, N, 3] and [B, M, 3] (see `metric::chamfer`); differentiable in both, nearest points held constant.
+    ///
+    /// Options:
+    /// - `reduction` ("mean"): over the batch; "sum", or "none": one value for each cloud, [B]
+    ///
+    /// Example: `loss::chamfer(zeros([2, 4, 3]), ones([2, 5, 3]), #{ reduction: "none" })` is [6, 6]
+    #[rhai_fn(name = "chamfer", return_raw)]
+    pub fn chamfer_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
+        let mut o = Options::new("loss::chamfer", options);
+        let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
+        o.finish()?;
+        // every point meets every other
+        let load = aside::load_of_pairs(&[&x, &target]);
+        Ok(aside::run(load, move || {
+            let each = crate::metric::clouds::chamfer_loss(&x, &target)?;
+            Ok(match reduction {
+                Reduction::Mean => each.mean_all()?,
+                Reduction::Sum => each.sum_all()?,
+                Reduction::None => each,
+            })
+        })?)
+    }
     /// The loss of that name as a function value: "l1", "l2", "huber" or "pseudo_huber".
     ///
     /// Example: `let f = loss::get("l2"); f.call(tensor([1.0, 3.0]), tensor([1.0, 1.0])).item()` is 2

@@ -1,4 +1,5 @@
 //! Rhai functions for metrics: module `metric`.
+mod clouds;
 mod compare;
 mod stats;
 
@@ -13,6 +14,7 @@ use rhai::{Dynamic, Engine, FLOAT, Map};
 /// Adds this area's functions to `engine`.
 pub fn register(engine: &mut Engine) {
     let mut metric = rhai::exported_module!(metric_api);
+    metric.combine(rhai::exported_module!(clouds::clouds_api));
     metric.combine(rhai::exported_module!(compare::compare_api));
     metric.combine(rhai::exported_module!(stats::stats_api));
     engine.register_static_module("metric", metric.into());

@@ -28,7 +28,7 @@ pub const TYPES: &[TypeInfo] = &[
         &[],
         "Text encoders with their tokenizers, which make conditions of texts, loaded by `text::load`.",
     ),
-    named("Model", &[], "A denoiser with the autoencoder beside it, made by `model::load`."),
+    named("Model", &[], "A denoiser with the autoencoder, or the prior, beside it, made by `model::load`."),
     named("Schedule", &[], "The time steps of a sampler, from T down to t_min, made in module `schedule` or by `tau`."),
     named("Solver", &["ScriptSolver"], "A way to turn time steps into a sampler, made in module `solver`."),
     named("Plan", &["Tracked"], "A sampler as data: the coefficients of all its steps, made by `plan`."),

@@ -21,6 +21,6 @@ pub const TOPICS: &[Topic] = &[
     ("Sampling", &["solver", "sample", "solve", "generate", "plan", "image::grid"]),
     ("Learning steps", &["ld3", "learn", "loss", "metric", "optim", "grad", "variable", "clip_norm"]),
     ("Numbers", &["Tensor", "tensor", "zeros", "randn", "noise", "matmul", "where", "einsum", "conv2d"]),
-    ("Files", &["load", "save", "json", "csv", "state", "image", "plot", "table", "out"]),
+    ("Files", &["load", "save", "json", "csv", "state", "data", "cloud", "image", "plot", "table", "out"]),
     ("Scripts", &["param", "params", "seed", "device", "progress", "provenance", "for", "fn", "import", "try"]),
 ];

@@ -12,7 +12,7 @@ use crate::files::image::{GridOptions, Image, grid};
 use crate::real::{Real, host_values};
 use crate::script::context::SharedRun;
 use crate::script::error::RhaiResult;
-use crate::script::files::ScriptPlot;
+use crate::script::files::{ScriptPlot, drawn};
 use crate::script::front::Drawing;
 use crate::script::options::Options;
 use crate::{Error, Kind, Result};
@@ -38,9 +38,9 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
     let (r, c) = (run.clone(), count.clone());
     FuncRegistration::new("show")
         .with_comments([
-            "/// Draws in the terminal: a picture, a batch of them, a plot, a schedule, or numbers as a curve.",
+            "/// Draws in the terminal: a picture, a batch of them, point clouds, a plot, a schedule, or numbers as a curve.",
             "///",
-            "/// `x`: an image or plot; a tensor [B, C, H, W], [C, H, W] or [H, W] with values in [−1, 1]; a schedule or an array of",
+            "/// `x`: an image or plot; a tensor [B, C, H, W], [C, H, W] or [H, W] with values in [−1, 1]; point clouds [N, 3] or [B, N, 3]; a schedule or an array of",
             "/// schedules; a tensor [N] or an array of numbers. Uses kitty's protocol, iTerm2's, sixels, or half blocks, whichever the",
             "/// terminal has (`LD3SH_GRAPHICS=kitty|iterm|sixel|blocks|none` decides otherwise). Where it has none, the picture is",
             "/// saved in the output folder, and a line on standard error says where.",
@@ -80,6 +80,11 @@ fn show(run: &SharedRun, count: &Cell<usize>, x: &Dynamic, options: Map) -> Rhai
     Ok(())
 }
 
+/// Whether a tensor is clouds [N, 3] or [B, N, 3]: a picture three pixels wide is hardly that high.
+fn is_cloud(dims: &[usize]) -> bool {
+    matches!(dims, [.., n, 3] if (2..=3).contains(&dims.len()) && *n >= 32)
+}
+
 /// What a script's value shows as.
 fn shown(x: &Dynamic) -> Result<Shown> {
     if let Some(i) = x.read_lock::<Image>() {
@@ -94,6 +99,7 @@ fn shown(x: &Dynamic) -> Result<Shown> {
     if let Some(t) = x.read_lock::<Tensor>() {
         return match t.rank() {
             1 => Ok(Shown::Curve(host_values(&t.detach())?)),
+            _ if is_cloud(t.dims()) => drawn(&t).map(Shown::Picture),
             _ => {
                 let alone = t.rank() < 4 || t.dims()[0] == 1;
                 let pad = if alone { 0 } else { GridOptions::default().pad };
@@ -105,7 +111,7 @@ fn shown(x: &Dynamic) -> Result<Shown> {
     }
     let cannot = |what: &str| {
         Error::new(Kind::Type, format!("show: cannot draw {what}")).hint(
-            "it draws images, plots, tensors [B, C, H, W], [C, H, W], [H, W] or [N], schedules, and arrays of numbers",
+            "it draws images, plots, tensors [B, C, H, W], [C, H, W], [H, W] or [N], clouds [B, N, 3], schedules, and arrays of numbers",
         )
     };
     let Some(a) = x.read_lock::<Array>() else {
@@ -178,10 +184,12 @@ mod tests {
     fn drawn(code: &str, graphics: Graphics, columns: usize, rows: usize) -> Result<Option<String>> {
         draw(&shown(&value(code))?, graphics, columns, rows)
     }
-    const ALL: [&str; 9] = [
+    const ALL: [&str; 11] = [
         "zeros([2, 3, 8, 8])",
         "zeros([1, 8, 8])",
         "ones([5, 7])",
+        "randn([50, 3], #{ seed: 0 })",
+        "randn([2, 50, 3], #{ seed: 0 })",
         "(zeros([4, 4]) / 0)",
         "arange(0, 20)",
         "[1, 2.5, (), tensor(3.0)]",
