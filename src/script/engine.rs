@@ -4,7 +4,7 @@ use super::error::Caught;
 use super::modules::Resolver;
 use super::{
     bulk, closures, context, denoise, discretize, export, files, identity, loss, maps, method, metric, model, noise,
-    numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, trace, waiting, zoo,
+    numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, trace, waiting, world, zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -60,6 +60,7 @@ pub fn new(run: &SharedRun) -> Engine {
         metric::register,
         files::register,
         bulk::register,
+        world::register,
         method::register,
         schema::register,
         identity::register,

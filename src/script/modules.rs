@@ -27,6 +27,7 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("measure", include_str!("../../stdlib/measure.rhai")),
     ("oss", include_str!("../../stdlib/oss.rhai")),
     ("s4s", include_str!("../../stdlib/s4s.rhai")),
+    ("shares", include_str!("../../stdlib/shares.rhai")),
     ("squares", include_str!("../../stdlib/squares.rhai")),
     ("tools", include_str!("../../stdlib/tools.rhai")),
 ];

@@ -188,6 +188,7 @@ fn files_and_modules() {
             "mine",
             "oss",
             "s4s",
+            "shares",
             "squares",
             "sub/",
             "tools",
