@@ -53,6 +53,7 @@
 //!
 //! - [`error`], [`host`]: what every part shares: errors with a kind and a fix, and the handle through which
 //!   long computations poll for cancellation, report progress and call back into a script.
+//! - [`world`]: the processes that share a run's work.
 //! - [`access`]: the one door to files, and what a script may touch.
 //! - [`tensor`]: tensors on candle: numpy-like operations, random numbers, display, and the two-tape `grad`.
 //! - [`real`]: the differentiable f64 scalar in which noise schedules and solver coefficients are written.
@@ -99,6 +100,7 @@ pub mod shell;
 pub mod solve;
 pub mod tensor;
 pub mod text;
+pub mod world;
 pub mod zoo;
 
 pub use error::{Error, Kind, Result};

@@ -10,6 +10,7 @@
 use super::{json, result};
 use crate::access;
 use crate::host::note;
+use crate::world::Shard;
 use crate::{Error, Kind, Result};
 use serde_json::{Map, Value, json};
 use std::fs::File;
@@ -19,6 +20,40 @@ use std::time::Instant;
 
 /// The file's name in a run's folder.
 pub const NAME: &str = "run.jsonl";
+/// How the names of the files of shards begin and end.
+const OF_SHARDS: (&str, &str) = ("run.shard-", ".jsonl");
+
+/// The name of the file in which a shard records; that of the whole is [`NAME`].
+pub fn name(shard: Shard) -> String {
+    match shard.count {
+        1 => NAME.into(),
+        n => format!("{}{}-of-{n}{}", OF_SHARDS.0, shard.index, OF_SHARDS.1),
+    }
+}
+
+/// The shards that recorded in a folder, the whole first.
+fn parts(folder: &Path) -> Result<Vec<Shard>> {
+    let mut all = vec![];
+    let failed = |e| Error::io(folder, "list", e);
+    for entry in access::read(folder)?.list().map_err(failed)? {
+        let file = entry.map_err(failed)?.file_name();
+        let file = file.to_string_lossy();
+        let numbers = file.strip_prefix(OF_SHARDS.0).and_then(|f| f.strip_suffix(OF_SHARDS.1));
+        let shard = numbers.and_then(|n| Shard::parse(&n.replacen("-of-", "/", 1)).ok());
+        all.extend(if file == NAME { Some(Shard::WHOLE) } else { shard });
+    }
+    all.sort_by_key(|s| (s.count, s.index));
+    Ok(all)
+}
+
+/// The last run that each shard recorded in a folder; of a folder without shards, its last run.
+pub fn latest(folder: &Path) -> Result<Vec<Recorded>> {
+    let mut all = vec![];
+    for shard in parts(folder)? {
+        all.extend(read_part(folder, shard)?.pop());
+    }
+    Ok(all)
+}
 /// What the first line of a run says it is.
 const FORMAT: &str = "ld3sh.run";
 /// The newest version of the format.
@@ -35,8 +70,8 @@ pub struct Record {
 
 impl Record {
     /// Starts the record of a run in `folder`, which is made if need be, with what is known of the run.
-    pub fn start(folder: &Path, head: Map<String, Value>) -> Result<Record> {
-        let path = folder.join(NAME);
+    pub fn start(folder: &Path, shard: Shard, head: Map<String, Value>) -> Result<Record> {
+        let path = folder.join(name(shard));
         access::write(&path)?.make_parent().map_err(|e| Error::io(folder, "create", e))?;
         let record = Record { path, began: Instant::now() };
         let mut line = Map::from_iter([
@@ -119,7 +154,12 @@ impl Recorded {
 ///
 /// Errors: no record, one of a newer version, a file that is none.
 pub fn read(folder: &Path) -> Result<Vec<Recorded>> {
-    let path = folder.join(NAME);
+    read_part(folder, Shard::WHOLE)
+}
+
+/// As [`read`], what a shard recorded.
+pub fn read_part(folder: &Path, shard: Shard) -> Result<Vec<Recorded>> {
+    let path = folder.join(name(shard));
     let meta = super::atomic::existing(&path).map_err(|e| match e.kind() {
         Kind::Io => {
             let e = Error::new(Kind::Io, format!("there is no record of a run in `{}`", folder.display()));
@@ -167,10 +207,13 @@ pub fn read(folder: &Path) -> Result<Vec<Recorded>> {
 pub fn find(folders: &[PathBuf], depth: usize) -> Result<Vec<PathBuf>> {
     let mut found = vec![];
     for folder in folders {
-        if folder.join(NAME).is_file() {
+        if !folder.is_dir() {
+            continue;
+        }
+        if !parts(folder)?.is_empty() {
             found.push(folder.clone());
         }
-        if depth == 0 || !folder.is_dir() {
+        if depth == 0 {
             continue;
         }
         let failed = |e| Error::io(folder, "list", e);

@@ -1,5 +1,4 @@
 //! Rhai function `generate`: many samples into a folder of PNG files or one `.npz`.
-use super::context::default_shard;
 use super::error::{RhaiResult, carry};
 use super::host::ScriptHost;
 use super::model::Model;
@@ -15,6 +14,7 @@ use crate::real::host_values;
 use crate::tensor::device::{default_device, device_name};
 use crate::tensor::grad::no_grad;
 use crate::tensor::random::{self, stream};
+use crate::world::{self, Link};
 use crate::{Error, Kind};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
@@ -102,7 +102,7 @@ impl Classes {
 }
 
 fn shard(o: &mut Options) -> RhaiResult<Shard> {
-    let Some(v) = o.take("shard") else { return Ok(default_shard()) };
+    let Some(v) = o.take("shard") else { return Ok(world::current().shard) };
     if let Ok(text) = v.clone().into_immutable_string() {
         return Ok(Shard::parse(&text)?);
     }
@@ -231,7 +231,16 @@ fn run(
             None => Ok(x),
         }
     };
-    let report = bulk::generate(&job, &host, &mut draw)?;
+    let mut report = bulk::generate(&job, &host, &mut draw)?;
+    let world = world::current();
+    if world.link == Link::Mpi && world.shard == job.shard {
+        // whoever was done before the last one looks again
+        world.meet()?;
+        if !report.complete {
+            report = bulk::Report { made: report.made, ..bulk::generate(&job, &host, &mut draw)? };
+        }
+        world.meet()?;
+    }
     Ok(Map::from([
         ("out".into(), report.out.display().to_string().into()),
         ("samples".into(), (n as INT).into()),
@@ -255,7 +264,7 @@ mod api {
     /// - `batch` (as many as take about 1 GiB, at most 64): samples at a time
     /// - `cond` ("uniform" for a network with classes, else "none"): a class, "uniform": drawn by seed, "cycle": i mod classes,
     ///   "none"
-    /// - `shard` (what `--shard` says): "2/4": the second quarter
+    /// - `shard` (what `--shard` or MPI says): "2/4": the second quarter
     /// - `overwrite` (false): replace the files of another run
     /// - `subfolders` (false): one per thousand, as EDM's `--subdirs`
     /// - `shape` (the denoiser's): [C, H, W], where the denoiser does not fix it

@@ -3,13 +3,13 @@ use super::closures::Environment;
 use super::error::RhaiResult;
 use super::front::Shared as Front;
 use super::params::{self, Param};
-use crate::files::bulk::Shard;
 use crate::files::hash::sha256;
 use crate::files::record::Record;
 use crate::tensor::device::{default_device, device_name};
+use crate::world;
 use crate::{Error, Kind};
 use rhai::{Array, Dynamic, Engine, INT, Map, Module, NativeCallContext, Shared};
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::rc::Rc;
@@ -35,20 +35,6 @@ impl Origin {
             .map(|(k, v)| (k.into(), v.clone().into()))
             .into()
     }
-}
-
-thread_local! {
-    static SHARD: Cell<Shard> = const { Cell::new(Shard::WHOLE) };
-}
-
-/// Sets `--shard` for the scripts of this thread.
-pub fn set_default_shard(shard: Shard) {
-    SHARD.set(shard);
-}
-
-/// `--shard`; the whole where none was given.
-pub fn default_shard() -> Shard {
-    SHARD.get()
 }
 
 /// The run of a script or REPL session.
@@ -175,13 +161,13 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         engine,
         "shard",
         &[
-            "/// This run's part of shared work, `--shard i/n`, as `#{ index: i, count: n }` with i from 1; 1 of 1 by default.",
-            "/// `generate` takes its part by itself.",
+            "/// This run's part of shared work, as `#{ index: i, count: n }` with i from 1; 1 of 1 by default: what `--shard i/n` or MPI says.",
+            "/// `generate` takes its part by itself; `shares` divides other work.",
             "///\n/// Example: `shard().count` is 1",
         ],
         [],
         || {
-            let s = default_shard();
+            let s = world::current().shard;
             Map::from([("index".into(), (s.index as INT).into()), ("count".into(), (s.count as INT).into())])
         },
     );

@@ -4,7 +4,7 @@ use super::error::Caught;
 use super::modules::Resolver;
 use super::{
     bulk, closures, context, data, denoise, discretize, export, files, identity, loss, maps, method, metric, model,
-    noise, numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, trace, waiting, zoo,
+    noise, numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, trace, waiting, world, zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -61,6 +61,7 @@ pub fn new(run: &SharedRun) -> Engine {
         files::register,
         bulk::register,
         data::register,
+        world::register,
         method::register,
         schema::register,
         identity::register,

@@ -90,6 +90,10 @@ pub trait Front {
     fn failure(&self) -> Option<Error> {
         None
     }
+    /// The last report, where this front keeps it to itself.
+    fn told_last(&self) -> Option<String> {
+        None
+    }
     /// Begins a line of its own after Ctrl-C, whose echo may stand where the next report would.
     fn interrupted(&self) {}
     /// A prompt reads from the front, which has this many columns and rows.
@@ -274,11 +278,49 @@ impl Front for Quiet {
     fn failure(&self) -> Option<Error> {
         self.0.failure()
     }
+    fn told_last(&self) -> Option<String> {
+        self.0.told_last()
+    }
     fn interrupted(&self) {
         self.0.interrupted()
     }
     fn prompts(&self, columns: usize, rows: usize) {
         self.0.prompts(columns, rows)
+    }
+}
+
+/// A front for ranks that do not speak for the run: nothing is shown, and what was reported last is kept for the case that it ends it.
+pub struct Silent {
+    inner: Shared,
+    last: RefCell<Option<String>>,
+}
+
+impl Silent {
+    /// Instead of another front.
+    pub fn instead_of(inner: Shared) -> Silent {
+        Silent { inner, last: RefCell::default() }
+    }
+}
+
+impl Front for Silent {
+    fn print(&self, _: &str) {}
+    fn report(&self, text: &str) {
+        self.last.replace(Some(text.to_string()));
+    }
+    fn progress(&self, label: &str, total: u64) -> Box<dyn Progress> {
+        crate::host::Quiet.progress(label, total)
+    }
+    fn draw(&self, _: &dyn Drawing, _: Option<usize>) -> Result<bool> {
+        Ok(true)
+    }
+    fn told_last(&self) -> Option<String> {
+        self.last.borrow().clone()
+    }
+    fn look(&self) -> Look {
+        self.inner.look()
+    }
+    fn report_look(&self) -> Look {
+        self.inner.report_look()
     }
 }
 

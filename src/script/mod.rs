@@ -35,4 +35,5 @@ pub mod tensor;
 pub mod text;
 pub mod trace;
 mod waiting;
+mod world;
 pub mod zoo;

@@ -29,6 +29,7 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("oss", include_str!("../../stdlib/oss.rhai")),
     ("s4s", include_str!("../../stdlib/s4s.rhai")),
     ("shapes", include_str!("../../stdlib/shapes.rhai")),
+    ("shares", include_str!("../../stdlib/shares.rhai")),
     ("squares", include_str!("../../stdlib/squares.rhai")),
     ("tools", include_str!("../../stdlib/tools.rhai")),
 ];

@@ -5,6 +5,7 @@ use super::error::RhaiResult;
 use super::files::to_json;
 use crate::files::hash::sha256;
 use crate::files::record::{self, Record, Recorded};
+use crate::world::{self, Link, Shard};
 use crate::{Error, Result};
 use rhai::{Dynamic, Engine, EvalAltResult, Map};
 use serde_json::{Map as Json, Value, json};
@@ -27,6 +28,10 @@ pub fn register(engine: &mut Engine, run: &SharedRun) {
         move |values: Map| -> RhaiResult<()> {
             let values = to_json(&Dynamic::from_map(values), true).map_err(|e| e.context("record"))?;
             let mut run = r.borrow_mut();
+            // ranks that do not speak for the run leave it to the one that does
+            if !world::current().reports() {
+                return Ok(());
+            }
             if run.record.is_none() {
                 start(&mut run)?;
             }
@@ -49,15 +54,27 @@ pub fn head(run: &Run) -> Result<Json<String, Value>> {
         let text = run.sources.get(&script.name).map_or("", String::as_str);
         entry.insert("text".into(), text.into());
     }
+    let world = world::current();
+    if world.size() > 1 {
+        let key = if world.link == Link::Mpi { "ranks" } else { "shard" };
+        let value = if key == "ranks" { json!(world.size()) } else { json!(world.shard.to_string()) };
+        head.insert(key.into(), value);
+    }
     head.insert("threads".into(), json!(rayon::current_num_threads()));
     head.insert("exact_conv".into(), json!(crate::nets::kernels::exact()));
     Ok(head)
 }
 
+/// The shard whose record this is: each has a file of its own, as lines of several would stand between one another.
+fn part() -> Shard {
+    let world = world::current();
+    if world.link == Link::Files { world.shard } else { Shard::WHOLE }
+}
+
 /// Starts the record of a run in its output folder.
 pub fn start(run: &mut Run) -> Result<()> {
     let head = head(run)?;
-    run.record = Some(Record::start(&run.out, head)?);
+    run.record = Some(Record::start(&run.out, part(), head)?);
     Ok(())
 }
 
@@ -89,10 +106,10 @@ fn message(mut e: &EvalAltResult) -> String {
 /// Whether the last run recorded in its output folder is this one, and ended well: the same script, parameters, seed, device and
 /// version, and modules that have not changed since.
 pub fn is_done(run: &Run) -> Result<bool> {
-    if !run.out.join(record::NAME).is_file() {
+    if !run.out.join(record::name(part())).is_file() {
         return Ok(false);
     }
-    let Some(last) = record::read(&run.out)?.pop() else { return Ok(false) };
+    let Some(last) = record::read_part(&run.out, part())?.pop() else { return Ok(false) };
     let now = head(run)?;
     let same = |key: &str| last.head.get(key) == now.get(key);
     let all = ["params", "seed", "device", "version", "exact_conv"].into_iter().all(same);

@@ -12,6 +12,7 @@ ld3sh SCRIPT runs a script, and SCRIPT --help lists its parameters; `-` is stand
 A script that has the name of a command comes first.
 
 LD3SH_PATH: folders (separated by `:`) in which `import` looks for modules
+LD3SH_SHARD: what --shard says, where that is not given
 LD3SH_SIMD: the instruction set of the kernels: scalar, v3 (AVX2), v4 (AVX-512) or neon; the best by default";
 
 const MODELS: &str = "\
@@ -70,7 +71,7 @@ pub struct ScriptArgs {
     /// Leave a run that is done already as it is: for the runs of a sweep.
     #[arg(skip)]
     pub resume: bool,
-    /// The part of shared work that `generate` does, from 1/N to N/N
+    /// The part of shared work to do, from 1/N to N/N; auto: what the scheduler says (Slurm, mpirun, Grid Engine, LSF)
     #[arg(long, value_name = "I/N")]
     pub shard: Option<String>,
     /// After the script, also after an error in it, open the REPL with its variables
@@ -142,6 +143,8 @@ pub enum Command {
     Runs(RunsArgs),
     /// Write a page that compares recorded runs
     Report(ReportArgs),
+    /// Join what shards wrote: samples, statistics, tables
+    Merge(MergeArgs),
     /// Write .d.rhai files, from which editors complete
     Definitions {
         /// The folder to write to, like .rhai/definitions
@@ -263,6 +266,17 @@ pub struct ReportArgs {
     pub open: bool,
 }
 
+/// What `ld3sh merge` takes.
+#[derive(Args)]
+pub struct MergeArgs {
+    /// Folders that shards of one run wrote to; one alone is joined where it is
+    #[arg(value_name = "DIR", required = true)]
+    pub folders: Vec<PathBuf>,
+    /// The folder to bring several together in
+    #[arg(long, value_name = "DIR", default_value = "merged")]
+    pub into: PathBuf,
+}
+
 /// What `ld3sh schedule` takes.
 #[derive(Args)]
 pub struct ScheduleArgs {
@@ -341,6 +355,7 @@ impl Command {
             Command::Schedule(_) => "schedule",
             Command::Runs(_) => "runs",
             Command::Report(_) => "report",
+            Command::Merge(_) => "merge",
             Command::Definitions { .. } => "definitions",
             Command::Reference { .. } => "reference",
             Command::Completions { .. } => "completions",

@@ -5,14 +5,14 @@ use super::interrupt::{self, End, INTERRUPTED};
 use super::outcome::{Failure, Outcome, exit_code};
 use super::session::{Session, Settings};
 use super::terminal::Terminal;
-use super::{bench, check, convert, manual, models, reference, repl, report, runs, schedule, sweep};
+use super::{bench, check, convert, manual, merge, models, reference, repl, report, runs, schedule, sweep};
 use crate::access::{self, policy};
-use crate::files::bulk::Shard;
 use crate::files::{atomic, utf8};
 use crate::nets::kernels::simd;
-use crate::script::front::{Front, Plain, Quiet, Shared};
-use crate::script::{context, modules, panics, params};
+use crate::script::front::{Front, Plain, Quiet, Shared, Silent};
+use crate::script::{modules, panics, params};
 use crate::tensor::{device, memory, random};
+use crate::world::{self, Link, World};
 use crate::{Error, Kind, Result};
 use std::ffi::OsString;
 use std::io::IsTerminal;
@@ -44,19 +44,45 @@ pub fn main(words: Vec<OsString>, end: fn(End)) -> Result<ExitCode> {
     }
     panics::quiet();
     patient_threads(args.global.threads);
+    // commands do not share their work
+    let (world, member, note) = match args.command {
+        None => match world::enter(args.script.shard.as_deref()) {
+            Ok(entered) => entered,
+            Err(e) => return Ok(ExitCode::from(usage(&e, &Terminal::new()))),
+        },
+        Some(_) => (World::ALONE, world::Member::default(), None),
+    };
     // before there are other threads, which Landlock would not bind
     if matches!(args.command, None | Some(Command::Check(_)))
         && let Some(note) = access::confine(allowed(&args))
     {
         Plain::default().report(&format!("note: {note}"));
     }
+    if let Some(note) = note {
+        Plain::default().report(&format!("note: {note}"));
+    }
     crate::host::fail_large_writes();
     interrupt::listen(words, end);
     let worker =
-        std::thread::Builder::new().name("script".into()).stack_size(memory::stack()).spawn(move || start(args));
+        std::thread::Builder::new().name("script".into()).stack_size(memory::stack()).spawn(move || start(args, world));
     let worker = worker.map_err(|e| Error::new(Kind::Memory, format!("cannot start the script's thread: {e}")))?;
     let broken = |_| Error::new(Kind::Internal, "ld3sh itself failed. This is a bug in ld3sh: please report it.");
-    worker.join().map(ExitCode::from).map_err(broken)
+    let code = worker.join().map_err(broken);
+    member.leave(*code.as_ref().unwrap_or(&FAILED));
+    code.map(ExitCode::from)
+}
+
+/// How long a rank that failed waits for the first one to say why, before it does.
+const FIRST_SPEAKS: Duration = Duration::from_secs(2);
+
+/// Shows why a rank that does not speak for the run ends it. Mostly all fail alike: then the first one ends this one meanwhile.
+fn last_words(front: &dyn Front, world: World, code: u8) {
+    if code == 0 || world.reports() {
+        return;
+    }
+    std::thread::sleep(FIRST_SPEAKS);
+    let told = front.told_last().unwrap_or_default();
+    Plain::default().report(&format!("{told}\nnote: rank {} of {} ended the run", world.rank(), world.size()));
 }
 
 /// Keeps candle's own threads out: they, and who asked for them, wait by spinning, which costs many times the work where other
@@ -171,8 +197,15 @@ fn allowed(line: &CommandLine) -> access::Policy {
 }
 
 /// The settings of all commands.
-fn settings(args: &Global) -> Result<()> {
-    device::set_default_device(device::parse_device(&args.device).map_err(|e| e.context("--device"))?);
+fn settings(args: &Global, world: World) -> Result<()> {
+    let mut device = args.device.clone();
+    if device == "cuda"
+        && world.size() > 1
+        && let Some(own) = world::scheduler::gpu(&|name| std::env::var(name).ok())
+    {
+        device = format!("cuda:{own}");
+    }
+    device::set_default_device(device::parse_device(&device).map_err(|e| e.context("--device"))?);
     if let Some(n) = args.threads {
         if !(1..=4096).contains(&n) {
             return Err(Error::value(format!("--threads must be from 1 to 4096, not {n}")));
@@ -186,21 +219,27 @@ fn settings(args: &Global) -> Result<()> {
     Ok(())
 }
 
-fn start(args: CommandLine) -> u8 {
+fn start(args: CommandLine, world: World) -> u8 {
+    world::set(world);
     let terminal = Shared::new(Terminal::new());
+    let terminal = if world.reports() { terminal } else { Shared::new(Silent::instead_of(terminal)) };
     let front = if args.global.quiet { Shared::new(Quiet(terminal)) } else { terminal };
     if args.help && args.script.words.is_empty() && args.command.is_none() {
         front.print(manual::help().trim_end());
         return ended(&*front, 0);
     }
-    if let Err(e) = settings(&args.global) {
-        return usage(&e, &*front);
+    if let Err(e) = settings(&args.global, world) {
+        let code = usage(&e, &*front);
+        last_words(&*front, world, code);
+        return code;
     }
     let code = match args.command {
         Some(command) => dispatch(command, &args.script, args.help, &front),
         None => scripts(&args.script, args.help, &front),
     };
-    ended(&*front, code)
+    let code = ended(&*front, code);
+    last_words(&*front, world, code);
+    code
 }
 
 /// Does what a command says; returns the exit code.
@@ -223,6 +262,7 @@ fn dispatch(command: Command, script: &ScriptArgs, help: bool, front: &Shared) -
         Command::Schedule(args) => schedule::run(&args, &**front),
         Command::Runs(args) => runs::list(&args, &**front),
         Command::Report(args) => runs::report(&args, &**front),
+        Command::Merge(args) => merge::run(&args, &**front),
         Command::Definitions { dir } => reference::write_definitions(&dir, &**front),
         Command::Reference { out } => reference::write_reference(&out, &**front),
         Command::Completions { shell } => manual::completions(shell, &**front),
@@ -252,19 +292,23 @@ fn scripts_in(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
     if let [first, extra, ..] = args.words.as_slice() {
         return usage(&unexpected(extra, first), &**front);
     }
-    if let Some(shard) = &args.shard {
-        match Shard::parse(shard) {
-            Ok(s) => context::set_default_shard(s),
-            Err(e) => return usage(&e.context("--shard"), &**front),
-        }
-    }
     if !args.sweep.is_empty() {
-        return swept(args, way, front);
+        let world = world::current();
+        let code = swept(args, way, front);
+        world::set(world);
+        return code;
     }
     let settings = Settings { seed: args.seed, out: args.out.clone() };
     let mut session = Session::with_front(settings, front.clone());
     if let Some(code) = &args.code {
         return script(&mut session, "-e", code, args, way);
+    }
+    let prompts = args.words.is_empty() || args.inspect;
+    if prompts && world::current().link == Link::Mpi {
+        return usage(
+            &Error::value("a prompt is for one process, not for ranks of MPI").hint("name a script"),
+            &**front,
+        );
     }
     let path = match args.words.first() {
         Some(path) if !args.anew => path.as_str(),
@@ -315,7 +359,13 @@ fn swept(args: &ScriptArgs, way: Way, front: &Shared) -> u8 {
         return usage(&e.hint("`ld3sh script.rhai --sweep nfe=4,6,8`"), &**front);
     }
     let (mut code, count) = (0, cells.len());
+    // each run is one process's, alone
+    let world = world::current();
+    world::set(World::ALONE);
     for (i, cell) in cells.into_iter().enumerate() {
+        if i as u64 % world.size() != world.rank() {
+            continue;
+        }
         let out = args.out.join(&cell.name);
         let head = format!("{} ({} of {count})", cell.name, i + 1);
         front.print(&head);
@@ -412,6 +462,7 @@ fn script(session: &mut Session, name: &str, text: &str, args: &ScriptArgs, way:
         front.print(&format!("{name}: ok"));
         return 0;
     }
+    let speaks = world::current().reports();
     if args.resume {
         match session.is_done() {
             Ok(true) => {
@@ -422,7 +473,7 @@ fn script(session: &mut Session, name: &str, text: &str, args: &ScriptArgs, way:
             Err(e) => return unwritten(&e, &*front),
         }
     }
-    let recorded = args.code.is_none() && args.out != Path::new(args::OUT);
+    let recorded = speaks && args.code.is_none() && args.out != Path::new(args::OUT);
     if let Some(Err(e)) = recorded.then(|| session.start_record()) {
         return unwritten(&e, &*front);
     }

@@ -13,6 +13,7 @@ pub mod interrupt;
 pub mod last;
 pub mod lex;
 pub mod manual;
+mod merge;
 pub mod models;
 pub mod names;
 pub mod outcome;

@@ -12,4 +12,5 @@ mod pickle;
 #[path = "../common/process.rs"]
 mod process;
 mod records;
+mod shards;
 mod zoo;

@@ -3,6 +3,7 @@
 //! Sample i is the same whatever batch or shard draws it, so what is on disk says what is left to do. A manifest with a
 //! hash of all that determines the samples stands beside them; files of another run are refused.
 mod folder;
+pub mod merge;
 mod npz;
 
 use super::hash;
@@ -21,43 +22,7 @@ const VERSION: u64 = 1;
 /// The most samples that one run may have.
 const MOST: u64 = 1_000_000_000;
 
-/// One part of a run that is shared out: `index` of `count`, counted from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Shard {
-    /// From 1 to `count`.
-    pub index: u64,
-    /// At least 1.
-    pub count: u64,
-}
-
-impl Shard {
-    /// All of it.
-    pub const WHOLE: Shard = Shard { index: 1, count: 1 };
-
-    /// Shard `index` of `count`.
-    pub fn new(index: i64, count: i64) -> Result<Shard> {
-        match (u64::try_from(index), u64::try_from(count)) {
-            (Ok(i), Ok(n)) if 1 <= i && i <= n => Ok(Shard { index: i, count: n }),
-            _ => Err(Error::value(format!("there is no shard {index}/{count}"))
-                .hint("shards count from 1: `1/4`, `2/4`, `3/4`, `4/4`")),
-        }
-    }
-    /// From text like `2/4`.
-    pub fn parse(text: &str) -> Result<Shard> {
-        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.trim().parse().ok()?, n.trim().parse().ok()?)));
-        match numbers {
-            Some((i, n)) => Shard::new(i, n),
-            None => Err(Error::value(format!("`{text}` is not a shard")).hint("like `2/4`: the second of four")),
-        }
-    }
-    /// The numbers of this shard's samples among `all`.
-    pub fn of(self, all: &Range<u64>) -> Range<u64> {
-        let n = u128::from(all.end.saturating_sub(all.start));
-        // less than n, which is a u64
-        let at = |i: u64| all.start + (n * u128::from(i) / u128::from(self.count)) as u64;
-        at(self.index - 1)..at(self.index)
-    }
-}
+pub use crate::world::Shard;
 
 /// What is to be made.
 pub struct Job {
@@ -265,24 +230,6 @@ fn wait_for(dir: &Path) -> Option<File> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn shards_share_out_all_numbers() {
-        for (n, count) in [(10, 3), (2, 5), (7, 1), (1 << 40, 7)] {
-            let all = 5..5 + n;
-            let parts: Vec<_> = (1..=count).map(|i| Shard { index: i, count }.of(&all)).collect();
-            assert_eq!((parts[0].start, parts[parts.len() - 1].end), (5, 5 + n));
-            assert!(parts.windows(2).all(|p| p[0].end == p[1].start), "{parts:?}");
-            let sizes: Vec<u64> = parts.iter().map(|p| p.end - p.start).collect();
-            assert!(sizes.iter().max().unwrap() - sizes.iter().min().unwrap() <= 1, "{sizes:?}");
-        }
-    }
-    #[test]
-    fn wrong_shards_are_errors() {
-        for text in ["", "3", "0/4", "5/4", "-1/4", "1/0", "a/b", "1/2/3", "99999999999999999999/1"] {
-            assert!(Shard::parse(text).is_err(), "{text}");
-        }
-        assert_eq!(Shard::parse("2/4").unwrap(), Shard { index: 2, count: 4 });
-    }
     #[test]
     fn bytes_follow_edm() {
         let x = [-2.0, -1.0, -0.999, 0.0, 0.00393, 0.9999, 1.0, 3.0];

@@ -55,6 +55,37 @@ fn archive(path: &Path) -> Result<ZipArchive<io::BufReader<File>>> {
     ZipArchive::new(io::BufReader::new(file)).map_err(|e| broken(path, e))
 }
 
+/// The files beside `target` that are named as its shards are.
+pub(super) fn shard_files(target: &Path) -> Result<Vec<(Shard, PathBuf)>> {
+    let prefix = format!("{}.shard-", target.file_stem().unwrap_or_default().to_string_lossy());
+    let dir = home(target);
+    let failed = |e| Error::io(dir, "list", e);
+    let mut out = vec![];
+    for entry in access::read(dir)?.list().map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(&prefix));
+        let Some(text) = name.and_then(|n| n.strip_suffix(".npz")) else { continue };
+        out.extend(Shard::parse(&text.replacen("-of-", "/", 1)).ok().map(|s| (s, path)));
+    }
+    Ok(out)
+}
+
+/// The manifest and the classes (none where there are none) of an archive, whose samples are compared with their checksum.
+pub(super) fn contents(path: &Path) -> Result<(Vec<u8>, Vec<i64>)> {
+    let mut archive = archive(path)?;
+    let read = |e: &dyn std::fmt::Display| broken(path, e);
+    exactly_rest(&mut archive.by_name("arr_0.npy").map_err(|e| read(&e))?).map_err(|e| read(&e))?;
+    let mut labels = vec![];
+    if archive.index_for_name("arr_1.npy").is_some() {
+        let mut bytes = vec![];
+        archive.by_name("arr_1.npy").map_err(|e| read(&e))?.read_to_end(&mut bytes).map_err(|e| read(&e))?;
+        let header = bytes.get(8..10).map_or(0, |h| 10 + usize::from(u16::from_le_bytes([h[0], h[1]])));
+        let body = bytes.get(header..).unwrap_or_default();
+        labels = body.as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b)).collect();
+    }
+    Ok((archive.comment().to_vec(), labels))
+}
+
 impl<'a> Npz<'a> {
     /// Makes the folder for the parts ready, or refuses files of another run.
     pub fn open(job: &'a Job, manifest: &'a Manifest) -> Result<Self> {
@@ -135,15 +166,8 @@ impl<'a> Npz<'a> {
     }
     /// The finished shards of this run, however many shards it was cut into.
     fn shards(&self) -> Result<Vec<Piece>> {
-        let prefix = format!("{}.shard-", self.job.out.file_stem().unwrap_or_default().to_string_lossy());
-        let dir = home(&self.job.out);
-        let failed = |e| Error::io(dir, "list", e);
         let mut out = vec![];
-        for entry in access::read(dir)?.list().map_err(failed)? {
-            let path = entry.map_err(failed)?.path();
-            let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.strip_prefix(&prefix));
-            let Some(text) = name.and_then(|n| n.strip_suffix(".npz")) else { continue };
-            let Ok(shard) = Shard::parse(&text.replacen("-of-", "/", 1)) else { continue };
+        for (shard, path) in shard_files(&self.job.out)? {
             let comment = archive(&path).ok().map(|a| a.comment().to_vec());
             if self.manifest.differs(comment.as_deref()).is_none() {
                 out.push(Piece { path, range: shard.of(&self.job.numbers), archive: true });

@@ -25,7 +25,7 @@ fn collect(folders: &[PathBuf]) -> Result<Vec<Recorded>> {
     }
     let mut all = vec![];
     for folder in record::find(folders, DEPTH)? {
-        all.extend(record::read(&folder)?.pop());
+        all.extend(record::latest(&folder)?);
     }
     if all.is_empty() {
         let named: Vec<String> = folders.iter().map(|f| format!("`{}`", f.display())).collect();
@@ -55,7 +55,7 @@ fn script(run: &Recorded) -> String {
 fn setting(run: &Recorded, name: &str) -> Value {
     match name {
         "script" => run.head.get("script").and_then(|s| s.get("hash")).cloned().unwrap_or_default(),
-        "seed" | "device" | "version" => run.head.get(name).cloned().unwrap_or_default(),
+        "seed" | "device" | "version" | "shard" => run.head.get(name).cloned().unwrap_or_default(),
         _ => run.head.get("params").and_then(|p| p.get(name)).cloned().unwrap_or_default(),
     }
 }
@@ -67,7 +67,7 @@ fn differing(runs: &[Recorded]) -> Vec<String> {
         .filter_map(|r| r.head.get("params")?.as_object())
         .flat_map(|p| p.keys().map(String::as_str))
         .collect();
-    let all = params.into_iter().chain(["seed", "device", "version"]);
+    let all = params.into_iter().chain(["seed", "device", "version", "shard"]);
     let differs = |name: &&str| runs.iter().any(|r| setting(r, name) != setting(&runs[0], name));
     all.filter(differs).map(str::to_string).collect()
 }

@@ -189,6 +189,7 @@ fn files_and_modules() {
             "oss",
             "s4s",
             "shapes",
+            "shares",
             "squares",
             "sub/",
             "tools",
