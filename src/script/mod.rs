@@ -33,5 +33,6 @@ pub mod sizes;
 pub mod tensor;
 pub mod text;
 pub mod trace;
+pub mod tree;
 mod waiting;
 pub mod zoo;

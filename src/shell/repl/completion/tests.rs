@@ -186,11 +186,13 @@ fn files_and_modules() {
             "learn",
             "measure",
             "mine",
+            "nn",
             "oss",
             "s4s",
             "squares",
             "sub/",
             "tools",
+            "train",
         ],
     );
     s.is("import \"l|", &["ld3", "learn"]);
