@@ -1,7 +1,9 @@
-//! Convolutions of scripts whose weights are constant go through the frozen networks' kernels: only the image's gradient is wanted.
-use super::kernels::{Conv, Frozen, View};
+//! Convolutions of scripts through the frozen networks' kernels: with constant weights, which are packed once, and with weights that
+//! learn, whose gradient is a sum of products with the image's columns.
+use super::kernels::{Conv, Frozen, Linear, View};
+use crate::tensor::columns;
 use crate::tensor::conv::{self, Geometry};
-use crate::tensor::custom::op1;
+use crate::tensor::custom::{op, op1};
 use crate::tensor::grad::is_tracked;
 use crate::{Error, Result};
 use candle_core::{CpuStorage, DType, Device, Storage, Tensor, TensorId};
@@ -20,19 +22,19 @@ thread_local! {
     static PACKED: RefCell<Vec<(Key, Arc<Conv>)>> = const { RefCell::new(vec![]) };
 }
 
-/// [`conv::conv2d`], by frozen kernels where x is f32 on the CPU, the weight is constant, and there are neither groups nor gaps
-/// between taps.
+/// [`conv::conv2d`], by frozen kernels where x is f32 on the CPU, and there are neither groups nor gaps between taps.
 pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
     let plain = |t: &Tensor| t.dtype() == DType::F32 && t.device().is_cpu() && t.elem_count() > 0;
     let constant = |t: &Tensor| plain(t) && !is_tracked(t) && !t.is_variable();
     let fits = plain(x)
         && x.rank() == 4
-        && constant(weight)
+        && plain(weight)
         && weight.rank() == 4
-        && bias.is_none_or(constant)
+        && bias.is_none_or(plain)
         && (g.groups, g.dilation) == (1, 1)
         && g.stride > 0;
-    if !fits || weight.dims()[2..] == [1, 1] {
+    let fixed = constant(weight) && bias.is_none_or(constant);
+    if !fits || (fixed && weight.dims()[2..] == [1, 1]) {
         return conv::conv2d(x, weight, bias, g);
     }
     let (cin, cout) = (weight.dims()[1], weight.dims()[0]);
@@ -41,6 +43,9 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -
     if cin != channels_last[3] || !bias_fits {
         // which says what does not fit
         return conv::conv2d(x, weight, bias, g);
+    }
+    if !fixed {
+        return learned(x, weight, bias, g);
     }
     let kernel = packed(weight, bias, g)?;
     let Ok(dims) = kernel.dims(&[&channels_last]) else { return conv::conv2d(x, weight, bias, g) };
@@ -53,6 +58,59 @@ pub fn conv2d(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -
         let grads = kernel.pull(&[View { data: &[], dims: &channels_last }], &cot, true);
         image_of(grads.first().map_or(&[], |g| g), &channels_last)
     })
+}
+
+/// [`conv::conv2d`] of f32 on the CPU, with a weight or a bias that learns.
+fn learned(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, g: Geometry) -> Result<Tensor> {
+    let (b, c, h, w) = x.dims4()?;
+    let sizes = [b, h, w, c];
+    let constant = match bias {
+        Some(b) => b.detach().contiguous()?,
+        None => Tensor::zeros(weight.dims()[0], DType::F32, &Device::Cpu)?,
+    };
+    let frozen = weight.detach().contiguous()?;
+    let kernel: Arc<dyn Frozen> = match (&weight.dims()[2..], g.stride, g.padding) {
+        ([1, 1], 1, 0) => Arc::new(Linear::new(&frozen.flatten_from(1)?, constant)?),
+        _ => Arc::new(Conv::with(frozen, constant, g.stride, g.padding)?),
+    };
+    let Ok(dims) = kernel.dims(&[&sizes]) else { return conv::conv2d(x, weight, bias, g) };
+    let image = turned(&x.detach())?;
+    let mut out = vec![0.0; dims.iter().product()];
+    kernel.run(&[View { data: &image, dims: &sizes }], &mut out, true);
+    let out = image_of(&out, &dims)?;
+    let args: Vec<&Tensor> = [Some(x), Some(weight), bias].into_iter().flatten().collect();
+    op("conv2d", &args, out, move |back| {
+        let mut all = vec![None; back.args.len()];
+        if back.want[0] {
+            let cot = turned(back.g)?;
+            let grads = kernel.pull(&[View { data: &[], dims: &sizes }], &cot, true);
+            all[0] = Some(image_of(grads.first().map_or(&[], |g| g), &sizes)?);
+        }
+        if back.want[1] {
+            all[1] = Some(columns::weight_gradient(&back.args[0], back.g, back.args[1].dims(), g)?);
+        }
+        if back.want.get(2) == Some(&true) {
+            all[2] = Some(channel_sums(back.g)?);
+        }
+        Ok(all)
+    })
+}
+
+/// The sum of each channel of images [B, C, H, W], in the order of the images.
+fn channel_sums(g: &Tensor) -> Result<Tensor> {
+    let (b, c, h, w) = g.dims4()?;
+    let g = g.contiguous()?;
+    let (storage, layout) = g.storage_and_layout();
+    let Storage::Cpu(CpuStorage::F32(v)) = &*storage else {
+        return Err(Error::new(crate::Kind::Internal, "a sum of another type or device"));
+    };
+    let (v, size) = (&v[layout.start_offset()..], h * w);
+    let sum = |k: usize| {
+        let channel = |i: usize| v[(i * c + k) * size..][..size].chunks(256).map(|p| p.iter().sum::<f32>()).sum::<f32>();
+        (0..b).map(channel).sum::<f32>()
+    };
+    let sums: Vec<f32> = (0..c).into_par_iter().map(sum).collect();
+    Ok(Tensor::from_vec(sums, c, &Device::Cpu)?)
 }
 
 /// The kernel for a weight and bias, packed or found.

@@ -1,5 +1,5 @@
 //! Clipping by total norm, and projection of each sample to a ball.
-use super::in_range;
+use super::{fused, in_range};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};
 
@@ -8,15 +8,26 @@ use candle_core::{DType, Tensor};
 ///
 /// Errors: `max` not positive, a norm that is not finite.
 pub fn clip_norm(grads: &[Tensor], max: f64) -> Result<(Vec<Tensor>, f64)> {
+    clip_norm_named(&[], grads, max)
+}
+
+/// [`clip_norm`] of gradients with names, by which errors call them.
+pub fn clip_norm_named(paths: &[String], grads: &[Tensor], max: f64) -> Result<(Vec<Tensor>, f64)> {
     in_range("clip_norm: the largest norm", max, f64::MIN_POSITIVE, f64::INFINITY)?;
     let mut square = 0.0;
-    for g in grads {
-        square += g.detach().to_dtype(DType::F64)?.sqr()?.sum_all()?.to_scalar::<f64>()?;
+    for (i, g) in grads.iter().enumerate() {
+        let own = fused::square(g)?;
+        if !own.is_finite() {
+            let of = paths.get(i).filter(|p| !p.is_empty()).map(|p| format!(", that of `{p}` to begin with"));
+            let m = format!("clip_norm: the gradients' total norm is {}{}", own.sqrt(), of.unwrap_or_default());
+            return Err(Error::value(m)
+                .hint("look at the loss that they came from: it divided by zero or overflowed"));
+        }
+        square += own;
     }
     let norm = square.sqrt();
     if !norm.is_finite() {
-        let e = Error::value(format!("clip_norm: the gradients' total norm is {norm}"));
-        return Err(e.hint("look at the loss that they came from: it divided by zero or overflowed"));
+        return Err(Error::value(format!("clip_norm: the gradients' total norm is {norm}")));
     }
     let scale = max / (norm + 1e-6);
     if scale >= 1.0 {

@@ -4,7 +4,8 @@ use super::error::Caught;
 use super::modules::Resolver;
 use super::{
     bulk, closures, context, data, denoise, discretize, export, files, identity, loss, maps, method, metric, model,
-    noise, numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, trace, waiting, world, zoo,
+    noise, numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, trace, tree, waiting, world,
+    zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -51,6 +52,7 @@ pub fn new(run: &SharedRun) -> Engine {
         noise::register,
         denoise::register,
         trace::register,
+        tree::register,
         plan::register,
         discretize::register,
         search::register,

@@ -34,6 +34,7 @@ pub mod sizes;
 pub mod tensor;
 pub mod text;
 pub mod trace;
+pub mod tree;
 mod waiting;
 mod world;
 pub mod zoo;

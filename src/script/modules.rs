@@ -26,12 +26,14 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("ld3", include_str!("../../stdlib/ld3.rhai")),
     ("learn", include_str!("../../stdlib/learn.rhai")),
     ("measure", include_str!("../../stdlib/measure.rhai")),
+    ("nn", include_str!("../../stdlib/nn.rhai")),
     ("oss", include_str!("../../stdlib/oss.rhai")),
     ("s4s", include_str!("../../stdlib/s4s.rhai")),
     ("shapes", include_str!("../../stdlib/shapes.rhai")),
     ("shares", include_str!("../../stdlib/shares.rhai")),
     ("squares", include_str!("../../stdlib/squares.rhai")),
     ("tools", include_str!("../../stdlib/tools.rhai")),
+    ("train", include_str!("../../stdlib/train.rhai")),
 ];
 
 type Located<T> = std::result::Result<T, Box<EvalAltResult>>;

@@ -1,5 +1,6 @@
 //! Rhai functions for noise schedules: module `noise`, and the methods of type `Noise`.
 use super::error::RhaiResult;
+use super::files::convert::{from_json, to_json};
 use super::options::Options;
 use crate::noise::{Noise, NoiseSchedule, Spec, check_time};
 use crate::real::{Real, host_values, through_tensors};
@@ -117,6 +118,13 @@ pub(crate) fn describe(noise: &dyn NoiseSchedule) -> String {
 /// Noise schedules: α(t) and σ(t) of x_t = α x_0 + σ ε.
 #[export_module]
 mod noise_api {
+    /// The schedule that `to_map` described.
+    ///
+    /// Example: `noise::from_map(noise::flow(#{ shift: 3.0 }).to_map()).describe() == noise::flow(#{ shift: 3.0 }).describe()` is true
+    #[rhai_fn(return_raw)]
+    pub fn from_map(map: Map) -> RhaiResult<Noise> {
+        Ok(crate::noise::from_spec(&to_json(&map.into(), false)?)?)
+    }
     /// The variance-exploding schedule of EDM with σ from 0.002 to 80: α = 1, σ = t.
     #[rhai_fn(return_raw)]
     pub fn edm() -> RhaiResult<Noise> {
@@ -222,6 +230,13 @@ mod noise_api {
 /// What a noise schedule can be asked.
 #[export_module]
 mod methods {
+    /// The schedule as data, a map for `noise::from_map` and `json::save`.
+    ///
+    /// Example: `noise::edm().to_map().name` is "edm"
+    #[rhai_fn(pure)]
+    pub fn to_map(noise: &mut Noise) -> Dynamic {
+        from_json(&noise.spec())
+    }
     /// The name of the function in module `noise` that makes this schedule.
     #[rhai_fn(get = "name", pure)]
     pub fn noise_name(noise: &mut Noise) -> ImmutableString {

@@ -1,6 +1,7 @@
 //! Rhai functions for optimizers: module `optim`, types `Optimizer` and `Plateau`, `clip_norm`, `project_ball`.
 use super::error::RhaiResult;
 use super::options::Options;
+use super::tree::Tree;
 use crate::optim::{Optimizer, Plateau, Rule, Slot, State};
 use crate::{Error, Kind};
 use candle_core::Tensor;
@@ -31,6 +32,7 @@ fn make(name: &str, map: Map) -> RhaiResult<SharedOptimizer> {
         "sgd" => Rule::sgd(),
         "rmsprop" => Rule::rmsprop(),
         "adam" => Rule::adam(),
+        "muon" => Rule::muon(),
         _ => Rule::adamw(),
     };
     let set = |o: &mut Options, key: &'static str, v: &mut f64| -> RhaiResult<()> {
@@ -52,19 +54,25 @@ fn make(name: &str, map: Map) -> RhaiResult<SharedOptimizer> {
             *centered = o.bool("centered")?.unwrap_or(*centered);
         }
         Rule::Adam { betas, eps, weight_decay, amsgrad, .. } => {
-            if let Some(a) = o.array("betas")? {
-                let number = |v: &Dynamic| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64));
-                *betas = match a.iter().map(number).collect::<Option<Vec<f64>>>().as_deref() {
-                    Some(&[b1, b2]) => (b1, b2),
-                    _ => {
-                        let m = format!("optim::{name}: option `betas` must be two numbers, like [0.9, 0.999]");
-                        return Err(Error::new(Kind::Type, m).into());
-                    }
-                };
-            }
+            *betas = betas_of(name, &mut o)?.unwrap_or(*betas);
             set(&mut o, "eps", eps)?;
             set(&mut o, "weight_decay", weight_decay)?;
             *amsgrad = o.bool("amsgrad")?.unwrap_or(*amsgrad);
+        }
+        Rule::Muon { momentum, nesterov, weight_decay, steps, rms, betas, eps, ratio, others } => {
+            set(&mut o, "momentum", momentum)?;
+            set(&mut o, "weight_decay", weight_decay)?;
+            set(&mut o, "eps", eps)?;
+            set(&mut o, "ratio", ratio)?;
+            *nesterov = o.bool("nesterov")?.unwrap_or(*nesterov);
+            *steps = o.count("steps")?.unwrap_or(*steps);
+            *rms = o.one_of("adjust", &["rms", "original"])?.is_none_or(|a| a == "rms");
+            *betas = betas_of(name, &mut o)?.unwrap_or(*betas);
+            if let Some(a) = o.array("others")? {
+                let text = |v: &Dynamic| v.clone().into_string().ok();
+                let wrong = || Error::new(Kind::Type, "optim::muon: option `others` must be an array of texts");
+                *others = a.iter().map(text).collect::<Option<Vec<String>>>().ok_or_else(wrong)?;
+            }
         }
     }
     let lr = o.float("lr")?.unwrap_or_else(|| rule.default_lr());
@@ -72,26 +80,17 @@ fn make(name: &str, map: Map) -> RhaiResult<SharedOptimizer> {
     Ok(SharedOptimizer(Rc::new(RefCell::new(Optimizer::new(rule, lr)?))))
 }
 
-/// An array of tensors, or one tensor.
-fn tensors(what: &str, v: Dynamic) -> RhaiResult<Vec<Tensor>> {
-    let v = match v.try_cast_result::<Tensor>() {
-        Ok(t) => return Ok(vec![t]),
-        Err(v) => v,
-    };
-    let wrong = |came: &str| Error::new(Kind::Type, format!("{what} must be an array of tensors, not {came}"));
-    let array = v.into_array().map_err(wrong)?;
-    array
-        .into_iter()
-        .enumerate()
-        .map(|(i, v)| {
-            v.try_cast_result::<Tensor>()
-                .map_err(|v| wrong(&format!("{} at [{i}]", crate::script::error::type_of(&v))).into())
-        })
-        .collect()
-}
-
-fn array(tensors: Vec<Tensor>) -> Array {
-    tensors.into_iter().map(Dynamic::from).collect()
+/// The option `betas`.
+fn betas_of(name: &str, o: &mut Options) -> RhaiResult<Option<(f64, f64)>> {
+    let Some(a) = o.array("betas")? else { return Ok(None) };
+    let number = |v: &Dynamic| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64));
+    match a.iter().map(number).collect::<Option<Vec<f64>>>().as_deref() {
+        Some(&[b1, b2]) => Ok(Some((b1, b2))),
+        _ => {
+            let m = format!("optim::{name}: option `betas` must be two numbers, like [0.9, 0.999]");
+            Err(Error::new(Kind::Type, m).into())
+        }
+    }
 }
 
 fn required<T>(what: &str, v: Option<T>) -> RhaiResult<T> {
@@ -117,8 +116,13 @@ fn read_state(map: Map) -> RhaiResult<State> {
         }
         slots.push(one);
     }
+    let paths = o.array("paths")?.unwrap_or_default();
     o.finish()?;
-    Ok(State { rule, lr, slots })
+    let path = |v: Dynamic| {
+        v.into_string().map_err(|t| Error::new(Kind::Type, format!("load_state: each of `paths` must be a text, not {t}")))
+    };
+    let paths = paths.into_iter().map(path).collect::<Result<_, Error>>()?;
+    Ok(State { rule, lr, slots, paths })
 }
 
 /// Optimizers with PyTorch's update rules and defaults.
@@ -200,6 +204,31 @@ mod optim_api {
     pub fn adamw_with(options: Map) -> RhaiResult<SharedOptimizer> {
         make("adamw", options)
     }
+    /// Muon with learning rate 0.001 and weight decay 0.1.
+    #[rhai_fn(return_raw)]
+    pub fn muon() -> RhaiResult<SharedOptimizer> {
+        make("muon", Map::new())
+    }
+    /// Muon: the momentum of every matrix made orthogonal (Jordan et al., 2024), as `torch.optim.Muon` but in the parameters' precision.
+    ///
+    /// The weight of a convolution is a matrix with a row for each output. What has fewer than two dimensions goes by AdamW.
+    ///
+    /// Options:
+    /// - `lr` (0.001): the learning rate
+    /// - `momentum` (0.95): of the running mean of g
+    /// - `nesterov` (true): look ahead along the momentum
+    /// - `weight_decay` (0.1): how much of lr times the parameter goes at each step
+    /// - `steps` (5): of the Newton–Schulz iteration
+    /// - `adjust` ("rms"): the size of updates: as large as AdamW's, 0.2·√max(rows, columns), for the same rates; or "original", √max(1, rows/columns)
+    /// - `betas` ([0.9, 0.999]), `eps` (1e-8): of AdamW
+    /// - `ratio` (1.0): AdamW's learning rate over Muon's
+    /// - `others` ([]): beginnings of the paths of matrices that go by AdamW too, such as embeddings and the last layer
+    ///
+    /// Example: `optim::muon(#{ lr: 0.02, adjust: "original", ratio: 0.05, others: ["out"] })`
+    #[rhai_fn(name = "muon", return_raw)]
+    pub fn muon_with(options: Map) -> RhaiResult<SharedOptimizer> {
+        make("muon", options)
+    }
     /// A counter that says when to decay a learning rate: factor 0.8 after 5 losses without improvement.
     #[rhai_fn(return_raw)]
     pub fn plateau() -> RhaiResult<SharedPlateau> {
@@ -229,16 +258,17 @@ mod optim_api {
 mod methods {
     /// Updates parameters by their gradients: returns new variables with the new values.
     ///
-    /// Arguments: an array of tensors and an array of gradients of the same shapes (or one tensor and its gradient). State is kept
-    /// by position. Errors on other shapes or another number than before, and on gradients that are not finite; the
-    /// state is then as it was.
+    /// Arguments: a tree of tensors (a tensor, or maps and arrays of them, one in the other) and one of gradients, of the same structure
+    /// and shapes; what comes back has that structure too. State is kept for each leaf. Errors name the leaf: another structure or
+    /// shape than before, gradients that are not finite; the state is then as it was.
     ///
-    /// Example: `let opt = optim::sgd(#{ lr: 0.1 }); let x = variable(tensor([1.0])); opt.step([x], grad((x * x).sum(), [x]))[0]` is [0.8]
+    /// Example: `let opt = optim::sgd(#{ lr: 0.1 }); let p = variable(#{ w: tensor([1.0]) }); opt.step(p, grad((p.w * p.w).sum(), p)).w` is [0.8]
     #[rhai_fn(return_raw, pure)]
-    pub fn step(optimizer: &mut SharedOptimizer, parameters: Dynamic, gradients: Dynamic) -> RhaiResult<Array> {
-        let p = tensors("step: the parameters", parameters)?;
-        let g = tensors("step: the gradients", gradients)?;
-        Ok(array(optimizer.0.borrow_mut().step(&p, &g)?))
+    pub fn step(optimizer: &mut SharedOptimizer, parameters: Dynamic, gradients: Dynamic) -> RhaiResult<Dynamic> {
+        let p = Tree::read("step: the parameters", &parameters)?;
+        let g = p.like("the parameters", "step: the gradients", &gradients)?;
+        let new = optimizer.0.borrow_mut().step_named(&p.paths, &p.leaves, &g.leaves)?;
+        Ok(p.build(new))
     }
     /// The learning rate.
     #[rhai_fn(get = "lr", pure)]
@@ -263,7 +293,7 @@ mod methods {
     /// All that is needed to go on with the same bits, a map for `load_state` and `state::save`.
     ///
     /// Its fields: `rule`, the optimizer's name; `lr`; `slots`, a map for each parameter in their order: `step`, and the moments that
-    /// the rule keeps, tensors by name.
+    /// the rule keeps, tensors by name; `paths`, where each stands in its tree.
     ///
     /// Example: `let opt = optim::adam(); opt.step([ones([2])], [ones([2])]); opt.state().lr` is 0.001
     #[rhai_fn(name = "state", pure)]
@@ -279,6 +309,7 @@ mod methods {
             ("rule".into(), state.rule.into()),
             ("lr".into(), state.lr.into()),
             ("slots".into(), state.slots.into_iter().map(slot).collect::<Array>().into()),
+            ("paths".into(), state.paths.into_iter().map(Dynamic::from).collect::<Array>().into()),
         ])
     }
     /// Restores what `state()` returned, into an optimizer of the same kind.
@@ -392,13 +423,15 @@ mod methods {
 
     /// Scales gradients so that their total L2 norm is at most `max`, as `torch.nn.utils.clip_grad_norm_`.
     ///
-    /// Arguments: an array of tensors (or one), the largest norm. Returns `#{ grads, norm }` with the norm before clipping.
+    /// Arguments: a tree of tensors (a tensor, or maps and arrays of them), the largest norm. Returns `#{ grads, norm }` with the tree and the
+    /// norm before clipping. Errors where the norm is not finite, and names the leaf.
     ///
     /// Example: `clip_norm([tensor([3.0, 4.0])], 1.0).norm` is 5
     #[rhai_fn(name = "clip_norm", return_raw)]
     pub fn clip_norm_float(gradients: Dynamic, max: FLOAT) -> RhaiResult<Map> {
-        let (grads, norm) = crate::optim::clip_norm(&tensors("clip_norm: the gradients", gradients)?, max)?;
-        Ok(Map::from([("grads".into(), array(grads).into()), ("norm".into(), norm.into())]))
+        let tree = Tree::read("clip_norm: the gradients", &gradients)?;
+        let (grads, norm) = crate::optim::clip_norm_named(&tree.paths, &tree.leaves, max)?;
+        Ok(Map::from([("grads".into(), tree.build(grads)), ("norm".into(), norm.into())]))
     }
     /// Scales gradients so that their total L2 norm is at most `max`.
     #[rhai_fn(name = "clip_norm", return_raw)]

@@ -208,27 +208,40 @@ pub fn convolve(x: &Tensor, w: &Tensor, g: Geometry) -> Result<Tensor> {
     Ok(y.reshape((x.dims()[0], cout, plane.output[0], plane.output[1]))?)
 }
 
+/// Parts of a batch whose weight gradients are summed each by itself: a number of its own, so that bits do not depend on threads.
+const PARTS: usize = 8;
+
 /// The gradient with respect to a weight of shape `shape`, from x and the cotangent of [`convolve`]'s result.
 pub fn weight_gradient(x: &Tensor, cot: &Tensor, shape: &[usize], g: Geometry) -> Result<Tensor> {
     let (cout, per, kernel) = (shape[0], shape[1], [shape[2], shape[3]]);
     // a transposed convolution's output padding makes room for windows that it has not
     let plane = Plane { output: [cot.dims()[2], cot.dims()[3]], ..Plane::new(x, kernel, g)? };
-    let inside = cout / g.groups;
+    let (inside, batch) = (cout / g.groups, x.dims()[0]);
     let mut groups = vec![];
     for k in 0..g.groups {
-        let mut sum: Option<Tensor> = None;
-        for b in 0..x.dims()[0] {
-            let (image, cot) = (x.get(b)?.narrow(0, k * per, per)?, cot.get(b)?.narrow(0, k * inside, inside)?);
-            for (at, rows) in plane.blocks(per) {
-                check_cancelled()?;
-                let cot = cot.narrow(1, at, rows)?.contiguous()?.reshape((inside, rows * plane.output[1]))?;
-                let part = cot.matmul(&plane.columns(&image, at, rows)?.t()?)?;
-                sum = Some(match sum {
-                    Some(sum) => (sum + part)?,
-                    None => part,
-                });
+        let part = |p: usize| -> Result<Option<Tensor>> {
+            let mut sum: Option<Tensor> = None;
+            for b in batch * p / PARTS..batch * (p + 1) / PARTS {
+                let (image, cot) = (x.get(b)?.narrow(0, k * per, per)?, cot.get(b)?.narrow(0, k * inside, inside)?);
+                for (at, rows) in plane.blocks(per) {
+                    check_cancelled()?;
+                    let cot = cot.narrow(1, at, rows)?.contiguous()?.reshape((inside, rows * plane.output[1]))?;
+                    let part = cot.matmul(&plane.columns(&image, at, rows)?.t()?)?;
+                    sum = Some(match sum {
+                        Some(sum) => (sum + part)?,
+                        None => part,
+                    });
+                }
             }
-        }
+            Ok(sum)
+        };
+        let parts = (0..PARTS).into_par_iter().map(part).collect::<Result<Vec<_>>>()?;
+        let sum = parts.into_iter().flatten().try_fold(None, |sum: Option<Tensor>, part| {
+            Ok::<_, crate::Error>(Some(match sum {
+                Some(sum) => (sum + part)?,
+                None => part,
+            }))
+        })?;
         groups.extend(sum);
     }
     Ok(Tensor::cat(&groups, 0)?.reshape(shape)?)

@@ -5,6 +5,7 @@
 //! through [`custom`] with a backward of its own. Scripts reach candle only through this folder.
 pub mod arith;
 pub mod aside;
+pub(crate) mod blocks;
 pub(crate) mod columns;
 pub mod conv;
 pub mod create;

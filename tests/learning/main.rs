@@ -1,6 +1,8 @@
 //! What learns, and what it minimizes: losses, optimizers, LD3 and the paper's experiments.
 #[path = "../common/caught.rs"]
 mod caught;
+#[path = "../common/code.rs"]
+mod code;
 mod experiments;
 mod families;
 mod features;
@@ -11,5 +13,7 @@ mod optim;
 #[path = "../common/process.rs"]
 mod process;
 mod published;
+mod trained;
+mod trees;
 #[path = "../common/trunks.rs"]
 mod trunks;

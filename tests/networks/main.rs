@@ -9,6 +9,7 @@ mod graphs;
 mod half;
 mod helpers;
 mod latent;
+mod layers;
 mod nets;
 #[path = "../common/process.rs"]
 mod process;

@@ -4,10 +4,11 @@ use crate::host::{Callback, Value};
 use crate::script::error::RhaiResult;
 use crate::script::host::{ScriptHost, callback};
 use crate::script::trace;
+use crate::script::tree::Tree;
 use crate::tensor::grad::{self, Block};
 use crate::{Error, Kind};
 use candle_core::Tensor;
-use rhai::{Array, Dynamic, FnPtr, NativeCallContext};
+use rhai::{Array, Dynamic, FnPtr, Map, NativeCallContext};
 use std::rc::Rc;
 
 fn variable(x: Tensor) -> RhaiResult<Tensor> {
@@ -23,28 +24,44 @@ fn list(what: &str, v: &Dynamic) -> Result<Vec<Tensor>, Error> {
     }
 }
 
-/// Gradients in the form in which the variables were given: one, or an array.
-fn like(vars: &Dynamic, grads: Vec<Tensor>) -> Dynamic {
-    let mut grads = grads.into_iter().map(Dynamic::from);
-    if vars.is_array() { grads.collect::<Array>().into() } else { grads.next().unwrap_or(Dynamic::UNIT) }
+/// The variables of a tree.
+fn variables(what: &str, v: &Dynamic) -> Result<Tree, Error> {
+    let tree = Tree::read(&format!("{what}: the variables"), v)?;
+    let constant = tree.leaves.iter().zip(&tree.paths).find(|(t, path)| !path.is_empty() && !t.is_variable());
+    if let Some((t, path)) = constant {
+        let m = format!("{what}: `{path}`, a tensor of shape {:?}, is not a variable", t.dims());
+        let e = Error::new(Kind::Value, m).shapes(&[t.dims()]);
+        return Err(e.hint("make the whole tree one with `let v = variable(tree)` and compute the loss from that same `v`"));
+    }
+    Ok(tree)
 }
 
 fn gradient(ctx: NativeCallContext, loss: Tensor, vars: Dynamic) -> RhaiResult<Dynamic> {
     let host = ScriptHost::new(&ctx);
-    let grads = grad::grad(&host, &loss, &list("grad: the variables", &vars)?)?;
-    Ok(like(&vars, grads))
+    let tree = variables("grad", &vars)?;
+    Ok(tree.build(grad::grad(&host, &loss, &tree.leaves)?))
+}
+
+fn variable_tree(tree: Dynamic) -> RhaiResult<Dynamic> {
+    let tree = Tree::read("variable: the tree", &tree)?;
+    for (t, path) in tree.leaves.iter().zip(&tree.paths) {
+        crate::tensor::dtype::want_float("variable", t).map_err(|e| e.context(format!("`{path}`")))?;
+    }
+    tree.map(grad::variable)
 }
 
 fn vjp(ctx: NativeCallContext, outputs: Dynamic, cots: Dynamic, vars: Dynamic) -> RhaiResult<Dynamic> {
-    let (o, c) = (list("vjp: the outputs", &outputs)?, list("vjp: the cotangents", &cots)?);
-    if o.len() != c.len() {
-        let m = format!("vjp: got {} outputs and {} cotangents", o.len(), c.len());
+    let o = Tree::read("vjp: the outputs", &outputs)?;
+    let c = Tree::read("vjp: the cotangents", &cots)?;
+    if o.leaves.len() != c.leaves.len() {
+        let m = format!("vjp: got {} outputs and {} cotangents", o.leaves.len(), c.leaves.len());
         return Err(Error::value(m).hint("one cotangent for each output, of the same shape").into());
     }
+    let c = o.like("the outputs", "vjp: the cotangents", &cots)?;
     let host = ScriptHost::new(&ctx);
-    let pairs: Vec<(Tensor, Tensor)> = o.into_iter().zip(c).collect();
-    let grads = grad::vjp(&host, &pairs, &list("vjp: the variables", &vars)?)?;
-    Ok(like(&vars, grads))
+    let pairs: Vec<(Tensor, Tensor)> = o.leaves.into_iter().zip(c.leaves).collect();
+    let tree = variables("vjp", &vars)?;
+    Ok(tree.build(grad::vjp(&host, &pairs, &tree.leaves)?))
 }
 
 fn no_grad(ctx: NativeCallContext, f: FnPtr) -> RhaiResult<Dynamic> {
@@ -78,12 +95,16 @@ pub(super) fn register(d: &mut Defs) {
     let doc = "A fresh variable with the values of `x`: what `grad` differentiates with respect to.\n\n\
                Errors on integers: only floating point has gradients.\n\nExample: `let v = variable(tensor([1.0, 2.0])); grad((v * v).sum(), v)` is [2, 4]";
     d.add("variable", "x: Tensor -> Tensor", doc, variable);
-    let doc = "The gradient of a scalar loss with respect to a variable, or to each in an array.\n\n\
-               Zeros where nothing flows. It goes through tensors, samples, denoisers and `checkpoint` alike.\n\n\
+    let doc = "The tree of fresh variables with the values of a tree of tensors (maps and arrays, one in the other).\n\n\
+               Errors name the leaf that is no floating-point tensor.\n\nExample: `let p = variable(#{ w: ones([2]), layers: [#{ b: zeros([2]) }] }); grad((p.w * 3.0 + p.layers[0].b).sum(), p).layers[0].b` is [1, 1]";
+    d.add("variable", "tree: map -> map", doc, |m: Map| variable_tree(m.into()));
+    d.add("variable", "tree: array -> array", doc, |a: Array| variable_tree(a.into()));
+    let doc = "The gradient of a scalar loss with respect to a variable, or to each in a tree (maps and arrays, one in the other), of that structure.\n\n\
+               Zeros where nothing flows. Errors name the leaf that is no variable. It goes through tensors, samples, denoisers and `checkpoint` alike.\n\n\
                Example: `let a = variable(ones([2])); let b = variable(ones([2])); grad((a * b * b).sum(), [a, b])`";
     d.add("grad", "loss: Tensor, vars: array -> array", doc, gradient);
     let doc = "Σ ⟨cotangent, output⟩ differentiated with respect to variables: the vector-Jacobian product.\n\n\
-               Outputs and cotangents are tensors, or arrays of as many, of the same shapes.\n\n\
+               Outputs and cotangents are tensors, or trees of the same structure and shapes; variables are a tensor or a tree.\n\n\
                Example: `let v = variable(tensor([1.0, 2.0])); let y = v * v; vjp(y, ones_like(y), v)` is [2, 4]";
     d.add("vjp", "outputs: array, cotangents: array, vars: array -> array", doc, vjp);
     let doc = "Runs a function without recording gradients: its tensors are constants.\n\n\

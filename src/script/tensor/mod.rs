@@ -13,6 +13,7 @@ mod operators;
 mod reduce;
 mod shape;
 
+pub(in crate::script) use args::number as number_of;
 pub(in crate::script) use args::tensors as list_of;
 pub(in crate::script) use index::part_of;
 

@@ -120,6 +120,10 @@ pub(super) fn register(d: &mut Defs) {
                Example: `layer_norm(randn([2, 4]), #{ weight: ones([4]), bias: zeros([4]) })`";
     d.add("layer_norm", "x: Tensor -> Tensor", doc, |x: Tensor| layer_norm(x, Map::new()));
     d.add("layer_norm", "x: Tensor, options: map -> Tensor", doc, layer_norm);
+    let doc = "Layer normalization over the last dimensions, those of the weight, with eps 1e-5.\n\nExample: `layer_norm(randn([2, 4]), ones([4]), zeros([4])).shape` is [2, 4]";
+    d.add("layer_norm", "x: Tensor, weight: Tensor, bias: Tensor -> Tensor", doc, |x: Tensor, w: Tensor, b: Tensor| {
+        on([&x], move |[x]| normal::layer_norm(x, Some(&w), Some(&b), 1e-5))
+    });
     let doc = "Attention softmax(q kᵀ · scale) v, for q [.., n, d], k [.., m, d], v [.., m, e].\n\n\
                Options:\n- `mask` (none): a tensor [.., n, m]; u8: 0 hides, floating point: added to q kᵀ · scale\n\
                - `causal` (false): hides what comes later\n- `scale` (1/√d): a number\n\n\

@@ -320,15 +320,16 @@ fn eps(call: &Call) -> Option<f64> {
 
 fn layer_norm(low: &mut Lower, call: &Call) -> Result<Option<Id>> {
     let Some(v) = value(call, 0) else { return Ok(None) };
-    // over as many of the last dimensions as the weights have
-    let rank = |name: &str| match option(call, name) {
-        Some(Arg::Const(t)) => Some(t.rank()),
-        _ => None,
+    let (weight, bias) = match call.args.len() {
+        3 => (call.args.get(1), call.args.get(2)),
+        _ => (option(call, "weight"), option(call, "bias")),
     };
-    let (sizes, over) = (low.sizes(v).to_vec(), rank("weight").or(rank("bias")).unwrap_or(1));
+    // over as many of the last dimensions as the weights have
+    let rank = |a: Option<&Arg>| if let Some(Arg::Const(t)) = a { Some(t.rank()) } else { None };
+    let (sizes, over) = (low.sizes(v).to_vec(), rank(weight).or(rank(bias)).unwrap_or(1));
     let Some(first) = sizes.len().checked_sub(over) else { return Ok(None) };
     let Some(dims) = sizes[first..].iter().map(|s| s.fixed()).collect::<Option<Vec<_>>>() else { return Ok(None) };
-    let (w, b) = (constant(option(call, "weight"), &dims, 1.0), constant(option(call, "bias"), &dims, 0.0));
+    let (w, b) = (constant(weight, &dims, 1.0), constant(bias, &dims, 0.0));
     let (Some(w), Some(b), Some(eps)) = (w, b, eps(call)) else { return Ok(None) };
     let x = low.plain(v)?;
     if over == 1 {

@@ -186,6 +186,7 @@ fn files_and_modules() {
             "learn",
             "measure",
             "mine",
+            "nn",
             "oss",
             "s4s",
             "shapes",
@@ -193,6 +194,7 @@ fn files_and_modules() {
             "squares",
             "sub/",
             "tools",
+            "train",
         ],
     );
     s.is("import \"l|", &["ld3", "learn"]);
