@@ -67,3 +67,20 @@ fn finding() {
         assert!(c.namespaces().contains("solver") && !c.namespaces().contains("ld3"));
     });
 }
+
+/// Functions of a type that the catalogue has no words for would be in no help, no reference and no test of examples.
+#[test]
+fn every_type_of_the_engine_is_in_the_catalogue() {
+    let body = || {
+        let session = Session::new(Settings { seed: 0, out: "out".into() });
+        let json = session.engine().gen_fn_metadata_to_json(false).expect("metadata");
+        let whole: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        let types = whole["customTypes"].as_array().expect("types");
+        assert!(types.len() > 20, "{}", types.len());
+        let known = |name: &str| session.catalogue().get(name).iter().any(|e| e.kind == Kind::Type);
+        let names = types.iter().filter_map(|t| t["displayName"].as_str());
+        let missing: Vec<&str> = names.filter(|n| !known(n)).collect();
+        assert!(missing.is_empty(), "src/shell/catalogue/words.rs has no words for {missing:?}");
+    };
+    std::thread::Builder::new().stack_size(STACK).spawn(body).expect("a thread").join().expect("the test");
+}

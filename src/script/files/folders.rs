@@ -25,6 +25,8 @@ pub(super) fn register(engine: &mut Engine) {
 
 /// The paths that match, sorted.
 fn find(pattern: &str) -> Result<Vec<PathBuf>> {
+    // a pattern may name what a script may not see as a path may
+    access::read(pattern)?;
     let parts: Vec<&str> = pattern.split('/').filter(|p| !p.is_empty() && *p != ".").collect();
     let start = if pattern.starts_with('/') { PathBuf::from("/") } else { PathBuf::new() };
     let mut found = vec![];

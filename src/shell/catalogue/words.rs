@@ -50,6 +50,8 @@ pub const TYPES: &[TypeInfo] = &[
         "A function of tensors that was recorded and runs by kernels, made by `graph::trace`.",
     ),
     named("Checkpoint", &["ScriptCheckpoint"], "A file of tensors by name, opened by `checkpoint::open`."),
+    named("Dataset", &[], "Pictures with labels, read as they are asked for, opened by `data::open`."),
+    named("Batches", &[], "The batches of a data set in an order, for `for`, made by `batches`."),
     named("Image", &[], "A picture of 8-bit pixels, made in module `image`."),
     named("Plot", &["ScriptPlot"], "A plot, made in module `plot`."),
     named("Table", &[], "Rows aligned in columns for print and Markdown, made by `table`."),
