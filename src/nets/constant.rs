@@ -106,7 +106,8 @@ fn channel_sums(g: &Tensor) -> Result<Tensor> {
     };
     let (v, size) = (&v[layout.start_offset()..], h * w);
     let sum = |k: usize| {
-        let channel = |i: usize| v[(i * c + k) * size..][..size].chunks(256).map(|p| p.iter().sum::<f32>()).sum::<f32>();
+        let channel =
+            |i: usize| v[(i * c + k) * size..][..size].chunks(256).map(|p| p.iter().sum::<f32>()).sum::<f32>();
         (0..b).map(channel).sum::<f32>()
     };
     let sums: Vec<f32> = (0..c).into_par_iter().map(sum).collect();

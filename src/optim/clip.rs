@@ -20,8 +20,7 @@ pub fn clip_norm_named(paths: &[String], grads: &[Tensor], max: f64) -> Result<(
         if !own.is_finite() {
             let of = paths.get(i).filter(|p| !p.is_empty()).map(|p| format!(", that of `{p}` to begin with"));
             let m = format!("clip_norm: the gradients' total norm is {}{}", own.sqrt(), of.unwrap_or_default());
-            return Err(Error::value(m)
-                .hint("look at the loss that they came from: it divided by zero or overflowed"));
+            return Err(Error::value(m).hint("look at the loss that they came from: it divided by zero or overflowed"));
         }
         square += own;
     }

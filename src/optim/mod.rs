@@ -8,8 +8,8 @@ mod rules;
 mod update;
 
 pub use clip::{clip_norm, clip_norm_named, project_ball};
-pub use plateau::Plateau;
 pub use optimizer::{Optimizer, Slot, State};
+pub use plateau::Plateau;
 pub use rules::Rule;
 
 use crate::{Error, Result};

@@ -100,8 +100,11 @@ impl Rule {
     }
     /// The rule for one parameter, and the factor on the learning rate: Muon leaves to AdamW what is no matrix.
     pub(super) fn of(&self, path: &str, dims: &[usize]) -> (Cow<'_, Rule>, f64) {
-        let Rule::Muon { weight_decay, betas, eps, ratio, others, .. } = self else { return (Cow::Borrowed(self), 1.0) };
-        let named = |o: &String| path.strip_prefix(o.as_str()).is_some_and(|r| r.is_empty() || r.starts_with(['.', '[']));
+        let Rule::Muon { weight_decay, betas, eps, ratio, others, .. } = self else {
+            return (Cow::Borrowed(self), 1.0);
+        };
+        let named =
+            |o: &String| path.strip_prefix(o.as_str()).is_some_and(|r| r.is_empty() || r.starts_with(['.', '[']));
         if dims.len() > 1 && !others.iter().any(named) {
             return (Cow::Borrowed(self), 1.0);
         }

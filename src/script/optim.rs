@@ -119,7 +119,8 @@ fn read_state(map: Map) -> RhaiResult<State> {
     let paths = o.array("paths")?.unwrap_or_default();
     o.finish()?;
     let path = |v: Dynamic| {
-        v.into_string().map_err(|t| Error::new(Kind::Type, format!("load_state: each of `paths` must be a text, not {t}")))
+        v.into_string()
+            .map_err(|t| Error::new(Kind::Type, format!("load_state: each of `paths` must be a text, not {t}")))
     };
     let paths = paths.into_iter().map(path).collect::<Result<_, Error>>()?;
     Ok(State { rule, lr, slots, paths })

@@ -26,9 +26,14 @@ pub fn means(x: &Tensor, fh: usize, fw: usize) -> Result<Tensor> {
 /// The pixels of every block times `scale`, each `fh` × `fw` times.
 fn repeat(x: &Tensor, fh: usize, fw: usize, scale: f64) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
-    by_rows(x, (b, c, h * fh, w * fw), w, fh * fw * w, |x: &[f32], out| repeat_row(x, fw, scale as f32, out), |x, out| {
-        repeat_row(x, fw, scale, out)
-    })
+    by_rows(
+        x,
+        (b, c, h * fh, w * fw),
+        w,
+        fh * fw * w,
+        |x: &[f32], out| repeat_row(x, fw, scale as f32, out),
+        |x, out| repeat_row(x, fw, scale, out),
+    )
 }
 
 /// Repeats a row of pixels over a row of blocks.
@@ -41,9 +46,14 @@ fn repeat_row<T: WithDType>(x: &[T], fw: usize, scale: T, out: &mut [T]) {
 /// The sum of every block times `scale`.
 fn sums(x: &Tensor, fh: usize, fw: usize, scale: f64) -> Result<Tensor> {
     let (b, c, h, w) = x.dims4()?;
-    by_rows(x, (b, c, h / fh, w / fw), fh * w, w / fw, |x: &[f32], out| sum_row(x, w, fw, scale as f32, out), |x, out| {
-        sum_row(x, w, fw, scale, out)
-    })
+    by_rows(
+        x,
+        (b, c, h / fh, w / fw),
+        fh * w,
+        w / fw,
+        |x: &[f32], out| sum_row(x, w, fw, scale as f32, out),
+        |x, out| sum_row(x, w, fw, scale, out),
+    )
 }
 
 /// Sums the blocks of a row of blocks.

@@ -275,7 +275,7 @@ fn scripts_train_save_and_restore() {
             let other = optim::adam(#{ betas: [0.9, 0.99] });
             other.load_state(opt.state());
             let a = opt.step([x], [x])[0];
-            let b = other.step(#{ x: x }, #{ x: x }).x;
+            let b = other.step([x], [x])[0];
             opt.lr = 1;
             let p = optim::plateau(#{ patience: 1, floor: 0.5 });
             p.step(1); let bad = p.step(2.0);
@@ -301,9 +301,9 @@ fn script_errors_are_clear() {
     fails("optim::adam(#{ betas: [0.9] })", "two numbers");
     fails("optim::sgd(#{ lr: \"fast\" })", "a number");
     fails("optim::sgd(#{ lr: -1 })", "at least 0");
-    fails("optim::sgd().step([1], [2])", "int at [0]");
+    fails("optim::sgd().step([1], [2])", "int at `[0]`");
     fails("optim::sgd().load_state(#{ lr: 0.1 })", "no `rule`");
     fails("optim::sgd().load_state(optim::adam().state())", "`adam`");
     fails("optim::plateau(#{ patience: 0 })", "patience");
-    fails("clip_norm(3.0, 1)", "array of tensors");
+    fails("clip_norm(3.0, 1)", "tree of tensors");
 }

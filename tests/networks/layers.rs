@@ -4,12 +4,17 @@ use crate::code::{session, shown};
 #[track_caller]
 fn value(code: &str) -> String {
     let code = format!("import \"nn\" as nn; {code}");
-    session(move |s| shown(s, &code)).trim().to_string()
+    let text = session(move |s| shown(s, &code));
+    // arrays are shown over several lines
+    let parts = text.lines().map(str::trim).collect::<Vec<_>>().join(" ");
+    if text.contains("error") { text } else { parts.replace("[ ", "[").replace(", ]", "]") }
 }
 
-const UNET: &str = "let p = nn::unet_params(#{ shape: [2, 8, 8], channels: 8, multiples: [1, 2], heads: 2, classes: 3, seed: 1 });
+const UNET: &str =
+    "let p = nn::unet_params(#{ shape: [2, 8, 8], channels: 8, multiples: [1, 2], heads: 2, classes: 3, seed: 1 });
     let f = |x, t, c| nn::unet(p, x, t, c);";
-const DIT: &str = "let p = nn::dit_params(#{ shape: [2, 8, 8], patch: 2, width: 16, depth: 2, heads: 2, classes: 3, seed: 1 });
+const DIT: &str =
+    "let p = nn::dit_params(#{ shape: [2, 8, 8], patch: 2, width: 16, depth: 2, heads: 2, classes: 3, seed: 1 });
     let f = |x, t, c| nn::dit(p, x, t, c);";
 /// What starts at zero gets some values, so that gradients flow through everything.
 const STIR: &str = "let k = 0; p = tree::map(p, |t| { k += 1; t + 0.1 * randn(t.shape, #{ seed: k }) });";
@@ -105,6 +110,7 @@ fn networks_begin_at_zero_and_take_classes() {
         let x = ones([2, 1, 8, 8]);
         [nn::unet(u, x, ones([2]), ()).abs().max().item(), nn::dit(d, x, ones([2]), ()).abs().max().item()]"#;
     assert_eq!(value(code), "[0.0, 0.0]");
-    let text = value("nn::unet(nn::unet_params(#{ shape: [1, 8, 8], channels: 8 }), ones([2, 1, 8, 8]), ones([2]), eye(2))");
+    let text =
+        value("nn::unet(nn::unet_params(#{ shape: [1, 8, 8], channels: 8 }), ones([2, 1, 8, 8]), ones([2]), eye(2))");
     assert!(text.contains("without classes"), "{text}");
 }

@@ -31,7 +31,9 @@ fn variables(what: &str, v: &Dynamic) -> Result<Tree, Error> {
     if let Some((t, path)) = constant {
         let m = format!("{what}: `{path}`, a tensor of shape {:?}, is not a variable", t.dims());
         let e = Error::new(Kind::Value, m).shapes(&[t.dims()]);
-        return Err(e.hint("make the whole tree one with `let v = variable(tree)` and compute the loss from that same `v`"));
+        return Err(
+            e.hint("make the whole tree one with `let v = variable(tree)` and compute the loss from that same `v`")
+        );
     }
     Ok(tree)
 }

@@ -72,9 +72,7 @@ fn read(v: &Value, tensors: &mut BTreeMap<String, Tensor>, broken: &dyn Fn() -> 
             Some(t) => Dynamic::from(t),
             None => return Err(Error::new(Kind::Format, format!("the tensor `{name}` of the tree is missing"))),
         },
-        Value::Array(parts) => {
-            parts.iter().map(|p| read(p, tensors, broken)).collect::<Result<Array>>()?.into()
-        }
+        Value::Array(parts) => parts.iter().map(|p| read(p, tensors, broken)).collect::<Result<Array>>()?.into(),
         Value::Object(parts) => {
             let parts = parts.iter().map(|(k, p)| Ok((k.as_str().into(), read(p, tensors, broken)?)));
             parts.collect::<Result<Map>>()?.into()
