@@ -15,7 +15,7 @@ pub enum Run {
 }
 
 /// Published schedules: name, number of steps, and how β runs.
-pub const PRESETS: [(&str, usize, Run); 4] = [
+pub const PRESETS: [(&str, usize, Run); 5] = [
     // Stable Diffusion 1.x, 2.x and XL
     ("sd", 1000, Run::Root(0.00085, 0.012)),
     // latent diffusion's models (LSUN, FFHQ, CelebA, ImageNet)
@@ -23,6 +23,8 @@ pub const PRESETS: [(&str, usize, Run); 4] = [
     // improved-diffusion's ImageNet-64 and its LSUN
     ("iddpm_cosine", 4000, Run::Cosine(0.008)),
     ("iddpm_linear", 1000, Run::Linear(1e-4, 0.02)),
+    // guided-diffusion's ImageNet-64
+    ("adm_cosine", 1000, Run::Cosine(0.008)),
 ];
 
 /// β of step `i` of `n`.

@@ -7,7 +7,7 @@ mod precond;
 mod songunet;
 
 pub use config::{Config, PRECONDS};
-pub use pickle::describe;
+pub use pickle::{describe, find_network};
 
 use super::build::{Id, graph};
 use super::family::{Family, Part, Parts, Role};
