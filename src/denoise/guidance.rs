@@ -13,11 +13,16 @@ use candle_core::Tensor;
 ///
 /// Both runs go through the inner denoiser as one batch of 2B where conditions are rows. Without a condition there is
 /// nothing to guide: one unconditional run.
+///
+/// The other run may be another, worse network's (autoguidance, Karras et al. 2024): then m_u is its prediction under the same condition,
+/// or under [`Guided::uncond`] where that is given, and there is something to guide without a condition too.
 pub struct Guided {
     inner: DynDenoiser,
     scale: f64,
     interval: Option<(f64, f64)>,
     uncond: Cond,
+    /// What makes the other run, where that is not the denoiser itself.
+    other: Option<DynDenoiser>,
 }
 
 /// What an evaluation has to run.
@@ -36,7 +41,7 @@ impl Guided {
         if !scale.is_finite() {
             return Err(Error::value(format!("the guidance scale must be a finite number, not {scale}")));
         }
-        Ok(Guided { inner, scale, interval: None, uncond: Cond::None })
+        Ok(Guided { inner, scale, interval: None, uncond: Cond::None, other: None })
     }
     /// Guides only at noise levels σ/α from `lo` to `hi`.
     pub fn interval(mut self, lo: f64, hi: f64) -> Result<Self> {
@@ -56,12 +61,25 @@ impl Guided {
         self
     }
 
+    /// Leads away from what another denoiser predicts.
+    ///
+    /// Fails where that is not in the same noise schedule.
+    pub fn by(mut self, other: DynDenoiser) -> Result<Self> {
+        let (own, its) = (self.inner.noise().spec(), other.noise().spec());
+        if own != its {
+            let m = format!("the other network runs in the noise schedule {its}, this one in {own}");
+            return Err(Error::value(m).hint("bring it there: `other.with_noise(net.noise)`"));
+        }
+        self.other = Some(other);
+        Ok(self)
+    }
+
     /// How many runs an evaluation takes: with weight 1 or 0 one of the two says all.
     fn both(&self) -> usize {
         if [0.0, 1.0].contains(&self.scale) { 1 } else { 2 }
     }
     fn runs(&self, q: &Query) -> Runs {
-        if matches!(q.cond, Cond::None) {
+        if matches!(q.cond, Cond::None) && self.other.is_none() {
             return Runs::Asked;
         }
         let weight = |t: &f64| match self.interval {
@@ -75,8 +93,17 @@ impl Guided {
             _ => Runs::Both(w),
         }
     }
+    /// What makes the other run.
+    fn guide(&self) -> &DynDenoiser {
+        self.other.as_ref().unwrap_or(&self.inner)
+    }
     /// The condition of the unconditional run.
     fn without(&self, cond: &Cond) -> Result<Cond> {
+        if let (Some(other), Cond::None) = (&self.other, &self.uncond) {
+            // a network of the same conditions is told the same; one without any, nothing
+            let told = other.classes() == self.inner.classes() && other.conditions() == self.inner.conditions();
+            return if told { Ok(cond.clone()) } else { Ok(Cond::None) };
+        }
         let none = match (cond, &self.uncond) {
             (Cond::Named(all), Cond::Named(none)) => {
                 if let Some(odd) = none.keys().find(|name| !all.contains_key(*name)) {
@@ -97,7 +124,7 @@ impl Guided {
     }
     /// The batch of both runs, first the conditional, then the unconditional; none where a script's value conditions it.
     fn doubled(&self, x: &Tensor, q: &Query) -> Result<Option<(Tensor, Vec<f64>, Cond)>> {
-        if !matches!(q.cond, Cond::Named(_)) {
+        if !matches!(q.cond, Cond::Named(_)) || self.other.is_some() {
             return Ok(None);
         }
         let Cond::Named(none) = self.without(q.cond)? else { return Ok(None) };
@@ -130,9 +157,12 @@ impl Denoiser for Guided {
         self.inner.noise()
     }
     fn describe(&self) -> String {
+        let from = self.other.as_ref().map_or(String::new(), |o| format!(" away from {}", o.describe()));
         match self.interval {
-            Some((lo, hi)) => format!("{}, guided by {} at σ from {lo} to {hi}", self.inner.describe(), self.scale),
-            None => format!("{}, guided by {}", self.inner.describe(), self.scale),
+            Some((lo, hi)) => {
+                format!("{}, guided by {}{from} at σ from {lo} to {hi}", self.inner.describe(), self.scale)
+            }
+            None => format!("{}, guided by {}{from}", self.inner.describe(), self.scale),
         }
     }
     fn hash(&self) -> Option<String> {
@@ -148,23 +178,33 @@ impl Denoiser for Guided {
             }
             _ => String::new(),
         };
+        let uncond = match &self.other {
+            Some(other) => format!("{uncond}by {}", other.hash()?),
+            None => uncond,
+        };
         self.inner.hash().map(|h| query::digest(&[b"guided", h.as_bytes(), how.as_bytes(), uncond.as_bytes()]))
     }
     fn inner(&self) -> Option<&dyn Denoiser> {
         Some(&*self.inner)
     }
     fn runs_per_eval(&self) -> usize {
-        self.both() * self.inner.runs_per_eval()
+        match (&self.other, self.both()) {
+            (Some(other), 2) => self.inner.runs_per_eval() + other.runs_per_eval(),
+            (_, both) => both * self.inner.runs_per_eval(),
+        }
     }
     fn kept(&self, batch: usize) -> Option<u64> {
-        self.inner.kept(self.both() * batch)
+        match (&self.other, self.both()) {
+            (Some(other), 2) => Some(self.inner.kept(batch)? + other.kept(batch)?),
+            (_, both) => self.inner.kept(both * batch),
+        }
     }
     fn eval(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<State> {
         let x = query::check(q, None, None)?;
         let w = match self.runs(q) {
             Runs::Asked => return self.inner.eval(host, q, want),
             Runs::Unconditional => {
-                return self.inner.eval(host, &Query { cond: &self.without(q.cond)?, ..*q }, want);
+                return self.guide().eval(host, &Query { cond: &self.without(q.cond)?, ..*q }, want);
             }
             Runs::Both(w) => w,
         };
@@ -174,7 +214,7 @@ impl Denoiser for Guided {
             return mix(&w, &m.narrow(0, b)?, &m.narrow(b, b)?);
         }
         let with = self.inner.eval(host, q, want)?;
-        let none = self.inner.eval(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
+        let none = self.guide().eval(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
         mix(&w, &with, &none)
     }
     fn linearize(&self, host: &dyn Host, q: &Query, want: Prediction) -> Result<(State, Pullback)> {
@@ -182,7 +222,7 @@ impl Denoiser for Guided {
         let w = match self.runs(q) {
             Runs::Asked => return self.inner.linearize(host, q, want),
             Runs::Unconditional => {
-                return self.inner.linearize(host, &Query { cond: &self.without(q.cond)?, ..*q }, want);
+                return self.guide().linearize(host, &Query { cond: &self.without(q.cond)?, ..*q }, want);
             }
             Runs::Both(w) => w,
         };
@@ -204,7 +244,7 @@ impl Denoiser for Guided {
             return Ok((m, pull));
         }
         let (with, pull_with) = self.inner.linearize(host, q, want)?;
-        let (none, pull_none) = self.inner.linearize(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
+        let (none, pull_none) = self.guide().linearize(host, &Query { cond: &self.without(q.cond)?, ..*q }, want)?;
         let m = mix(&w, &with, &none)?;
         let pull: Pullback = Box::new(move |host, m_bar| {
             let m_bar = m_bar.tensor()?;

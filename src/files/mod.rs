@@ -15,6 +15,7 @@ pub mod pickle;
 pub mod record;
 pub mod result;
 pub mod safetensors;
+pub mod shards;
 pub mod sniff;
 pub mod state;
 pub mod table;

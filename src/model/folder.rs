@@ -1,8 +1,8 @@
 //! Models as diffusers writes them: a folder with a part in each of its folders, or one such part.
-use crate::files::checkpoint::{self, Checkpoint};
-use crate::files::{atomic, json};
+use crate::files::checkpoint::Checkpoint;
+use crate::files::{atomic, json, shards};
 use crate::{Error, Kind, Result, access};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Parts that are read from here, by the folder and by the class in its configuration.
@@ -10,15 +10,22 @@ const PARTS: [(&str, &[&str]); 3] = [
     ("unet", &["UNet2DConditionModel"]),
     (
         "transformer",
-        &["DiTTransformer2DModel", "Transformer2DModel", "SD3Transformer2DModel", "FluxTransformer2DModel"],
+        &[
+            "DiTTransformer2DModel",
+            "Transformer2DModel",
+            "SD3Transformer2DModel",
+            "FluxTransformer2DModel",
+            "PixArtTransformer2DModel",
+        ],
     ),
     ("vae", &["AutoencoderKL"]),
 ];
 /// What a part's weights are called, the first one that is there; an index lists several files.
-const WEIGHTS: [&str; 6] = [
+const WEIGHTS: [&str; 7] = [
     "diffusion_pytorch_model.safetensors",
     "diffusion_pytorch_model.safetensors.index.json",
     "diffusion_pytorch_model.fp16.safetensors",
+    "diffusion_pytorch_model.safetensors.index.fp16.json",
     "diffusion_pytorch_model.bin",
     "diffusion_pytorch_model.bin.index.json",
     "diffusion_pytorch_model.fp16.bin",
@@ -63,46 +70,10 @@ pub fn open(folder: &Path) -> Result<Checkpoint> {
     }
 }
 
-type Views = BTreeMap<String, crate::files::torch::View>;
-
 /// The tensors of one part, of one file or of several.
-fn weights(folder: &Path) -> Result<Views> {
-    for name in WEIGHTS {
-        let path = folder.join(name);
-        if !access::read(&path)?.exists() {
-            continue;
-        }
-        if !name.ends_with(".json") {
-            return Ok(checkpoint::open(&path)?.tensors().clone());
-        }
-        return sharded(folder, &path);
-    }
-    let m = format!("`{}` has a configuration but no weights", folder.display());
-    Err(Error::new(Kind::Format, m).hint(format!("put `{}` there", WEIGHTS[0])))
-}
-
-fn sharded(folder: &Path, index: &Path) -> Result<Views> {
-    let wrong = || Error::new(Kind::Format, format!("`{}` has no `weight_map` of names to files", index.display()));
-    let parsed = json::parse(&atomic::read_text(index)?)?;
-    let map = parsed.get("weight_map").and_then(|m| m.as_object()).ok_or_else(wrong)?;
-    let files: BTreeSet<&str> = map.values().map(|f| f.as_str().ok_or_else(wrong)).collect::<Result<_>>()?;
-    let mut all = BTreeMap::new();
-    for name in files {
-        // a name and no path: the index may not lead elsewhere
-        if Path::new(name).components().count() != 1 || name == ".." {
-            return Err(wrong());
-        }
-        let path = folder.join(name);
-        if !access::read(&path)?.exists() {
-            let m = format!("`{}` is missing, one of the files that the weights are cut into", path.display());
-            return Err(Error::new(Kind::Format, m).hint("download it too: the folder is not whole"));
-        }
-        all.extend(checkpoint::open(&path)?.tensors().clone());
-    }
-    match map.keys().find(|name| !all.contains_key(*name)) {
-        None => Ok(all),
-        Some(name) => {
-            Err(Error::new(Kind::Format, format!("no file has the tensor `{name}` of `{}`", index.display())))
-        }
-    }
+fn weights(folder: &Path) -> Result<shards::Views> {
+    shards::weights(folder, &WEIGHTS)?.ok_or_else(|| {
+        let m = format!("`{}` has a configuration but no weights", folder.display());
+        Error::new(Kind::Format, m).hint(format!("put `{}` there", WEIGHTS[0]))
+    })
 }

@@ -1,8 +1,8 @@
 //! Makes graphs: operations by the place where they stand, their weights taken by name, shapes known as it goes.
 use super::graph::{Absent, Adapt, Dim, Graph, Layout, Node, Output, Port, Weight};
 use super::kernels::{
-    AddScale, Attention, Concat, Conv, CrossAttention, Frozen, Geglu, Gelu, GroupNorm, LayerNorm, Linear, MaxPool,
-    Modulation, Nearest, Op, Relu, Scale, Shaped, Silu, Split, Within,
+    AddScale, Attention, Concat, Conv, CrossAttention, Frozen, Geglu, Gelu, GroupNorm, LayerNorm, Linear,
+    MaskedAttention, MaxPool, Modulation, Nearest, Op, Relu, Scale, Shaped, Silu, Split, TokenEmbedding, Within,
 };
 use super::weights::{Weights, wide};
 use crate::{Error, Kind, Result};
@@ -280,9 +280,33 @@ impl<'w> Builder<'_, 'w> {
         self.one(Linear::new(&w, b)?, &[rows], vec![weight, bias])
     }
 
+    /// A row of a table for each of some numbers, which stays in 16 bits where it is stored in them.
+    pub fn tokens(&mut self, ids: Id, dims: [usize; 2]) -> Result<Id> {
+        let (table, weight) = self.matrix(&dims, false, &[])?;
+        self.one(TokenEmbedding::new(table, None)?, &[ids], vec![weight])
+    }
+
     /// The same values in another shape of a sample.
     pub fn shaped(&mut self, x: Id, dims: &[usize]) -> Result<Id> {
         self.apply(Shaped(dims.to_vec()), &[x])
+    }
+
+    /// A map whose rows have one magnitude, without bias: of images by a window, or of what is no image where there is none. `apart` puts
+    /// output channels in another order.
+    pub fn magnitude(&mut self, x: Id, channels: usize, window: Option<usize>, apart: Option<Adapt>) -> Result<Id> {
+        let (cin, image) = (self.channels(x), window.is_some());
+        let dims: Vec<usize> = [channels, cin].into_iter().chain(window.into_iter().flat_map(|n| [n, n])).collect();
+        let mut adapt = vec![Adapt::Magnitude];
+        if window == Some(1) {
+            adapt.push(Adapt::Reshape(vec![channels, cin]));
+        }
+        adapt.extend(apart);
+        let (w, weight) = self.take("weight", &dims, image, &adapt)?;
+        let zeros = Tensor::zeros(channels, w.dtype(), w.device())?;
+        match window {
+            Some(n) if n > 1 => self.one(Conv::padded(w, zeros, 1, [n / 2; 2])?, &[x], vec![weight]),
+            _ => self.one(Linear::new(&w, zeros)?, &[x], vec![weight]),
+        }
     }
 
     /// The nearest of some codes, for each pixel; its gradient is that of the identity.
@@ -328,6 +352,12 @@ impl<'w> Builder<'_, 'w> {
     /// Softmax attention of queries to keys and values, in order.
     pub fn cross_attention(&mut self, qkv: [Id; 3], heads: usize, causal: bool) -> Result<Id> {
         self.apply_wide(CrossAttention { heads, causal }, &qkv)
+    }
+
+    /// The same to the keys that a mask of ones and zeros counts.
+    pub fn masked_attention(&mut self, qkv: [Id; 3], mask: Id, heads: usize) -> Result<Id> {
+        let [q, k, v] = qkv;
+        self.apply(MaskedAttention { heads }, &[q, k, v, mask])
     }
 
     /// A layer norm over the last dimension.

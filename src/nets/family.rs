@@ -3,7 +3,7 @@ use super::features::Trunk;
 use super::network::Net;
 use super::runner::Runner;
 use super::weights::File;
-use super::{clip, dit, edm, features, inception, ldm, points};
+use super::{clip, dit, edm, edm2, features, inception, ldm, points, t5};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::torch::View;
 use crate::{Error, Result};
@@ -53,6 +53,8 @@ pub enum Part {
     Features(Trunk),
     /// A text encoder.
     Text(clip::Encoder),
+    /// Another one, of T5's kind.
+    T5(t5::Encoder),
     /// A graph that needs nothing else.
     Graph(Runner),
 }
@@ -77,8 +79,17 @@ pub struct Family {
 }
 
 /// All families, asked in this order.
-pub static FAMILIES: &[Family] =
-    &[dit::FAMILY, ldm::FAMILY, points::FAMILY, clip::FAMILY, edm::FAMILY, features::FAMILY, inception::FAMILY];
+pub static FAMILIES: &[Family] = &[
+    dit::FAMILY,
+    ldm::FAMILY,
+    points::FAMILY,
+    clip::FAMILY,
+    t5::FAMILY,
+    edm2::FAMILY,
+    edm::FAMILY,
+    features::FAMILY,
+    inception::FAMILY,
+];
 
 /// The family of a checkpoint, among `families`, and the network in it.
 pub fn recognise<'a, 'c>(

@@ -107,6 +107,8 @@ pub enum Adapt {
     AgainstLast,
     /// The last row.
     Last,
+    /// Rows of one magnitude: each over its own root mean square, and over the root of how many entries it has.
+    Magnitude,
 }
 
 impl Adapt {
@@ -121,6 +123,14 @@ impl Adapt {
                 t.narrow(0, 0, n - 1)?.broadcast_sub(&t.narrow(0, n - 1, 1)?)
             }
             Adapt::Last => t.get(t.dim(0)? - 1)?.contiguous(),
+            Adapt::Magnitude => {
+                /// What the reference adds to the root, so that it is never 0.
+                const EPS: f64 = 1e-4;
+                let (n, rest) = (t.dim(0)?, t.elem_count() / t.dim(0)?.max(1));
+                let rows = t.reshape((n, rest))?;
+                let root = ((rows.sqr()?.sum_keepdim(1)? / rest as f64)?.sqrt()? + EPS)?;
+                (rows.broadcast_div(&root)? / (rest as f64).sqrt())?.reshape(t.dims())
+            }
             Adapt::Apart { parts, width } => {
                 let (n, rest) = (t.dim(0)?, t.elem_count() / t.dim(0)?.max(1));
                 t.reshape((n / (parts * width), *parts, width * rest))?.transpose(0, 1)?.contiguous()?.reshape(t.dims())

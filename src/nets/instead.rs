@@ -81,14 +81,14 @@ const TABLE: [Known; 13] = [
     known(
         &["caption_projection.", "adaln_single."],
         Holds::Denoiser,
-        "a PixArt transformer, which is not read yet",
-        "`ld3sh models` lists what is",
+        "a part of a PixArt transformer",
+        "get the whole file",
     ),
     known(
         &["encoder.block.0.layer.0.SelfAttention.", "shared.weight"],
         Holds::Text,
-        "a T5 text encoder, which is not read yet",
-        "CLIP's text encoders are",
+        "a T5 text encoder",
+        "`text::load` reads it",
     ),
     known(
         &["vision_model.", "visual."],

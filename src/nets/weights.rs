@@ -52,8 +52,9 @@ impl Stored<'_> {
         let raw = match self {
             Stored::View(v) => {
                 let stored = match v.dtype() {
-                    // widened as they are read
+                    // widened as they are read, exactly
                     Dtype::F8_E4M3 | Dtype::F8_E5M2 => {
+                        let dtype = if as_stored { DType::F16 } else { dtype };
                         return Ok(checkpoint::tensor(v).and_then(|t| Ok(t.to_dtype(dtype)?)));
                     }
                     Dtype::F16 => DType::F16,

@@ -25,6 +25,8 @@ pub const PRESETS: [(&str, usize, Run); 5] = [
     ("iddpm_linear", 1000, Run::Linear(1e-4, 0.02)),
     // diffusion-point-cloud's generators, whose last step still holds a third of the signal
     ("dmpg", 100, Run::Linear(1e-4, 0.02)),
+    // guided-diffusion's ImageNet-64
+    ("adm_cosine", 1000, Run::Cosine(0.008)),
 ];
 
 /// β of step `i` of `n`.

@@ -5,7 +5,7 @@ mod make;
 pub use args::{cond_of, drawn_cond, value_of};
 pub use make::{Loading, denoiser_of};
 
-use super::error::RhaiResult;
+use super::error::{RhaiResult, type_of};
 use super::host::ScriptHost;
 use super::options::Options;
 use crate::denoise::precond::nearest;
@@ -219,6 +219,8 @@ mod methods {
     /// - `negative` (rows of zeros): the condition of the other run, a null or negative prompt's: a tensor [1, …] or [B, …], a
     ///   label, or a map of tensors by the names of the network's conditions
     /// - `uncond`: the same by its older name
+    /// - `by` (none): another denoiser, whose prediction guidance leads away from: a smaller or less trained one under the same condition
+    ///   (autoguidance), or one without conditions
     ///
     /// Example: `let net = denoiser::load("fashion28"); net.guided(2.0, #{ interval: [0.3, 5.0] })`
     #[rhai_fn(name = "guided", return_raw, pure)]
@@ -234,6 +236,13 @@ mod methods {
         let (negative, older) = (o.take("negative"), o.take("uncond"));
         if let Some(cond) = negative.or(older) {
             guided = guided.uncond(negative_of(net, cond)?);
+        }
+        if let Some(other) = o.take("by") {
+            let Some(other) = other.clone().try_cast::<DynDenoiser>() else {
+                let m = format!("guided: `by` must be a denoiser, not {}", type_of(&other));
+                return Err(Error::new(Kind::Type, m).into());
+            };
+            guided = guided.by(other)?;
         }
         o.finish()?;
         Ok(Rc::new(guided))

@@ -40,7 +40,7 @@ impl Model {
             let hash = match part {
                 Part::Denoiser(_) => self.0.denoiser.as_ref()?.hash()?,
                 Part::Graph(runner) => runner.hash().ok()?,
-                Part::Features(_) | Part::Text(_) => return None,
+                Part::Features(_) | Part::Text(_) | Part::T5(_) => return None,
             };
             Some(format!("{} {hash}\n", role.name()))
         };
@@ -147,11 +147,12 @@ pub mod model_api {
     /// - `augment` (none): augmentation labels for all samples, where the network was trained with them
     /// - `heads` (as published): heads of each attention, for latent diffusion and its kin, as are all that follow
     /// - `head_width` (as published): channels of each head, in the place of `heads`
+    /// - `attention_order` (as published, else "heads"): what stands together in the outputs of attention's first map: q, k and v of a head, or ("parts") q, k or v of all heads
     /// - `size` (as published, else 64): height and width of what is denoised
     /// - `height`, `width` (both `size`): where it is no square
     /// - `ema` (true): read the averaged weights where the file has them
     /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow and SiT have it)
-    /// - `schedule` (the file's, or as published): a preset of `noise::vp_discrete`: "sd", "ldm", "iddpm_cosine", "iddpm_linear"
+    /// - `schedule` (the file's, or as published): a preset of `noise::vp_discrete`: "sd", "ldm", "iddpm_cosine", "iddpm_linear", "adm_cosine"
     /// - `rescale_timesteps` (as published): tell it training steps on a scale of 1000
     /// - `groups` (32): groups of each group norm
     /// - `quantize` (true): whether an autoencoder with codes takes the nearest of them before it decodes

@@ -180,11 +180,12 @@ mod noise_api {
     pub fn vp_cosine_with(options: Map) -> RhaiResult<Noise> {
         build("vp_cosine", options)
     }
-    /// The schedule of a published network that was trained at discrete steps, by name: `"sd"`, `"ldm"`, `"iddpm_cosine"` or `"iddpm_linear"`.
+    /// The schedule of a published network that was trained at discrete steps, by name: `"sd"`, `"ldm"`, `"iddpm_cosine"`, `"iddpm_linear"` or `"adm_cosine"`.
     ///
     /// `"sd"` is Stable Diffusion (√β linear from √0.00085 to √0.012, 1000 steps), `"ldm"` latent diffusion (√0.0015 to √0.0195, 1000
     /// steps), `"iddpm_cosine"` improved-diffusion's ImageNet-64 (α a cosine, β at most 0.999, 4000 steps), `"iddpm_linear"` its LSUN (β
-    /// linear from 0.0001 to 0.02, 1000 steps). Time runs from 1/N to 1.
+    /// linear from 0.0001 to 0.02, 1000 steps), `"adm_cosine"` guided-diffusion's ImageNet-64 (the cosine in 1000 steps). Time runs from 1/N
+    /// to 1.
     ///
     /// Example: `noise::vp_discrete("sd")`
     #[rhai_fn(return_raw)]
@@ -196,7 +197,7 @@ mod noise_api {
     /// Options (exactly one of them):
     /// - `betas`: β_1…β_N in (0, 1), an array or a tensor
     /// - `alphas_cumprod`: α_1²…α_N², descending in (0, 1), an array or a tensor
-    /// - `preset`: "sd", "ldm", "iddpm_cosine", "iddpm_linear", or "dmpg" (100 steps, of point clouds)
+    /// - `preset`: "sd", "ldm", "iddpm_cosine", "iddpm_linear", "adm_cosine", or "dmpg" (100 steps, of point clouds)
     ///
     /// Example: `noise::vp_discrete(#{ alphas_cumprod: [0.99, 0.7, 0.2, 0.01] })`
     #[rhai_fn(name = "vp_discrete", return_raw)]

@@ -8,7 +8,7 @@ use crate::{Error, Kind, Result, access, zoo};
 use candle_core::DType;
 use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, Map, NativeCallContext};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Adds this area's types and functions to `engine`.
 pub fn register(engine: &mut Engine) {
@@ -17,7 +17,22 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(rhai::exported_module!(methods).into());
 }
 
-fn load_with(ctx: &NativeCallContext, path: &str, options: Map) -> RhaiResult<TextEncoder> {
+/// One path, or an array of them.
+fn paths(given: &Dynamic) -> Result<Vec<String>> {
+    let wrong = |v: &Dynamic| {
+        let e = Error::new(Kind::Type, format!("text::load takes a path or an array of paths, not {}", type_of(v)));
+        e.hint("`text::load([\"clip_l.safetensors\", \"t5xxl_fp16.safetensors\"])`")
+    };
+    let text = |v: &Dynamic| v.clone().into_string().map_err(|_| wrong(v));
+    match given.read_lock::<Array>() {
+        Some(all) if all.is_empty() => Err(Error::value("text::load takes at least one path")),
+        Some(all) => all.iter().map(text).collect(),
+        None => Ok(vec![text(given)?]),
+    }
+}
+
+fn load_with(ctx: &NativeCallContext, given: &Dynamic, options: Map) -> RhaiResult<TextEncoder> {
+    let names = paths(given)?;
     let mut o = Options::new("text::load", options);
     let dtype = match o.one_of("dtype", &["f32", "f64"])? {
         Some("f64") => DType::F64,
@@ -29,12 +44,16 @@ fn load_with(ctx: &NativeCallContext, path: &str, options: Map) -> RhaiResult<Te
     o.finish()?;
     let says = Says { tokenizer: tokenizer.as_deref().map(Path::new), quick };
     // a published name, as of the model that it is for
-    let here = access::read(path).is_ok_and(|p| p.exists());
-    let place = match zoo::find(path) {
-        Some(entry) if !here => zoo::locate(entry.name, &ScriptHost::new(ctx))?,
-        _ => path.into(),
-    };
-    let loaded = text::load(&place, says, &device, dtype);
+    let mut places = vec![];
+    for path in &names {
+        let here = access::read(path).is_ok_and(|p| p.exists());
+        places.push(match zoo::find(path) {
+            Some(entry) if !here => zoo::locate(entry.name, &ScriptHost::new(ctx))?,
+            _ => path.into(),
+        });
+    }
+    let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
+    let loaded = text::load_all(&places, says, &device, dtype);
     Ok(loaded.map_err(|e| e.context("text::load"))?)
 }
 
@@ -55,8 +74,9 @@ fn encode(encoder: &TextEncoder, given: &Dynamic, options: Map) -> RhaiResult<Ma
     let mut o = Options::new("encode", options);
     let skip = o.count("clip_skip")?.unwrap_or(0);
     let pooled = o.bool("pooled")?.unwrap_or(false);
+    let tokens = o.count("t5_tokens")?;
     o.finish()?;
-    let all = encoder.encode(&texts("encode", given)?, Ask { skip, pooled })?;
+    let all = encoder.encode(&texts("encode", given)?, Ask { skip, pooled, tokens })?;
     Ok(all.into_iter().map(|(name, t)| (name.into(), Dynamic::from(t))).collect())
 }
 
@@ -67,26 +87,27 @@ mod text_api {
     ///
     /// Example: `text::load("sd15").encode("a red apple on a white table").keys()` is ["context"]
     #[rhai_fn(return_raw)]
-    pub fn load(ctx: NativeCallContext, path: &str) -> RhaiResult<TextEncoder> {
-        load_with(&ctx, path, Map::new())
+    pub fn load(ctx: NativeCallContext, path: Dynamic) -> RhaiResult<TextEncoder> {
+        load_with(&ctx, &path, Map::new())
     }
-    /// The text encoders of a model with their tokenizers: CLIP's, as Stable Diffusion 1, 2 and XL read them.
+    /// The text encoders of a model with their tokenizers: CLIP's and T5's, as Stable Diffusion 1, 2, XL and 3, FLUX.1 and PixArt read them.
     ///
-    /// `path` is a published name, a checkpoint with a text encoder in it (a single file of the whole model, or an encoder's own), a folder that diffusers
-    /// wrote (`text_encoder`, `tokenizer`, and for SDXL `text_encoder_2`, `tokenizer_2`), or the `text_encoder` folder in one. Which
+    /// `path` is a published name, a checkpoint with text encoders in it (a single file of the whole model, or an encoder's own), a folder that diffusers
+    /// wrote (`text_encoder`, `tokenizer`, with `_2` and `_3` where there are several), or the `text_encoder` folder in one; or an array of files
+    /// and folders of one encoder each: CLIP's and then T5's are FLUX.1's, two of CLIP's and then T5's Stable Diffusion 3's. Which
     /// encoder it is, and which of its layers the denoiser reads, is told by names and shapes. The tokenizer is the one beside it; for
     /// files without one, that of OpenAI's CLIP is compiled in. Errors name the file, what it holds instead, and what to put where.
     ///
     /// Options:
-    /// - `tokenizer` (the one beside it): a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json`; or a file, also OpenAI's `bpe_simple_vocab_16e6.txt.gz`
+    /// - `tokenizer` (the one beside it): a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json`; or a file, also OpenAI's `bpe_simple_vocab_16e6.txt.gz`. T5's: a folder with `tokenizer.json` or `spiece.model`, or one of these
     /// - `gelu` (as `config.json` says, or the layout): "quick" for OpenAI's encoders, "exact" for OpenCLIP's
     /// - `dtype` ("f32"): or "f64"
     /// - `device` (that of `--device`): "cpu" or "cuda:0"
     ///
     /// Example: `text::load("sd15/text_encoder", #{ tokenizer: "sd15/tokenizer" })`
     #[rhai_fn(name = "load", return_raw)]
-    pub fn load_options(ctx: NativeCallContext, path: &str, options: Map) -> RhaiResult<TextEncoder> {
-        load_with(&ctx, path, options)
+    pub fn load_options(ctx: NativeCallContext, path: Dynamic, options: Map) -> RhaiResult<TextEncoder> {
+        load_with(&ctx, &path, options)
     }
 }
 
@@ -100,15 +121,18 @@ mod methods {
     pub fn encode_texts(encoder: &mut TextEncoder, texts: Dynamic) -> RhaiResult<Map> {
         encode(encoder, &texts, Map::new())
     }
-    /// The condition that a text, or an array of B texts, is for a denoiser: a map `#{ context: [B, 77, D] }`, and for SDXL `pooled` [B, P].
+    /// The condition that a text, or an array of B texts, is for a denoiser: a map `#{ context: [B, 77, D] }`; for SDXL, Stable Diffusion 3 and
+    /// FLUX.1 with `pooled` [B, P], for PixArt with `mask` [B, T]. With a T5, `context` has its rows: [B, 77 + 256, D] for Stable Diffusion 3,
+    /// [B, 512, D] for FLUX.1.
     ///
     /// It goes to `denoise` and `sample` as `cond`, and to `guided` as `negative`; without a negative text, guidance leads away from
     /// `encode("")`. `save` and `load` keep it in a `.safetensors` file, so that no text encoder is in memory while a denoiser runs. Texts of
-    /// more than 75 tokens are cut, with a note of what is left out.
+    /// more than 75 tokens are cut, with a note of what is left out; T5's where they have more than `t5_tokens`.
     ///
     /// Options:
     /// - `clip_skip` (0): layers at the encoder's end that are left out beyond those that the model always leaves out, counted as diffusers does; what others call "clip skip 2" is 1
     /// - `pooled` (only where the model takes it): a row `pooled` [B, P] for each text
+    /// - `t5_tokens` (256 for Stable Diffusion 3, 512 for FLUX.1, 300 for PixArt-Σ and T5 alone, 120 for PixArt-α): how many tokens T5 reads
     ///
     /// Example: `text::load("sd15").encode(["a cat", "a dog"], #{ clip_skip: 1, pooled: true }).pooled.shape[0]` is 2
     #[rhai_fn(name = "encode", return_raw, pure)]

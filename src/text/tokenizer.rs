@@ -27,7 +27,8 @@ pub struct Tokenizer(Arc<Inner>);
 
 struct Inner {
     steps: tokenizers::Tokenizer,
-    ends: [u32; 2],
+    first: Option<u32>,
+    last: u32,
     padding: Option<u32>,
     size: usize,
 }
@@ -35,7 +36,7 @@ struct Inner {
 /// A text as tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
-    /// The token before a text, its own, and the one behind it.
+    /// The token before a text where there is one, its own, and the one behind it.
     pub ids: Vec<u32>,
     /// What did not fit.
     pub cut: Option<Cut>,
@@ -59,7 +60,12 @@ impl Tokenizer {
             return Err(Error::new(Kind::Internal, "a vocabulary without ends"));
         };
         let steps = steps(vocabulary).map_err(internal)?;
-        Ok(Tokenizer(Arc::new(Inner { steps, ends: [first, last], padding, size })))
+        Ok(Tokenizer(Arc::new(Inner { steps, first: Some(first), last, padding, size })))
+    }
+
+    /// From steps of another kind: no token before a text, one behind it, what texts are filled up with, and how many there are.
+    pub(super) fn of(steps: tokenizers::Tokenizer, last: u32, padding: u32, size: usize) -> Tokenizer {
+        Tokenizer(Arc::new(Inner { steps, first: None, last, padding: Some(padding), size }))
     }
 
     /// That of OpenAI's and OpenCLIP's encoders.
@@ -68,7 +74,7 @@ impl Tokenizer {
         SHIPPED.as_ref().map(Tokenizer::clone).map_err(|e| Error::new(e.kind(), e.message().to_string()))
     }
 
-    /// The tokens of a text, at most `most` with those at its ends, of which there are always both.
+    /// The tokens of a text, at most `most` with those at its ends, which are always there.
     ///
     /// Fails where the text is longer than any that is meant.
     pub fn tokens(&self, text: &str, most: usize) -> Result<Tokens> {
@@ -84,9 +90,19 @@ impl Tokenizer {
         aside::run(usize::MAX, move || own.tokens(&text, most))
     }
 
-    /// The token before a text, and the one behind it.
-    pub fn ends(&self) -> [u32; 2] {
-        self.0.ends
+    /// The token before a text, where there is one.
+    pub fn first(&self) -> Option<u32> {
+        self.0.first
+    }
+
+    /// The token behind a text.
+    pub fn last(&self) -> u32 {
+        self.0.last
+    }
+
+    /// How many of the tokens that an encoder reads are a text's own.
+    pub fn room(&self, most: usize) -> usize {
+        self.0.room(most)
     }
 
     /// The token that texts are filled up with, where its files say which.
@@ -101,11 +117,14 @@ impl Tokenizer {
 }
 
 impl Inner {
+    fn room(&self, most: usize) -> usize {
+        most.saturating_sub(1 + usize::from(self.first.is_some()))
+    }
     fn tokens(&self, text: &str, most: usize) -> Result<Tokens> {
         let found = self.steps.encode(text, false).map_err(internal)?;
-        let (own, room) = (found.get_ids(), most.saturating_sub(2));
+        let (own, room) = (found.get_ids(), self.room(most));
         let kept = &own[..own.len().min(room)];
-        let ids = [&self.ends[..1], kept, &self.ends[1..]].concat();
+        let ids = self.first.iter().chain(kept).chain([&self.last]).copied().collect();
         let at = found.get_offsets().get(room).map(|(at, _)| *at);
         Ok(Tokens { ids, cut: at.map(|at| Cut { tokens: own.len() - room, at }) })
     }

@@ -206,7 +206,7 @@ fn pairs(text: &str) -> Result<Vec<(String, String)>> {
 }
 
 /// A file's text, unpacked where it is packed.
-fn text(path: &Path) -> Result<String> {
+pub(super) fn text(path: &Path) -> Result<String> {
     let meta = atomic::existing(path)?;
     if meta.len() > LARGEST {
         return Err(damaged(format!("`{}` has {} bytes: it is no vocabulary", path.display(), meta.len())));

@@ -116,6 +116,96 @@ fn refused(name: &str, options: serde_json::Value) -> ld3sh::Error {
 }
 
 #[test]
+fn pixarts_network_is_that_of_diffusers() {
+    let io = parity("pixart", json!({}), &["context", "mask"]);
+    parity("pixart_sized", json!({}), &["context", "mask", "sizes"]);
+    let net = net("pixart", DType::F32, json!({}));
+    assert!(net.describe().starts_with("PixArt transformer 8×8×4, told `context`"), "{}", net.describe());
+    let run = |context: Tensor, mask: Option<Tensor>| {
+        let all = [("context", Some(context)), ("mask", mask)];
+        let cond = Cond::Named(all.into_iter().filter_map(|(n, t)| Some((n.to_string(), t?))).collect());
+        super::nets::flat(&net.forward(&Quiet, &io["x"], &io["t"], &cond).unwrap())
+    };
+    // rows that do not count have no effect; without a mask all do
+    let other = (io["context"].clone() * 3.0).unwrap();
+    let mixed = io["mask"].unsqueeze(2).unwrap();
+    let mixed =
+        (io["context"].broadcast_mul(&mixed).unwrap() + other.broadcast_mul(&(1.0 - mixed).unwrap()).unwrap()).unwrap();
+    let masked = run(io["context"].clone(), Some(io["mask"].clone()));
+    assert_eq!(run(mixed.clone(), Some(io["mask"].clone())), masked);
+    assert_ne!(run(mixed.clone(), None), masked);
+    assert_eq!(run(mixed.clone(), None), run(mixed, Some(io["mask"].ones_like().unwrap())));
+}
+
+/// The original code's files have q, k and v in one, places, and the text that stands for none.
+#[test]
+fn pixarts_original_names_are_read() {
+    let all = load(fixture("diffusers/pixart/diffusion_pytorch_model.safetensors"), &Device::Cpu).unwrap();
+    let joined = |at: &str, parts: &[&str], end: &str| {
+        Tensor::cat(&parts.iter().map(|p| all[&format!("{at}.{p}.{end}")].clone()).collect::<Vec<_>>(), 0).unwrap()
+    };
+    let mut list: Vec<(String, Tensor)> = vec![];
+    let top = [
+        ("x_embedder.proj", "pos_embed.proj"),
+        ("t_embedder.mlp.0", "adaln_single.emb.timestep_embedder.linear_1"),
+        ("t_embedder.mlp.2", "adaln_single.emb.timestep_embedder.linear_2"),
+        ("t_block.1", "adaln_single.linear"),
+        ("y_embedder.y_proj.fc1", "caption_projection.linear_1"),
+        ("y_embedder.y_proj.fc2", "caption_projection.linear_2"),
+        ("final_layer.linear", "proj_out"),
+    ];
+    for end in ["weight", "bias"] {
+        list.extend(top.map(|(to, from)| (format!("{to}.{end}"), all[&format!("{from}.{end}")].clone())));
+        for i in 0..2 {
+            let (to, at) = (format!("blocks.{i}"), format!("transformer_blocks.{i}"));
+            let own = |name: &str| all[&format!("{at}.{name}.{end}")].clone();
+            list.push((format!("{to}.attn.qkv.{end}"), joined(&format!("{at}.attn1"), &["to_q", "to_k", "to_v"], end)));
+            list.push((
+                format!("{to}.cross_attn.kv_linear.{end}"),
+                joined(&format!("{at}.attn2"), &["to_k", "to_v"], end),
+            ));
+            for (name, from) in [
+                ("attn.proj", "attn1.to_out.0"),
+                ("cross_attn.q_linear", "attn2.to_q"),
+                ("cross_attn.proj", "attn2.to_out.0"),
+                ("mlp.fc1", "ff.net.0.proj"),
+                ("mlp.fc2", "ff.net.2"),
+            ] {
+                list.push((format!("{to}.{name}.{end}"), own(from)));
+            }
+        }
+    }
+    list.push(("final_layer.scale_shift_table".into(), all["scale_shift_table"].clone()));
+    for i in 0..2 {
+        let table = all[&format!("transformer_blocks.{i}.scale_shift_table")].clone();
+        list.push((format!("blocks.{i}.scale_shift_table"), table));
+    }
+    let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
+    list.push(("pos_embed".into(), zeros(&[1, 16, 24])));
+    list.push(("y_embedder.y_embedding".into(), zeros(&[300, 20])));
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("PixArt-Sigma.safetensors");
+    let io = load(fixture("diffusers/pixart.io.safetensors"), &Device::Cpu).unwrap();
+    for root in ["", "state_dict.", "model.diffusion_model."] {
+        let list: Vec<_> = list.iter().map(|(n, t)| (format!("{root}{n}"), t.clone())).collect();
+        ld3sh::files::safetensors::write(&path, &list, &[]).unwrap();
+        // the configuration would say how far apart places are: 2 here, and 8 pixels where they were trained
+        let config = r#"{"num_attention_heads": 2, "sample_size": 8, "interpolation_scale": 2}"#;
+        ld3sh::files::safetensors::write(&path, &list, &[("transformer.config".into(), config.into())]).unwrap();
+        let mut parts = model::load(&Source::Path(path.clone()), &Device::Cpu, DType::F64).unwrap();
+        let Some(Part::Denoiser(net)) = parts.remove(&Role::Denoiser) else { panic!("no denoiser") };
+        let named = ["context", "mask"].iter().map(|c| (c.to_string(), io[*c].to_dtype(DType::F64).unwrap())).collect();
+        let y = net.forward(
+            &Quiet,
+            &io["x"].to_dtype(DType::F64).unwrap(),
+            &io["t"].to_dtype(DType::F64).unwrap(),
+            &Cond::Named(named),
+        );
+        near(root, &y.unwrap(), &io["out"].to_dtype(DType::F64).unwrap(), 3e-6);
+    }
+}
+
+#[test]
 fn fluxs_network_is_that_of_diffusers() {
     let size = json!({ "height": 8, "width": 6 });
     parity("flux", size.clone(), &["context", "pooled", "guidance"]);

@@ -1,9 +1,11 @@
 //! Networks and their layers, against reference values.
+mod adm;
 mod clip;
 #[path = "../common/code.rs"]
 mod code;
 mod diffusers;
 mod edm;
+mod edm2;
 mod garments;
 mod graphs;
 mod half;
@@ -13,6 +15,7 @@ mod layers;
 mod nets;
 #[path = "../common/process.rs"]
 mod process;
+mod t5;
 mod tokenizer;
 mod toy;
 mod traced;

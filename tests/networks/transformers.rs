@@ -2,8 +2,8 @@
 use super::nets::{Lcg, check, error, f32, flat};
 use candle_core::Tensor;
 use ld3sh::nets::kernels::{
-    Attention, Conv, CrossAttention, Deviation, Frozen, Gated, Geglu, Gelu, Join, LayerNorm, Modulate, Moved, Offset,
-    RmsNorm, Rotary, View, apply,
+    Attention, Conv, CrossAttention, Deviation, Frozen, Gated, Geglu, Gelu, Join, LayerNorm, MaskedAttention, Modulate,
+    Moved, Offset, RelativeAttention, RmsNorm, Rotary, View, apply,
 };
 use proptest::prelude::*;
 use std::sync::Arc;
@@ -66,6 +66,52 @@ proptest! {
         let first = tokens.div_ceil(2);
         let cut = small.clone().map(|t| t.narrow(1, 0, first).unwrap());
         prop_assert_eq!(flat(&run(&small).narrow(1, 0, first).unwrap()), flat(&run(&cut)));
+    }
+
+    /// With distances that are told apart shorter and longer than the text.
+    #[test]
+    fn relative_attention_adds_a_bias_by_distance(
+        b in 1usize..3, tokens in 2usize..70, heads in 1usize..4, d in 1usize..20, reach in 1usize..90, seed in 0u64..1000,
+    ) {
+        let mut rng = Lcg(seed);
+        let inputs = [(); 3].map(|_| rng.tensor(&[b, tokens, heads * d]));
+        let table = (rng.tensor(&[7, heads]) * 3.0).unwrap();
+        let buckets: Vec<u32> = (0..2 * reach as u32 + 1).map(|i| i * 5 % 7).collect();
+        let make = |t: &Tensor| Arc::new(RelativeAttention::new(t.clone(), buckets.clone()).unwrap());
+        check(make(&table), make(&f32(&table)), &inputs, 1e-5);
+    }
+
+    #[test]
+    fn masked_attention_is_that_over_the_keys_that_count(
+        b in 1usize..3, queries in 1usize..30, keys in 2usize..30, heads in 1usize..4, d in 1usize..20, seed in 0u64..1000,
+    ) {
+        let mut rng = Lcg(seed);
+        let inputs = [rng.tensor(&[b, queries, heads * d]), rng.tensor(&[b, keys, heads * d]), rng.tensor(&[b, keys, heads * d])];
+        let own = 1 + seed as usize % keys;
+        let row: Vec<f64> = (0..keys).map(|i| f64::from(u8::from(i < own))).collect();
+        let mask = Tensor::from_vec(row.repeat(b), (b, keys), &candle_core::Device::Cpu).unwrap();
+        let masked: Arc<dyn Frozen> = Arc::new(MaskedAttention { heads });
+        let [q, k, v] = inputs.each_ref().map(f32);
+        let cut = |t: &Tensor| t.narrow(1, 0, own).unwrap().contiguous().unwrap();
+        let some: Arc<dyn Frozen> = Arc::new(CrossAttention { heads, causal: false });
+        let got = run(&*masked, &[q.clone(), k.clone(), v.clone(), f32(&mask)], true);
+        let wanted = run(&*some, &[q.clone(), cut(&k), cut(&v)], true);
+        for (i, (a, b)) in got.iter().zip(&wanted).enumerate() {
+            let per = a.len() / inputs[0].dims()[0];
+            let own = b.len() / inputs[0].dims()[0];
+            for (a, b) in a.chunks(per).zip(b.chunks(own)) {
+                let off = a.iter().zip(b).fold(0f32, |m, (a, b)| m.max((a - b).abs()));
+                prop_assert!(off < 1e-5 && a[own..].iter().all(|v| v.abs() < 1e-30), "{}: {}", i, off);
+            }
+        }
+        // the composed form, and a mask of nothing, which counts all
+        let wide: Vec<Tensor> = inputs.to_vec();
+        let composed = masked.compose(&[&wide[0], &wide[1], &wide[2], &mask]).unwrap();
+        let top = flat(&composed).iter().fold(0f64, |m, v| m.max(v.abs()));
+        let off = flat(&composed).iter().zip(&got[0]).fold(0f64, |m, (a, b)| m.max((a - f64::from(*b)).abs()));
+        prop_assert!(off < 1e-5 * top.max(1.0));
+        let none = run(&*masked, &[q.clone(), k.clone(), v.clone(), f32(&(mask * 0.0).unwrap())], true);
+        prop_assert_eq!(&none[0], &run(&*some, &[q, k, v], true)[0]);
     }
 
     #[test]

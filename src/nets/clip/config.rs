@@ -53,6 +53,9 @@ pub struct Config {
 /// The metadata entry by which a user says which GELU it is, `quick_gelu` or `gelu`, whatever the configuration says.
 pub const GELU: &str = "hidden_act";
 
+/// The metadata entry by which whoever loads an encoder says that its row for a whole text is not mapped, whatever the file holds.
+pub const BARE: &str = "pooled_bare";
+
 /// The widths of OpenCLIP's H and bigG.
 const OPEN_CLIP: [usize; 2] = [1024, 1280];
 
@@ -82,6 +85,7 @@ impl Config {
             Some([_, out]) => Some(*out),
             _ => None,
         };
+        let projection = projection.filter(|_| file.metadata(BARE).is_none());
         let quick = match file.metadata(GELU).or(json["hidden_act"].as_str()) {
             Some("quick_gelu") => true,
             Some("gelu") => false,

@@ -2,7 +2,7 @@
 mod config;
 mod place;
 
-pub use config::{Config, End, GELU};
+pub use config::{BARE, Config, End, GELU};
 pub use place::{PLACES, Place, Reads, places, state};
 
 use super::build::{Builder, Id, graph};
@@ -152,7 +152,7 @@ fn transformer(weights: &mut dyn Weights, place: &Place, config: &Config, dtype:
         let end = b.input(END, &[], Layout::Plain, Absent::LeftOut)?;
         let (table, w) = b.weight(table, &[config.tokens, config.width], &[])?;
         let (places, p) = b.weight(places, &[config.positions, config.width], &[])?;
-        let embedding = Arc::new(TokenEmbedding::new(table, places)?);
+        let embedding = Arc::new(TokenEmbedding::new(table, Some(places))?);
         let mut x = b.under("embeddings").add(embedding, &[ids], vec![w, p])?[0];
         // one norm behind every layer of which a text may be read
         let (g, w) = b.weight(&format!("{norm}.weight"), &[config.width], &[])?;

@@ -91,7 +91,7 @@ const fn place(root: &'static str, names: &'static Names, skip: usize, normed: b
 }
 
 /// All places that are known. Those of one checkpoint are in the order in which its denoiser reads them.
-pub static PLACES: [Place; 8] = [
+pub static PLACES: [Place; 10] = [
     // Stable Diffusion 1 and 2
     place("cond_stage_model.transformer.", &TRANSFORMERS, 0, true, false),
     place("cond_stage_model.model.", &OPEN_CLIP, 1, true, false),
@@ -99,6 +99,9 @@ pub static PLACES: [Place; 8] = [
     place("conditioner.embedders.0.transformer.", &TRANSFORMERS, 1, false, false),
     place("conditioner.embedders.0.model.", &OPEN_CLIP, 1, false, true),
     place("conditioner.embedders.1.model.", &OPEN_CLIP, 1, false, true),
+    // Stable Diffusion 3 and FLUX.1, with all encoders in a single file
+    place("text_encoders.clip_l.transformer.", &TRANSFORMERS, 1, false, true),
+    place("text_encoders.clip_g.transformer.", &TRANSFORMERS, 1, false, true),
     // alone
     place("", &TRANSFORMERS, 0, true, false),
     place("", &BARE, 0, true, false),

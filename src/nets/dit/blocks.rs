@@ -32,6 +32,10 @@ pub struct Blocks<'a> {
 pub struct Parts(Vec<Id>);
 
 impl Parts {
+    /// From the parts themselves.
+    pub fn of(parts: Vec<Id>) -> Parts {
+        Parts(parts)
+    }
     /// Part `i`.
     pub fn at(&self, i: usize) -> Result<Id> {
         self.0.get(i).copied().ok_or_else(|| Error::new(Kind::Internal, "a modulation of too few parts"))

@@ -46,6 +46,7 @@ pub fn word(kind: Which) -> &'static str {
         Which::Dit => "dit",
         Which::Sd3 => "sd3",
         Which::Flux => "flux",
+        Which::PixArt => "pixart",
     }
 }
 
@@ -59,6 +60,7 @@ fn heads(kind: Which, width: usize) -> Option<usize> {
         Which::Dit => [(1152, 16), (1024, 16), (768, 12), (384, 6)].iter().find(|(w, _)| *w == width).map(|(_, n)| *n),
         Which::Sd3 => width.is_multiple_of(64).then_some(width / 64),
         Which::Flux => width.is_multiple_of(128).then_some(width / 128),
+        Which::PixArt => width.is_multiple_of(72).then_some(width / 72),
     }
 }
 
@@ -68,6 +70,7 @@ impl Facts {
         let kind = match file.metadata(KIND) {
             Some("sd3") => Which::Sd3,
             Some("flux") => Which::Flux,
+            Some("pixart") => Which::PixArt,
             _ => Which::Dit,
         };
         let original = file.metadata(ORIGINAL) == Some("true");
@@ -108,6 +111,15 @@ impl Facts {
         }
         let patch = shapes.dim("pos_embed.proj.weight", 2).unwrap_or(1).max(1);
         let base = (trained / patch).max(1);
+        // how far apart places are, of networks that were first trained with fewer
+        let apart = match kind {
+            Which::PixArt => config
+                .get("interpolation_scale")
+                .and_then(Json::as_f64)
+                .filter(|s| *s > 0.0 && s.is_finite())
+                .unwrap_or((trained / 64).max(1) as f64),
+            _ => 1.0,
+        };
         let flow = json!({ "name": "flow" });
         let mut notes = vec![];
         if kind == Which::Dit && !velocity {
@@ -122,9 +134,13 @@ impl Facts {
             }
             (Which::Dit, true) => ("SiT", Predicts::Flow, TimeInput::FlowTime, flow, [0.18215, 0.0]),
             (Which::Sd3, _) => ("SD3", Predicts::Flow, TimeInput::Scaled(1000.0), flow, [1.5305, 0.0609]),
+            (Which::PixArt, _) => {
+                let noise = json!({ "name": "vp_discrete", "preset": "iddpm_linear" });
+                ("PixArt", Predicts::Noise, TimeInput::Discrete { steps: 1000 }, noise, [0.13025, 0.0])
+            }
             (Which::Flux, _) => ("FLUX.1", Predicts::Flow, TimeInput::FlowTime, flow, [0.3611, 0.1159]),
         };
-        let how = How { kind, original, size, heads, velocity, axes, base };
+        let how = How { kind, original, size, heads, velocity, axes, base, apart };
         Ok(Facts { title, how, predicts, time, noise, stage, notes })
     }
 }

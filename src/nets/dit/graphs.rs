@@ -30,8 +30,10 @@ pub struct How {
     pub velocity: bool,
     /// Of FLUX: channels of each head that turn with the first, second and third coordinate.
     pub axes: [usize; 3],
-    /// Of DiT: tokens along a side that its places were trained with.
+    /// Of DiT and PixArt: tokens along a side that its places were trained with.
     pub base: usize,
+    /// What places are divided by.
+    pub apart: f64,
 }
 
 /// The angles of FLUX's rotary embedding of h × w tokens, whose first coordinate is 0.
@@ -42,13 +44,13 @@ fn angles([h, w]: [usize; 2], axes: [usize; 3]) -> Vec<f64> {
 }
 
 /// DiT's sines and cosines of places: half of the channels by the column, half by the row.
-fn places([h, w]: [usize; 2], c: usize, base: usize) -> Vec<f64> {
+fn places([h, w]: [usize; 2], c: usize, base: usize, apart: f64) -> Vec<f64> {
     let of = |place: f64| {
         let n = c / 4;
         let angle = move |i: usize| place / 1e4f64.powf(i as f64 / n as f64);
         (0..n).map(move |i| angle(i).sin()).chain((0..n).map(move |i| angle(i).cos()))
     };
-    let scaled = |i: usize, n: usize| i as f64 / (n as f64 / base as f64);
+    let scaled = |i: usize, n: usize| i as f64 / (n as f64 / base as f64) / apart;
     (0..h * w).flat_map(|i| of(scaled(i % w, w)).chain(of(scaled(i / w, h)))).collect()
 }
 
@@ -81,7 +83,7 @@ pub fn network(file: &mut File, shapes: &Shapes, how: &How) -> Result<Graph> {
     let (dtype, device) = (file.dtype, file.device.clone());
     let table = match how.kind {
         Which::Flux => None,
-        Which::Dit => Some(dit_places(file, shapes, how)?),
+        Which::Dit | Which::PixArt => Some(dit_places(file, shapes, how)?),
         Which::Sd3 => Some(sd3_places(file, shapes, how)?),
     };
     let table = table.map(|t| t.to_dtype(wide(dtype))?.to_device(&device)).transpose()?;
@@ -102,6 +104,7 @@ pub fn network(file: &mut File, shapes: &Shapes, how: &How) -> Result<Graph> {
     let all = Network { of, how, patch, table };
     graph(file, "", dtype, |b| match how.kind {
         Which::Dit => all.dit(b),
+        Which::PixArt => all.pixart(b),
         Which::Sd3 | Which::Flux => all.joint(b),
     })
 }
@@ -128,7 +131,7 @@ fn dit_places(file: &mut File, shapes: &Shapes, how: &How) -> Result<Tensor> {
     if c % 4 != 0 {
         return Err(Error::new(Kind::Format, format!("{c} channels cannot hold places")));
     }
-    Ok(Tensor::from_vec(places(grid, c, how.base), (grid[0] * grid[1], c), &candle_core::Device::Cpu)?)
+    Ok(Tensor::from_vec(places(grid, c, how.base, how.apart), (grid[0] * grid[1], c), &candle_core::Device::Cpu)?)
 }
 
 /// SD3's places: the middle of a larger table.
@@ -151,15 +154,16 @@ fn sd3_places(file: &mut File, shapes: &Shapes, how: &How) -> Result<Tensor> {
     Ok(all.narrow(0, (side - h) / 2, h)?.narrow(1, (side - w) / 2, w)?.reshape((h * w, dims[2]))?)
 }
 
-struct Network<'a> {
-    of: Blocks<'a>,
-    how: &'a How,
-    patch: usize,
+/// A network that is being made.
+pub(super) struct Network<'a> {
+    pub(super) of: Blocks<'a>,
+    pub(super) how: &'a How,
+    pub(super) patch: usize,
     table: Option<Tensor>,
 }
 
 impl Network<'_> {
-    fn input(&self, b: &mut Builder, channels: usize) -> Result<[Id; 2]> {
+    pub(super) fn input(&self, b: &mut Builder, channels: usize) -> Result<[Id; 2]> {
         b.wide(true);
         let [h, w] = self.how.size.map(Dim::Exactly);
         let x = b.input(STATE, &[h, w, Dim::Exactly(channels)], Layout::Image, Absent::Error)?;
@@ -167,7 +171,7 @@ impl Network<'_> {
     }
 
     /// Tokens of an image, by a convolution.
-    fn patches(&self, b: &mut Builder, x: Id) -> Result<Id> {
+    pub(super) fn patches(&self, b: &mut Builder, x: Id) -> Result<Id> {
         let dims = self.of.shapes.of("pos_embed.proj.weight", 4)?;
         let size = ConvSize { channels: dims[0], window: dims[2], stride: dims[2], padding: [0, 0] };
         let h = b.under("pos_embed.proj").conv(x, size)?;
@@ -184,6 +188,11 @@ impl Network<'_> {
         let parts = self.of.modulation(b, "norm_out.linear", emb, c)?;
         let shift_first = self.how.original || self.how.kind == Which::Dit;
         let rows = if shift_first { [parts.at(0)?, parts.at(1)?] } else { [parts.at(1)?, parts.at(0)?] };
+        self.finished(b, x, rows, channels)
+    }
+
+    /// The same with shift and scale that are there.
+    pub(super) fn finished(&self, b: &mut Builder, x: Id, rows: [Id; 2], channels: usize) -> Result<()> {
         let h = self.of.normed(b, "norm_out", x, rows)?;
         let h = self.of.linear(b, "proj_out", h)?;
         let given = b.channels(h) / (self.patch * self.patch);

@@ -1,11 +1,13 @@
-//! Diffusion transformers: DiT and SiT, Stable Diffusion 3 and 3.5, FLUX.1; their autoencoders are those of latent diffusion.
+//! Diffusion transformers: DiT and SiT, Stable Diffusion 3 and 3.5, FLUX.1, PixArt; their autoencoders are those of latent diffusion.
 mod blocks;
 mod facts;
 mod graphs;
 mod names;
+mod pixart;
 
 pub use facts::OPTIONS;
 pub use graphs::GUIDANCE;
+pub use pixart::MASK;
 
 use super::family::{Described, Family, Part, Parts, Role};
 use super::ldm::{self, Shapes};
@@ -59,11 +61,13 @@ fn build(file: &mut File) -> Result<Parts> {
         classes: vec![],
         half: false,
     };
-    let guided = graph.inputs.iter().any(|p| p.name == GUIDANCE);
+    let takes = |name: &str| graph.inputs.iter().any(|p| p.name == name);
+    let (guided, sized) = (takes(GUIDANCE), takes(ldm::SIZES));
     let (device, dtype) = (file.device.clone(), file.dtype);
     let net =
         Net::new(Runner::new(graph, &device, dtype), card, hash).trained_in(facts.noise.clone(), facts.notes.clone());
     let net = if guided { net.unless_told(GUIDANCE, vec![GUIDED]) } else { net };
+    let net = if sized { net.unless_told(ldm::SIZES, pixart::sizes(facts.how.size)) } else { net };
     parts.insert(Role::Denoiser, Part::Denoiser(net));
     ldm::first_stage(file, &mut parts, facts.stage)?;
     Ok(parts)

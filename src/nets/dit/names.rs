@@ -14,6 +14,8 @@ pub enum Kind {
     Sd3,
     /// FLUX.1.
     Flux,
+    /// PixArt-α and -Σ.
+    PixArt,
 }
 
 /// A network in a checkpoint.
@@ -27,10 +29,10 @@ pub struct Found {
 }
 
 /// Where a denoiser may stand in a checkpoint.
-const PLACES: [&str; 5] = ["transformer/", "model.diffusion_model.", "diffusion_model.", "module.", ""];
+const PLACES: [&str; 6] = ["transformer/", "model.diffusion_model.", "diffusion_model.", "module.", "state_dict.", ""];
 
 /// Two names by which a network is known; whether they are the original code's.
-const MARKS: [(Kind, bool, [&str; 2]); 6] = [
+const MARKS: [(Kind, bool, [&str; 2]); 8] = [
     (
         Kind::Dit,
         false,
@@ -41,6 +43,8 @@ const MARKS: [(Kind, bool, [&str; 2]); 6] = [
     (Kind::Dit, true, ["blocks.0.adaLN_modulation.1.weight", "y_embedder.embedding_table.weight"]),
     (Kind::Sd3, true, ["joint_blocks.0.x_block.attn.qkv.weight", "x_embedder.proj.weight"]),
     (Kind::Flux, true, ["double_blocks.0.img_attn.qkv.weight", "img_in.weight"]),
+    (Kind::PixArt, false, ["adaln_single.linear.weight", "pos_embed.proj.weight"]),
+    (Kind::PixArt, true, ["t_block.1.weight", "x_embedder.proj.weight"]),
 ];
 
 /// A table of beginnings of names.
@@ -57,6 +61,32 @@ const DIT: Table = &[
     ("final_layer.linear.", "proj_out."),
     ("final_layer.adaLN_modulation.1.", "norm_out.linear."),
 ];
+const PIXART: Table = &[
+    ("x_embedder.proj.", "pos_embed.proj."),
+    ("t_embedder.mlp.0.", "adaln_single.emb.timestep_embedder.linear_1."),
+    ("t_embedder.mlp.2.", "adaln_single.emb.timestep_embedder.linear_2."),
+    ("csize_embedder.mlp.0.", "adaln_single.emb.resolution_embedder.linear_1."),
+    ("csize_embedder.mlp.2.", "adaln_single.emb.resolution_embedder.linear_2."),
+    ("ar_embedder.mlp.0.", "adaln_single.emb.aspect_ratio_embedder.linear_1."),
+    ("ar_embedder.mlp.2.", "adaln_single.emb.aspect_ratio_embedder.linear_2."),
+    ("t_block.1.", "adaln_single.linear."),
+    ("y_embedder.y_proj.fc1.", "caption_projection.linear_1."),
+    ("y_embedder.y_proj.fc2.", "caption_projection.linear_2."),
+    ("final_layer.linear.", "proj_out."),
+    ("final_layer.scale_shift_table", "scale_shift_table"),
+];
+const PIXART_BLOCK: Table = &[
+    ("scale_shift_table", "scale_shift_table"),
+    ("attn.qkv.", "attn1.to_qkv."),
+    ("attn.proj.", "attn1.to_out.0."),
+    ("cross_attn.q_linear.", "attn2.to_q."),
+    ("cross_attn.kv_linear.", "attn2.to_kv."),
+    ("cross_attn.proj.", "attn2.to_out.0."),
+    ("mlp.fc1.", "ff.net.0.proj."),
+    ("mlp.fc2.", "ff.net.2."),
+];
+/// What PixArt's original files hold beside the network: its places, which follow from the size, and the text that stands for none.
+const PIXART_BESIDE: [&str; 2] = ["pos_embed", "y_embedder.y_embedding"];
 const SD3: Table = &[
     ("x_embedder.proj.", "pos_embed.proj."),
     ("pos_embed", "pos_embed.pos_embed"),
@@ -149,6 +179,7 @@ fn renamed(name: &str, kind: Kind, original: bool) -> String {
         (Kind::Sd3, true) => block(name, "joint_blocks.", "x_block.", BLOCKS, BLOCK)
             .or_else(|| block(name, "joint_blocks.", "context_block.", BLOCKS, CONTEXT))
             .or_else(|| begin(name, SD3)),
+        (Kind::PixArt, true) => block(name, "blocks.", "", BLOCKS, PIXART_BLOCK).or_else(|| begin(name, PIXART)),
         (Kind::Flux, true) => block(name, "double_blocks.", "", BLOCKS, DOUBLE)
             .or_else(|| block(name, "single_blocks.", "", "single_transformer_blocks", SINGLE))
             .or_else(|| begin(name, FLUX)),
@@ -169,7 +200,9 @@ pub fn find(tensors: &BTreeMap<String, View>) -> Option<Found> {
         };
         // alone in a file or among other parts: then those have other names
         let others = ["vae/", "first_stage_model.", "text_encoders.", "cond_stage_model.", "vae."];
-        let mine = |(name, _): &(&String, &View)| !others.iter().any(|o| name.starts_with(o));
+        let beside =
+            |name: &str| *kind == Kind::PixArt && name.strip_prefix(place).is_some_and(|n| PIXART_BESIDE.contains(&n));
+        let mine = |(name, _): &(&String, &View)| !others.iter().any(|o| name.starts_with(o)) && !beside(name);
         let tensors = tensors.iter().filter(mine).filter_map(own).collect();
         return Some(Found { kind: *kind, original: *original, tensors });
     }

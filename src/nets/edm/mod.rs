@@ -7,7 +7,7 @@ mod precond;
 mod songunet;
 
 pub use config::{Config, PRECONDS};
-pub use pickle::describe;
+pub use pickle::{describe, find_network};
 pub(super) use pickle::plain_values;
 
 use super::build::{Id, graph};

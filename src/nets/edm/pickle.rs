@@ -10,7 +10,9 @@ use serde_json::{Map, Value};
 use std::borrow::Cow;
 
 /// The classes that join preconditioning and network, and the names of their arguments in order.
-const PRECONDITIONED: [(&str, &[&str]); 4] = [
+const PRECONDITIONED: [(&str, &[&str]); 5] = [
+    // EDM2's; what follows are arguments of its U-Net
+    ("Precond", &["img_resolution", "img_channels", "label_dim", "use_fp16", "sigma_data", "logvar_channels"]),
     (
         "EDMPrecond",
         &[
@@ -120,7 +122,7 @@ fn nothing_known(doc: &Document, checkpoint: &Checkpoint) -> Error {
     let e = Error::new(Kind::Format, format!("the pickle holds no EDM network but {found}"));
     match checkpoint.tensors().is_empty() {
         true => {
-            e.hint("expected is an EDMPrecond, VPPrecond, VEPrecond or iDDPMPrecond, alone or as `ema` of a dictionary")
+            e.hint("expected is an EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond or (EDM2) Precond, alone or as `ema` of a dictionary")
         }
         false => e.hint(format!(
             "it holds {} tensors: `checkpoint::open` reads them for a network of your own (`denoiser::from_fn`)",

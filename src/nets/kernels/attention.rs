@@ -1,9 +1,12 @@
 //! Softmax attention: over the pixels of an image from q | k | v together, and of any queries to any keys and values.
+mod biased;
 #[path = "gpu/attention.rs"]
 mod gpu;
 
+pub use biased::{MaskedAttention, RelativeAttention};
+
 use super::gpu::Gpu;
-use super::heads::{Heads, Place};
+use super::heads::{Bias, Heads, Place, usual};
 use super::{Frozen, View, pool};
 use candle_core::{D, Device, Result, Tensor};
 use rayon::prelude::*;
@@ -34,13 +37,90 @@ fn samples<'a>(v: &View<'a>) -> impl Fn(usize) -> &'a [f32] + use<'a> {
     move |i| &data[i * size..][..size]
 }
 
-/// The composed form, of tensors [B, tokens, C].
-fn composed([q, k, v]: [&Tensor; 3], heads: usize, causal: bool) -> Result<Tensor> {
+/// The attention of queries to keys and values in arrays of their own, of these shapes.
+fn apart(heads: usize, inputs: &[&[usize]]) -> Heads<'static> {
+    let c = inputs[0].last().copied().unwrap_or_default();
+    let place = |buffer: usize| Place { buffer, at: 0, stride: c };
+    let (d, queries, keys) = (c / heads.max(1), tokens(inputs[0]), tokens(inputs[1]));
+    Heads { heads, d, queries, keys, causal: false, scale: usual(d), bias: Bias::None, places: [0, 1, 2].map(place) }
+}
+
+/// Whether queries, keys and values of these shapes belong together.
+fn fits(heads: usize, causal: bool, inputs: &[&[usize]]) -> std::result::Result<Vec<usize>, String> {
+    let ends = |d: &[usize]| (d.len() > 2).then(|| (d[0], tokens(d), d[d.len() - 1]));
+    let all: Option<Vec<_>> = inputs.iter().map(|d| ends(d)).collect();
+    match all.as_deref() {
+        Some([(b, queries, c), k, v])
+            if heads > 0
+                && *c > 0
+                && c % heads == 0
+                && k == v
+                && k.1 > 0
+                && (k.0, k.2) == (*b, *c)
+                && (!causal || k.1 == *queries) =>
+        {
+            Ok(inputs[0].to_vec())
+        }
+        _ => Err(format!(
+            "expected q, k and v of shape [B, tokens, C], C a multiple of {heads} heads, k and v alike{}, got {inputs:?}",
+            if causal { ", with as many tokens as q" } else { "" }
+        )),
+    }
+}
+
+/// Runs an attention, given for each sample, from arrays of their own.
+fn run_apart<'a>(of: impl Fn(usize) -> Heads<'a> + Sync, inputs: &[View], out: &mut [f32], par: bool) {
+    let size = inputs[0].dims[1..].iter().product::<usize>().max(1);
+    let [q, k, v] = [0, 1, 2].map(|i| samples(&inputs[i]));
+    let sample = |(i, out): (usize, &mut [f32])| of(i).run(&[q(i), k(i), v(i)], out, par);
+    if par {
+        out.par_chunks_mut(size).enumerate().for_each(sample);
+    } else {
+        out.chunks_mut(size).enumerate().for_each(sample);
+    }
+}
+
+/// The gradients of the same.
+fn pull_apart<'a>(of: impl Fn(usize) -> Heads<'a> + Sync, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
+    let [q, k, v] = [0, 1, 2].map(|i| samples(&inputs[i]));
+    let [nq, nk] = [0, 1].map(|i| inputs[i].dims[1..].iter().product::<usize>().max(1));
+    let [mut gq, mut gk, mut gv] = [0, 1, 2].map(|i| pool::take(inputs[i].data.len()));
+    type Each<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
+    let sample = |(i, ((gq, gk), gv)): (usize, Each)| {
+        of(i).pull(&[q(i), k(i), v(i)], &cot[i * nq..][..nq], &mut [gq, gk, gv], par);
+    };
+    if par {
+        let each = gq.par_chunks_mut(nq).zip(gk.par_chunks_mut(nk)).zip(gv.par_chunks_mut(nk));
+        each.enumerate().for_each(sample);
+    } else {
+        let each = gq.chunks_mut(nq).zip(gk.chunks_mut(nk)).zip(gv.chunks_mut(nk));
+        each.enumerate().for_each(sample);
+    }
+    vec![gq, gk, gv]
+}
+
+/// Queries, keys and values as [B, tokens, C].
+fn flat(inputs: &[&Tensor]) -> Result<[Tensor; 3]> {
+    let one = |t: &Tensor| t.reshape((t.dim(0)?, tokens(t.dims()), t.dim(D::Minus1)?));
+    Ok([one(inputs[0])?, one(inputs[1])?, one(inputs[2])?])
+}
+
+/// The composed form, of tensors [B, tokens, C]: scores divided by `over`, and a bias that fits [B, heads, queries, keys].
+fn composed(
+    [q, k, v]: [&Tensor; 3],
+    heads: usize,
+    causal: bool,
+    over: Option<f64>,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
     let (b, t, c) = q.dims3()?;
     let d = c / heads;
     let apart = |x: &Tensor| x.reshape((b, x.dim(1)?, heads, d))?.transpose(1, 2)?.contiguous();
     let (q, k, v) = (apart(q)?, apart(k)?, apart(v)?);
-    let mut s = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / (d as f64).sqrt())?;
+    let mut s = (q.matmul(&k.transpose(2, 3)?.contiguous()?)? / over.unwrap_or((d as f64).sqrt()))?;
+    if let Some(bias) = bias {
+        s = s.broadcast_add(bias)?;
+    }
     if causal {
         let unseen = (0..t * t).map(|i| if i % t > i / t { f32::NEG_INFINITY } else { 0.0 }).collect::<Vec<_>>();
         let mask = Tensor::from_vec(unseen, (t, t), &Device::Cpu)?;
@@ -53,11 +133,12 @@ fn composed([q, k, v]: [&Tensor; 3], heads: usize, causal: bool) -> Result<Tenso
 }
 
 impl Attention {
-    fn heads_of(&self, dims: &[usize]) -> Heads {
+    fn heads_of(&self, dims: &[usize]) -> Heads<'static> {
         let (tokens, c) = (tokens(dims), dims[3] / 3);
         let place = |i: usize| Place { buffer: 0, at: i * c, stride: 3 * c };
         let (heads, d) = (self.heads, c / self.heads.max(1));
-        Heads { heads, d, queries: tokens, keys: tokens, causal: false, places: [0, 1, 2].map(place) }
+        let places = [0, 1, 2].map(place);
+        Heads { heads, d, queries: tokens, keys: tokens, causal: false, scale: usual(d), bias: Bias::None, places }
     }
 }
 
@@ -105,7 +186,7 @@ impl Frozen for Attention {
     fn compose(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let (b, h, w, c3) = inputs[0].dims4()?;
         let part = |i: usize| inputs[0].narrow(3, i * (c3 / 3), c3 / 3)?.contiguous()?.reshape((b, h * w, c3 / 3));
-        composed([&part(0)?, &part(1)?, &part(2)?], self.heads, false)?.reshape((b, h, w, c3 / 3))
+        composed([&part(0)?, &part(1)?, &part(2)?], self.heads, false, None, None)?.reshape((b, h, w, c3 / 3))
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)
@@ -113,11 +194,8 @@ impl Frozen for Attention {
 }
 
 impl CrossAttention {
-    fn heads_of(&self, inputs: &[&[usize]]) -> Heads {
-        let c = inputs[0].last().copied().unwrap_or_default();
-        let place = |buffer: usize| Place { buffer, at: 0, stride: c };
-        let (heads, causal, d) = (self.heads, self.causal, c / self.heads.max(1));
-        Heads { heads, d, queries: tokens(inputs[0]), keys: tokens(inputs[1]), causal, places: [0, 1, 2].map(place) }
+    fn heads_of(&self, inputs: &[&[usize]]) -> Heads<'static> {
+        Heads { causal: self.causal, ..apart(self.heads, inputs) }
     }
 }
 
@@ -129,63 +207,20 @@ impl Frozen for CrossAttention {
         format!("{} heads{}", self.heads, if self.causal { ", causal" } else { "" })
     }
     fn dims(&self, inputs: &[&[usize]]) -> std::result::Result<Vec<usize>, String> {
-        let ends = |d: &[usize]| (d.len() > 2).then(|| (d[0], tokens(d), d[d.len() - 1]));
-        let all: Option<Vec<_>> = inputs.iter().map(|d| ends(d)).collect();
-        match all.as_deref() {
-            Some([(b, queries, c), k, v])
-                if self.heads > 0
-                    && *c > 0
-                    && c % self.heads == 0
-                    && k == v
-                    && k.1 > 0
-                    && (k.0, k.2) == (*b, *c)
-                    && (!self.causal || k.1 == *queries) =>
-            {
-                Ok(inputs[0].to_vec())
-            }
-            _ => Err(format!(
-                "expected q, k and v of shape [B, tokens, C], C a multiple of {} heads, k and v alike{}, got {inputs:?}",
-                self.heads,
-                if self.causal { ", with as many tokens as q" } else { "" }
-            )),
-        }
+        fits(self.heads, self.causal, inputs)
     }
     fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
-        let heads = self.heads_of(&[inputs[0].dims, inputs[1].dims]);
-        let size = inputs[0].dims[1..].iter().product::<usize>().max(1);
-        let [q, k, v] = [0, 1, 2].map(|i| samples(&inputs[i]));
-        let sample = |(i, out): (usize, &mut [f32])| heads.run(&[q(i), k(i), v(i)], out, par);
-        if par {
-            out.par_chunks_mut(size).enumerate().for_each(sample);
-        } else {
-            out.chunks_mut(size).enumerate().for_each(sample);
-        }
+        run_apart(|_| self.heads_of(&[inputs[0].dims, inputs[1].dims]), inputs, out, par);
     }
     fn saves(&self) -> bool {
         true
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
-        let heads = self.heads_of(&[inputs[0].dims, inputs[1].dims]);
-        let [q, k, v] = [0, 1, 2].map(|i| samples(&inputs[i]));
-        let [nq, nk] = [0, 1].map(|i| inputs[i].dims[1..].iter().product::<usize>().max(1));
-        let [mut gq, mut gk, mut gv] = [0, 1, 2].map(|i| pool::take(inputs[i].data.len()));
-        type Each<'a> = ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]);
-        let sample = |(i, ((gq, gk), gv)): (usize, Each)| {
-            heads.pull(&[q(i), k(i), v(i)], &cot[i * nq..][..nq], &mut [gq, gk, gv], par);
-        };
-        if par {
-            let each = gq.par_chunks_mut(nq).zip(gk.par_chunks_mut(nk)).zip(gv.par_chunks_mut(nk));
-            each.enumerate().for_each(sample);
-        } else {
-            let each = gq.chunks_mut(nq).zip(gk.chunks_mut(nk)).zip(gv.chunks_mut(nk));
-            each.enumerate().for_each(sample);
-        }
-        vec![gq, gk, gv]
+        pull_apart(|_| self.heads_of(&[inputs[0].dims, inputs[1].dims]), inputs, cot, par)
     }
     fn compose(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        let flat = |t: &Tensor| t.reshape((t.dim(0)?, tokens(t.dims()), t.dim(D::Minus1)?));
-        let [q, k, v] = [flat(inputs[0])?, flat(inputs[1])?, flat(inputs[2])?];
-        composed([&q, &k, &v], self.heads, self.causal)?.reshape(inputs[0].dims())
+        let [q, k, v] = flat(inputs)?;
+        composed([&q, &k, &v], self.heads, self.causal, None, None)?.reshape(inputs[0].dims())
     }
     fn gpu(&self) -> Option<&dyn Gpu> {
         Some(self)

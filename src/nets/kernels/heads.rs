@@ -36,8 +36,22 @@ pub(super) struct Place {
     pub stride: usize,
 }
 
+/// What is added to scores before the softmax.
+#[derive(Clone, Copy)]
+pub(super) enum Bias<'a> {
+    None,
+    /// For each head, by how far a key lies behind the query, from `reach` before it to as many behind it; what lies farther has the
+    /// value at that end.
+    Relative {
+        values: &'a [f32],
+        reach: usize,
+    },
+    /// For each key.
+    Keys(&'a [f32]),
+}
+
 /// The sizes of an attention, and where its queries, keys and values are; their gradients lie alike.
-pub(super) struct Heads {
+pub(super) struct Heads<'a> {
     pub heads: usize,
     /// Columns of a head.
     pub d: usize,
@@ -45,7 +59,38 @@ pub(super) struct Heads {
     pub keys: usize,
     /// Whether a query sees only the keys up to its own place.
     pub causal: bool,
+    /// What scores and bias are multiplied by.
+    pub scale: f32,
+    pub bias: Bias<'a>,
     pub places: [Place; 3],
+}
+
+/// What queries and keys are multiplied by together, so that scores of d channels stay of one size.
+pub(super) fn usual(d: usize) -> f32 {
+    1.0 / (d.max(1) as f32).sqrt()
+}
+
+impl Bias<'_> {
+    /// Adds it to the scores of a head's queries from place `first` on.
+    fn add(self, p: &mut [f32], keys: usize, head: usize, first: usize) {
+        match self {
+            Bias::None => {}
+            Bias::Keys(bias) => {
+                p.chunks_exact_mut(keys).for_each(|row| row.iter_mut().zip(bias).for_each(|(p, b)| *p += b));
+            }
+            Bias::Relative { values, reach } => {
+                let of = &values[head * (2 * reach + 1)..][..2 * reach + 1];
+                for (query, row) in (first..).zip(p.chunks_exact_mut(keys)) {
+                    // before what is told apart, in it, and behind
+                    let near = query.saturating_sub(reach).min(keys)..(query + reach + 1).min(keys);
+                    let from = near.start + reach - query.min(near.start + reach);
+                    row[..near.start].iter_mut().for_each(|p| *p += of[0]);
+                    row[near.end..].iter_mut().for_each(|p| *p += of[2 * reach]);
+                    row[near].iter_mut().zip(&of[from..]).for_each(|(p, b)| *p += b);
+                }
+            }
+        }
+    }
 }
 
 /// Rows of probabilities, in place; of the first row `seen` entries count, of each following one more.
@@ -120,11 +165,7 @@ struct Pulled {
     dv: Vec<f32>,
 }
 
-impl Heads {
-    fn scale(&self) -> f32 {
-        1.0 / (self.d.max(1) as f32).sqrt()
-    }
-
+impl Heads<'_> {
     /// The blocks of one head with room for so many probabilities.
     fn blocks(&self, room: usize, head: usize) -> impl Iterator<Item = Block> + use<> {
         let (n, per) = (self.queries, (room / self.keys.max(1)).clamp(64, self.queries.max(64)));
@@ -145,8 +186,9 @@ impl Heads {
         s.p.resize(rows.len() * keys, 0.0);
         let (q, apart) = self.rows(0, x, *head, rows.start);
         product(q, [apart, 1], rows.len(), &s.packed, &mut s.p, keys);
+        self.bias.add(&mut s.p, keys, *head, rows.start);
         let seen = self.causal.then_some(rows.start + 1);
-        dispatch(Softmax { p: &mut s.p, n: keys, scale: self.scale(), seen });
+        dispatch(Softmax { p: &mut s.p, n: keys, scale: self.scale, seen });
     }
 
     /// A block's rows of the result, [rows, d].
@@ -200,7 +242,7 @@ impl Heads {
         let (v, apart) = self.rows(2, x, b.head, 0);
         s.packed.pack_columns(d, keys, v, apart);
         product(cot, [c, 1], m, &s.packed, &mut s.dp, keys);
-        dispatch(SoftmaxPull(&s.p, &mut s.dp, keys, self.scale()));
+        dispatch(SoftmaxPull(&s.p, &mut s.dp, keys, self.scale));
         // dQ = dS K
         let (k, apart) = self.rows(1, x, b.head, 0);
         s.packed.pack_rows(keys, d, k, apart);

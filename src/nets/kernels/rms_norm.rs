@@ -3,9 +3,11 @@ use super::{Frozen, View, host_f32, pool};
 use candle_core::{D, Result, Tensor};
 use rayon::prelude::*;
 
-/// x / √(mean(x²) + eps) · weight over runs of as many channels as there are weights: [.., k·C] → the same.
+/// x / √(mean(x²) + eps) · weight over runs of as many channels as there are weights: [.., k·C] → the same. Or x / (√mean(x²) + eps).
 pub struct RmsNorm {
     eps: f64,
+    /// Whether eps is added to the root.
+    beside: bool,
     weight: Tensor,
     gamma: Vec<f32>,
 }
@@ -20,12 +22,29 @@ impl RmsNorm {
         if gamma.is_empty() {
             candle_core::bail!("a norm of no channels");
         }
-        Ok(RmsNorm { eps, weight, gamma })
+        Ok(RmsNorm { eps, beside: false, weight, gamma })
+    }
+    /// Without weights, over runs of `n` channels, with eps added to the root: what magnitude-preserving networks have.
+    pub fn magnitude(n: usize, eps: f64, like: &Tensor) -> Result<Self> {
+        let ones = Tensor::ones(n, like.dtype(), like.device())?;
+        Ok(RmsNorm { beside: true, ..RmsNorm::new(ones, eps)? })
     }
     /// The reciprocal of a run's root mean square.
     fn scale(&self, x: &[f32]) -> f32 {
         let square: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
-        (1.0 / (square / x.len() as f64 + self.eps).sqrt()) as f32
+        let mean = square / x.len() as f64;
+        match self.beside {
+            true => (1.0 / (mean.sqrt() + self.eps)) as f32,
+            false => (1.0 / (mean + self.eps).sqrt()) as f32,
+        }
+    }
+    /// What the gradient along x is multiplied by, for a run of this scale.
+    fn along(&self, r: f32) -> f32 {
+        match self.beside {
+            // the root itself is 1/r − eps; where it is 0, x is
+            true => r / (1.0 / r - self.eps as f32).max(f32::MIN_POSITIVE),
+            false => r * r,
+        }
     }
 }
 
@@ -34,7 +53,12 @@ impl Frozen for RmsNorm {
         "root-mean-square norm"
     }
     fn detail(&self) -> String {
-        format!("{} channels, eps {:e}", self.gamma.len(), self.eps)
+        format!(
+            "{} channels, eps {:e}{}",
+            self.gamma.len(),
+            self.eps,
+            if self.beside { " beside the root" } else { "" }
+        )
     }
     fn dims(&self, inputs: &[&[usize]]) -> std::result::Result<Vec<usize>, String> {
         match inputs[0].last() {
@@ -66,7 +90,7 @@ impl Frozen for RmsNorm {
                 let r = self.scale(x);
                 grad.iter_mut().zip(cot).zip(&self.gamma).for_each(|((o, y), g)| *o = y * g);
                 let along: f64 = grad.iter().zip(x).map(|(u, x)| f64::from(*u) * f64::from(*x)).sum();
-                let back = (along / n as f64) as f32 * r * r;
+                let back = (along / n as f64) as f32 * self.along(r);
                 grad.iter_mut().zip(x).for_each(|(o, x)| *o = r * (*o - x * back));
             }
         };
@@ -89,7 +113,12 @@ impl Frozen for RmsNorm {
         let (x, n) = (inputs[0], self.gamma.len());
         let runs = x.reshape((x.elem_count() / n, n))?;
         let mean = (runs.sqr()?.sum_keepdim(D::Minus1)? / n as f64)?;
-        let y = runs.broadcast_div(&(mean + self.eps)?.sqrt()?)?;
+        let size = match self.beside {
+            // no root of 0, which has no gradient
+            true => ((mean + 1e-30)?.sqrt()? + self.eps)?,
+            false => (mean + self.eps)?.sqrt()?,
+        };
+        let y = runs.broadcast_div(&size)?;
         let weight = weights[0].to_device(x.device())?.to_dtype(x.dtype())?;
         y.broadcast_mul(&weight)?.reshape(x.dims())
     }

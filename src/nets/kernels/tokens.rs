@@ -1,42 +1,50 @@
 //! Tokens on their way into a network, and one of them out of it again.
-use super::{Frozen, View, host_f32, pool};
+use super::{Frozen, View, pool};
 use candle_core::{CpuStorage, D, DType, Device, Result, Storage, Tensor};
-use std::borrow::Cow;
 
-/// A row of a table for each token, and a row for its place: [B, T] whole numbers → [B, T, C].
+/// A row of a table for each token, and where there are places a row for its place: [B, T] whole numbers → [B, T, C].
 pub struct TokenEmbedding {
     table: Tensor,
-    places: Tensor,
+    places: Option<Tensor>,
 }
 
 impl TokenEmbedding {
-    /// From a table [tokens, C] and its places [T or more, C], in the dtype and on the device that the composed form shall use.
-    pub fn new(table: Tensor, places: Tensor) -> Result<Self> {
-        let ((rows, c), (most, c2)) = (table.dims2()?, places.dims2()?);
-        if rows * c * most == 0 || c != c2 {
+    /// From a table [tokens, C] and its places [T or more, C], in the dtype and on the device that the composed form shall use. The table
+    /// of one that runs in f32 on the CPU may be of 16 bits: its rows are widened as they are taken.
+    pub fn new(table: Tensor, places: Option<Tensor>) -> Result<Self> {
+        let (rows, c) = table.dims2()?;
+        let fits = match &places {
+            Some(p) => p.dims2().is_ok_and(|(n, width)| n > 0 && width == c),
+            None => true,
+        };
+        if rows * c == 0 || !fits {
             candle_core::bail!(
                 "a token embedding needs tables of one width, got {:?} and {:?}",
                 table.dims(),
-                places.dims()
+                places.map(|p| p.dims().to_vec())
             );
         }
-        Ok(TokenEmbedding { table: table.contiguous()?, places: places.contiguous()? })
+        Ok(TokenEmbedding { table: table.contiguous()?, places: places.map(|p| p.contiguous()).transpose()? })
     }
+    /// Rows of the table, places, channels.
     fn sizes(&self) -> [usize; 3] {
         let (rows, c) = (self.table.dims()[0], self.table.dims()[1]);
-        [rows, self.places.dims()[0], c]
+        [rows, self.places.as_ref().map_or(usize::MAX, |p| p.dims()[0]), c]
     }
 }
 
-/// Calls `f` with a weight's values in f32, which are not copied where they are that already.
-fn values(t: &Tensor, f: impl FnOnce(&[f32])) {
-    let (storage, layout) = t.storage_and_layout();
-    let own = match (&*storage, layout.contiguous_offsets()) {
-        (Storage::Cpu(CpuStorage::F32(v)), Some((start, end))) => Cow::Borrowed(&v[start..end]),
-        // on the host, which cannot fail
-        _ => Cow::Owned(host_f32(t).unwrap_or_default()),
-    };
-    f(&own);
+/// Adds row `row` of a table on the host to `out`.
+fn add_row(table: &Tensor, row: usize, out: &mut [f32]) {
+    let (storage, layout) = table.storage_and_layout();
+    let at = layout.start_offset() + row * out.len();
+    let span = at..at + out.len();
+    match &*storage {
+        Storage::Cpu(CpuStorage::F32(v)) => out.iter_mut().zip(&v[span]).for_each(|(o, v)| *o += v),
+        Storage::Cpu(CpuStorage::F16(v)) => out.iter_mut().zip(&v[span]).for_each(|(o, v)| *o += v.to_f32()),
+        Storage::Cpu(CpuStorage::BF16(v)) => out.iter_mut().zip(&v[span]).for_each(|(o, v)| *o += v.to_f32()),
+        // plain buffers are of f32 networks, whose tables are of these
+        _ => out.fill(f32::NAN),
+    }
 }
 
 impl Frozen for TokenEmbedding {
@@ -45,7 +53,10 @@ impl Frozen for TokenEmbedding {
     }
     fn detail(&self) -> String {
         let [rows, places, c] = self.sizes();
-        format!("{rows} tokens at {places} places, {c} channels")
+        match self.places {
+            Some(_) => format!("{rows} tokens at {places} places, {c} channels"),
+            None => format!("{rows} tokens, {c} channels"),
+        }
     }
     fn dims(&self, inputs: &[&[usize]]) -> std::result::Result<Vec<usize>, String> {
         let [_, places, c] = self.sizes();
@@ -57,30 +68,33 @@ impl Frozen for TokenEmbedding {
     fn run(&self, inputs: &[View], out: &mut [f32], _: bool) {
         let [rows, _, c] = self.sizes();
         let t = inputs[0].dims[1].max(1);
-        values(&self.table, |table| {
-            values(&self.places, |places| {
-                for (i, (id, out)) in inputs[0].data.iter().zip(out.chunks_exact_mut(c)).enumerate() {
-                    let (row, place) = (&table[(*id as usize).min(rows - 1) * c..][..c], &places[i % t * c..][..c]);
-                    out.iter_mut().zip(row).zip(place).for_each(|((o, a), b)| *o = a + b);
-                }
-            });
-        });
+        for (i, (id, out)) in inputs[0].data.iter().zip(out.chunks_exact_mut(c)).enumerate() {
+            out.fill(0.0);
+            add_row(&self.table, (*id as usize).min(rows - 1), out);
+            if let Some(places) = &self.places {
+                add_row(places, i % t, out);
+            }
+        }
     }
     fn pull(&self, inputs: &[View], _: &[f32], _: bool) -> Vec<Vec<f32>> {
         // numbers of tokens are no quantities
         vec![pool::zeros(inputs[0].dims.iter().product())]
     }
     fn compose(&self, inputs: &[&Tensor]) -> Result<Tensor> {
-        self.compose_with(inputs, &[self.table.clone(), self.places.clone()])
+        self.compose_with(inputs, &Frozen::weights(self)?)
     }
     fn weights(&self) -> Result<Vec<Tensor>> {
-        Ok(vec![self.table.clone(), self.places.clone()])
+        Ok([Some(self.table.clone()), self.places.clone()].into_iter().flatten().collect())
     }
     fn compose_with(&self, inputs: &[&Tensor], weights: &[Tensor]) -> Result<Tensor> {
         let (b, t) = inputs[0].dims2()?;
         let ids = inputs[0].detach().to_dtype(DType::U32)?.flatten_all()?;
         let rows = weights[0].index_select(&ids, 0)?.reshape((b, t, self.sizes()[2]))?;
-        rows.broadcast_add(&weights[1].narrow(0, 0, t)?.unsqueeze(0)?)
+        let rows = if matches!(rows.dtype(), DType::F16 | DType::BF16) { rows.to_dtype(DType::F32)? } else { rows };
+        match weights.get(1) {
+            Some(places) => rows.broadcast_add(&places.narrow(0, 0, t)?.unsqueeze(0)?),
+            None => Ok(rows),
+        }
     }
 }
 

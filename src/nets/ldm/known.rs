@@ -2,7 +2,7 @@
 use super::names;
 use super::shapes::Shapes;
 use super::stage::{self, Stage};
-use super::unet::{Added, Heads, Unet, context_width};
+use super::unet::{Added, Heads, Unet, context_width, turning};
 use crate::denoise::{Predicts, TimeInput};
 use crate::nets::weights::File;
 use crate::noise::preset_alphas;
@@ -13,6 +13,12 @@ use serde_json::{Value as Json, json};
 const HEADS: Opt = count("heads", 1, [1, 1024], "heads of each attention").or("as published");
 const WIDTH: Opt =
     count("head_width", 1, [1, 1 << 16], "channels of each head, in the place of `heads`").or("as published");
+const ORDER: Opt = word(
+    "attention_order",
+    &["heads", "parts"],
+    "what stands together in the outputs of attention's first map: q, k and v of a head, or q, k or v of all heads, as in guided-diffusion's newer networks",
+)
+.or("as published, else \"heads\"");
 const SIZE: Opt = count("size", 64, [1, 1 << 14], "height and width of what is denoised").or("as published");
 const HEIGHT: Opt = count("height", 64, [1, 1 << 14], "height of what is denoised, where it is no square").or("`size`");
 const BREADTH: Opt = count("width", 64, [1, 1 << 14], "width of what is denoised, where it is no square").or("`size`");
@@ -25,7 +31,7 @@ const PREDICTS: Opt = word(
 .or("\"noise\"");
 const SCHEDULE: Opt = word(
     "schedule",
-    &["sd", "ldm", "iddpm_cosine", "iddpm_linear"],
+    &["sd", "ldm", "iddpm_cosine", "iddpm_linear", "adm_cosine"],
     "the noise schedule of its training, by a name of `noise::vp_discrete`",
 )
 .or("the file's, or as published");
@@ -37,8 +43,8 @@ const FACTOR: Opt =
 const GROUPS: Opt = count("groups", 32, [1, 1024], "groups of each group norm").or("32");
 
 /// The options of this family.
-pub const OPTIONS: [Opt; 12] =
-    [HEADS, WIDTH, SIZE, HEIGHT, BREADTH, EMA, PREDICTS, SCHEDULE, RESCALE, QUANTIZE, FACTOR, GROUPS];
+pub const OPTIONS: [Opt; 13] =
+    [HEADS, WIDTH, ORDER, SIZE, HEIGHT, BREADTH, EMA, PREDICTS, SCHEDULE, RESCALE, QUANTIZE, FACTOR, GROUPS];
 
 /// A published network, told by its shapes.
 struct Known {
@@ -50,6 +56,10 @@ struct Known {
     heads: Heads,
     size: usize,
     schedule: &'static str,
+    /// Input blocks of a network that changes the size within residual blocks; none of others.
+    turning: Option<usize>,
+    /// Whether q, k and v of all heads stand together.
+    parts: bool,
     /// Latents over what its autoencoder gives.
     factor: f64,
 }
@@ -63,7 +73,22 @@ const LDM: Known = Known {
     heads: Heads::Width(32),
     size: 64,
     schedule: "ldm",
+    turning: None,
+    parts: false,
     factor: SD_FACTOR,
+};
+
+/// guided-diffusion's networks of ImageNet and, without classes, LSUN, at 256 pixels.
+const ADM: Known = Known {
+    title: "ADM",
+    base: 256,
+    learned_variance: true,
+    scale_shift: true,
+    heads: Heads::Width(64),
+    size: 256,
+    schedule: "iddpm_linear",
+    turning: Some(18),
+    ..LDM
 };
 
 const SDXL: Known = Known {
@@ -77,7 +102,11 @@ const SDXL: Known = Known {
     ..LDM
 };
 
-const KNOWN: [Known; 8] = [
+const KNOWN: [Known; 12] = [
+    ADM,
+    Known { size: 512, turning: Some(21), ..ADM },
+    Known { heads: Heads::Count(4), size: 128, turning: Some(15), ..ADM },
+    Known { base: 192, size: 64, schedule: "adm_cosine", turning: Some(16), parts: true, ..ADM },
     SDXL,
     // its refiner
     Known { base: 384, context: Some(1280), ..SDXL },
@@ -187,6 +216,10 @@ impl Facts {
             }
             None => Heads::Count(1),
         };
+        let parts = match file.option(&ORDER)? {
+            Value::Word(w) => w == "parts",
+            _ => known.is_some_and(|k| k.parts),
+        };
         let size = size.or(whole(&config, "image_size")).or(whole(&diffusers, "sample_size"));
         let size = size.or(known.map(|k| k.size)).unwrap_or(64);
         let size = [set(file.option(&HEIGHT)?).unwrap_or(size), set(file.option(&BREADTH)?).unwrap_or(size)];
@@ -222,11 +255,13 @@ impl Facts {
         let groups = set(file.option_again(&GROUPS)?).or(whole(&diffusers, "norm_num_groups")).unwrap_or(32);
         let stage = stage_of(file, stage, [known.map_or(SD_FACTOR, |k| k.factor), 0.0])?;
         Ok(Facts {
-            title: known.map_or(if learned_variance(unet) { "iDDPM" } else { "LDM" }, |k| k.title),
+            title: known.map_or_else(|| likely(unet), |k| k.title),
             unet: Unet {
                 size,
                 added: added(unet, &diffusers),
                 heads,
+                parts,
+                turning: turning(unet),
                 groups,
                 classes: classes(file, unet)?,
                 negative: predicts == "velocity",
@@ -246,6 +281,15 @@ impl Facts {
     }
 }
 
+/// What a network is that is none of those published.
+fn likely(unet: &Shapes) -> &'static str {
+    match (turning(unet), learned_variance(unet)) {
+        (Some(_), _) => "ADM",
+        (None, true) => "iDDPM",
+        (None, false) => "LDM",
+    }
+}
+
 /// Whether a network gives twice as many channels as it takes: improved-diffusion's, whose second half are variances.
 fn learned_variance(unet: &Shapes) -> bool {
     let (out, given) = (unet.dim("out.2.weight", 0), unet.dim("input_blocks.0.0.weight", 1));
@@ -259,8 +303,9 @@ fn known(unet: &Shapes) -> Option<&'static Known> {
     let scale_shift = unet.dim("input_blocks.1.0.emb_layers.1.weight", 0)?
         == 2 * unet.dim("input_blocks.1.0.out_layers.0.weight", 0)?;
     let context = context_width(unet);
-    let fits =
-        |k: &&Known| (k.base, k.context, k.learned_variance, k.scale_shift) == (base, context, learned, scale_shift);
+    let turning = turning(unet).map(|_| unet.count("input_blocks"));
+    let own = (base, context, learned, scale_shift, turning);
+    let fits = |k: &&Known| (k.base, k.context, k.learned_variance, k.scale_shift, k.turning) == own;
     KNOWN.iter().find(fits)
 }
 
@@ -364,7 +409,9 @@ fn schedule(
     }
     if learned_variance(unet) {
         let m = "which noise schedule this network was trained in cannot be read off its weights";
-        return Err(Error::value(m).hint("give the option `schedule`: \"iddpm_cosine\" or \"iddpm_linear\""));
+        return Err(
+            Error::value(m).hint("give the option `schedule`: \"iddpm_cosine\", \"adm_cosine\" or \"iddpm_linear\"")
+        );
     }
     let likely = if context_width(unet).is_some() && !file.has(names::CLASSES) { "sd" } else { "ldm" };
     if !unet.0.is_empty() {

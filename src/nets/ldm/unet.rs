@@ -2,7 +2,7 @@
 use super::shapes::Shapes;
 use crate::nets::build::{Builder, ConvSize, Id, graph};
 use crate::nets::graph::{Absent, Adapt, Dim, Graph, Layout};
-use crate::nets::kernels::{Modulation, Up2, Waves};
+use crate::nets::kernels::{Down2, Modulation, Up2, Waves};
 use crate::nets::network::{CLASSES, STATE, TIME};
 use crate::nets::weights::Weights;
 use crate::{Error, Kind, Result};
@@ -44,6 +44,10 @@ pub struct Unet {
     pub size: [usize; 2],
     /// Heads of all attentions.
     pub heads: Heads,
+    /// Whether q, k and v of all heads stand together, and not those of each head.
+    pub parts: bool,
+    /// Residual blocks of each level, of a network whose size changes within such blocks.
+    pub turning: Option<usize>,
     /// Groups of all group norms.
     pub groups: usize,
     /// Entries and width of an embedding of classes, and whether the last of them is no class.
@@ -93,6 +97,21 @@ struct Blocks<'a> {
     context: Option<Id>,
 }
 
+/// Residual blocks of each level, where the size changes within residual blocks, as in guided-diffusion's networks: then the last group of
+/// outputs of each level but the lowest has another one for that.
+pub fn turning(shapes: &Shapes) -> Option<usize> {
+    let residual = |i: usize, j: usize| shapes.has(&format!("output_blocks.{i}.{j}.in_layers.0.weight"));
+    (0..shapes.count("output_blocks")).find(|i| (1..3).any(|j| residual(*i, j)))
+}
+
+/// In which direction a block changes the size.
+#[derive(Clone, Copy, PartialEq)]
+enum Turn {
+    Keep,
+    Up,
+    Down,
+}
+
 /// The width of the context that its attention looks at, if any.
 pub fn context_width(shapes: &Shapes) -> Option<usize> {
     let key = |(name, dims): (&String, &Vec<usize>)| {
@@ -103,9 +122,18 @@ pub fn context_width(shapes: &Shapes) -> Option<usize> {
 
 /// The graph, its images in `dtype`; `shapes` are those of the names after `root`.
 pub fn unet(weights: &mut dyn Weights, root: &str, shapes: &Shapes, how: &Unet, dtype: DType) -> Result<Graph> {
+    if shapes.any("out.2.positional_embedding") || (shapes.any("out.0.") && !shapes.any("output_blocks.0.")) {
+        let e = Error::new(Kind::Format, "a classifier of noisy images (guided-diffusion), which is not read");
+        return Err(e.hint("load the diffusion model that it guides"));
+    }
     let first = shapes.of("input_blocks.0.0.weight", 4)?;
     let (base, channels) = (shapes.of("time_embed.0.weight", 2)?[1], first[1]);
     let outputs = shapes.of("out.2.weight", 4)?[0];
+    if how.turning.is_some() && (channels, outputs) == (6, 6) {
+        let e =
+            Error::new(Kind::Format, "an upsampler (guided-diffusion), which also takes a small image and is not read");
+        return Err(e.hint("load the model whose images it makes larger"));
+    }
     if outputs != channels && outputs != 2 * channels {
         return Err(match channels == 2 * outputs + 1 {
             true => {
@@ -117,7 +145,10 @@ pub fn unet(weights: &mut dyn Weights, root: &str, shapes: &Shapes, how: &Unet, 
             }
         });
     }
-    let halved = shapes.0.keys().filter(|n| n.starts_with("input_blocks.") && n.ends_with(".op.weight")).count();
+    let halved = match how.turning {
+        Some(n) => (shapes.count("input_blocks").max(1) - 1) / (n + 1),
+        None => shapes.0.keys().filter(|n| n.starts_with("input_blocks.") && n.ends_with(".op.weight")).count(),
+    };
     if how.size.iter().any(|n| !n.is_multiple_of(1 << halved.min(16))) {
         let m = format!(
             "this network halves what it denoises {halved} times, which {}×{} cannot be",
@@ -215,7 +246,7 @@ impl Blocks<'_> {
             let at = format!("{place}.{j}");
             let has = |name: &str| self.shapes.has(&format!("{at}.{name}"));
             h = match () {
-                _ if has("in_layers.0.weight") => self.residual(b, &at, h)?,
+                _ if has("in_layers.0.weight") => self.residual(b, &at, h, self.turn(place, j))?,
                 _ if has("transformer_blocks.0.norm1.weight") => self.transformer(b, &at, h)?,
                 _ if has("qkv.weight") => self.attention(b, &at, h)?,
                 _ if has("op.weight") => self.conv(b, &format!("{at}.op"), h, 2)?,
@@ -240,9 +271,30 @@ impl Blocks<'_> {
         b.under(place).conv(x, ConvSize { channels: dims[0], window: dims[2], stride, padding })
     }
 
-    fn residual(&self, b: &mut Builder, place: &str, x: Id) -> Result<Id> {
+    /// How residual block `j` of a group changes the size.
+    fn turn(&self, place: &str, j: usize) -> Turn {
+        let Some(blocks) = self.how.turning else { return Turn::Keep };
+        let number = |prefix: &str| place.strip_prefix(prefix)?.parse::<usize>().ok();
+        match (number("input_blocks."), number("output_blocks.")) {
+            (Some(i), _) if i > 0 && i.is_multiple_of(blocks + 1) => Turn::Down,
+            (_, Some(_)) if j > 0 => Turn::Up,
+            _ => Turn::Keep,
+        }
+    }
+
+    fn turned(&self, b: &mut Builder, place: &str, x: Id, turn: Turn) -> Result<Id> {
+        match turn {
+            Turn::Keep => Ok(x),
+            Turn::Up => b.under(place).apply(Up2, &[x]),
+            Turn::Down => b.under(place).apply(Down2, &[x]),
+        }
+    }
+
+    fn residual(&self, b: &mut Builder, place: &str, x: Id, turn: Turn) -> Result<Id> {
         let groups = self.how.groups;
         let h = b.under(place).under("in_layers.0").group_norm(x, groups, 1e-5, None, true)?;
+        let h = self.turned(b, &format!("{place}.h_upd"), h, turn)?;
+        let x = self.turned(b, &format!("{place}.x_upd"), x, turn)?;
         let h = self.conv(b, &format!("{place}.in_layers.2"), h, 1)?;
         let width = self.shapes.of(&format!("{place}.emb_layers.1.weight"), 2)?[0];
         let emb = b.under(place).under("emb_layers.1").linear(self.emb, width)?;
@@ -269,7 +321,10 @@ impl Blocks<'_> {
         // q, k and v stand beside each other for each head; ours one after the other
         let dims = self.shapes.of(&format!("{place}.qkv.weight"), 2)?;
         let apart = Adapt::Apart { parts: 3, width: c / heads };
-        let h = b.under(place).under("qkv").conv1_apart(h, dims, apart)?;
+        let h = match self.how.parts {
+            true => b.under(place).under("qkv").pointwise(h, dims)?,
+            false => b.under(place).under("qkv").conv1_apart(h, dims, apart)?,
+        };
         let h = b.under(place).under("attention").attention(h, heads)?;
         let h = self.pointwise(b, &format!("{place}.proj_out"), h)?;
         b.under(place).under("sum").sum(x, h, 1.0)
