@@ -89,6 +89,15 @@ pub(super) fn of(x: &Tensor, labels: Option<Vec<i64>>, of: &str) -> Result<Array
     Ok(Arrays { pixels: pixels.contiguous()?, labels, of: of.into() })
 }
 
+/// The values as bytes.
+fn bits(t: &Tensor) -> Result<Vec<u8>> {
+    let t = t.flatten_all()?;
+    if t.dtype() == DType::U8 {
+        return Ok(t.to_vec1()?);
+    }
+    Ok(t.to_dtype(DType::F64)?.to_vec1::<f64>()?.into_iter().flat_map(f64::to_le_bytes).collect())
+}
+
 impl Source for Arrays {
     fn len(&self) -> usize {
         self.pixels.dims()[0]
@@ -100,6 +109,10 @@ impl Source for Arrays {
         }
         let (height, width, channels) = one.dims3()?;
         Ok(Picture::Bytes(Image { width, height, channels, data: one.flatten_all()?.to_vec1()? }))
+    }
+    fn trace(&self, i: usize) -> u64 {
+        let bytes = self.pixels.get(i).map_err(crate::Error::from).and_then(|t| bits(&t));
+        bytes.map_or(0, |b| u64::from(crc32fast::hash(&b)))
     }
     fn name(&self, i: usize) -> String {
         format!("{}[{i}]", self.of)

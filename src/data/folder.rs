@@ -90,6 +90,9 @@ impl Source for Folder {
     fn read(&self, i: usize) -> Result<Picture> {
         Ok(Picture::Bytes(Image::load(&self.files[i].0)?))
     }
+    fn trace(&self, i: usize) -> u64 {
+        crate::files::atomic::existing(&self.files[i].0).map_or(0, |m| m.len())
+    }
     fn name(&self, i: usize) -> String {
         self.files[i].0.display().to_string()
     }

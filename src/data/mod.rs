@@ -13,6 +13,7 @@ mod shards;
 pub use open::{Labels, Opening, open};
 pub use prepare::{FILTERS, Prepare, Resize};
 
+use crate::files::hash::sha256;
 use crate::files::image::Image;
 use crate::host::check_cancelled;
 use crate::tensor::memory;
@@ -49,6 +50,10 @@ pub trait Source: Send + Sync + Debug {
     fn name(&self, i: usize) -> String;
     /// Its class, counted from 0.
     fn label(&self, i: usize) -> Option<usize>;
+    /// What tells picture `i` from another one in its place, without reading it: a size, for example.
+    fn trace(&self, _i: usize) -> u64 {
+        0
+    }
 }
 
 /// The order of an epoch, drawn once.
@@ -101,6 +106,15 @@ impl Dataset {
     /// Whether it has none.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+    /// What tells it from other data sets: names, labels, sizes of files, order and preparation; of arrays the values. Files whose content
+    /// changes while name and size stay are not told apart.
+    pub fn key(&self) -> String {
+        let mut text = format!("{:?} {:?}", self.how, self.classes);
+        for i in self.items.iter() {
+            text += &format!("\n{} {:?} {}", self.source.name(*i), self.source.label(*i), self.source.trace(*i));
+        }
+        sha256(text.as_bytes())
     }
     /// The names of its classes, by label; none where they have no names.
     pub fn classes(&self) -> &[String] {

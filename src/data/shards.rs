@@ -113,6 +113,9 @@ impl Source for Shards {
         let bytes = part.read().map_err(|f| named(f.into()))?;
         Ok(Picture::Bytes(Image::from_bytes(&bytes).map_err(named)?))
     }
+    fn trace(&self, i: usize) -> u64 {
+        self.samples[i].size
+    }
     fn name(&self, i: usize) -> String {
         let s = &self.samples[i];
         format!("{}/{}", Path::new(&self.paths[s.file as usize]).display(), s.name)

@@ -6,6 +6,7 @@ use super::files::convert::{from_json, to_data};
 use super::model::Model;
 use super::options::Options;
 use super::plan::ScriptSolver;
+use crate::data::Dataset;
 use crate::denoise::DynDenoiser;
 use crate::discretize::Schedule;
 use crate::files::{hash, state};
@@ -69,6 +70,9 @@ fn key(context: &NativeCallContext, v: &Dynamic, depth: usize) -> Option<String>
     }
     if let Some(plan) = v.read_lock::<Tracked>() {
         return digest("plan", [plan.plan().hash()]);
+    }
+    if let Some(set) = v.read_lock::<Dataset>() {
+        return digest("data set", [set.key()]);
     }
     let data = to_data(v).ok()?;
     Some(hash::sha256(&state::to_bytes(&data).ok()?))
