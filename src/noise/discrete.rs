@@ -15,7 +15,7 @@ pub enum Run {
 }
 
 /// Published schedules: name, number of steps, and how β runs.
-pub const PRESETS: [(&str, usize, Run); 5] = [
+pub const PRESETS: [(&str, usize, Run); 6] = [
     // Stable Diffusion 1.x, 2.x and XL
     ("sd", 1000, Run::Root(0.00085, 0.012)),
     // latent diffusion's models (LSUN, FFHQ, CelebA, ImageNet)

@@ -46,7 +46,7 @@ fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
 }
 
 /// The options that say of a network what its file does not, by the name of each.
-const GIVEN: [&str; 13] = [
+const GIVEN: [&str; 14] = [
     "heads",
     "head_width",
     "attention_order",
