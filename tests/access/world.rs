@@ -143,6 +143,9 @@ pub const OTHERS: &[&str] = &[
     "ld3::train",
     "learn::train",
     "train::denoiser",
+    // words that are no paths: what starts the last map, and beginnings of names of parameters
+    "nn::attention_params",
+    "optim::muon",
     "free::train",
     "experiment::run",
     "experiment::learned",
