@@ -10,6 +10,7 @@ mod half;
 mod helpers;
 mod latent;
 mod nets;
+mod points;
 #[path = "../common/process.rs"]
 mod process;
 mod tokenizer;
