@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use ld3sh::files::image::Image;
 use ld3sh::files::pickle::Shared;
 use ld3sh::files::state::{self, Data};
-use ld3sh::files::{checkpoint, image, json, npy, result, safetensors};
+use ld3sh::files::{checkpoint, cloud, image, json, npy, result, safetensors};
 use ld3sh::script::modules;
 use ld3sh::shell::lex;
 use ld3sh::text::{Tokenizer, Vocabulary};
@@ -80,6 +80,28 @@ fn read_script(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
     Ok(BTreeMap::new())
 }
 
+fn read_ply(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    Ok(tensors([(String::new(), cloud::ply::read(bytes).and_then(cloud::Points::tensor).map_err(text)?)]))
+}
+fn read_xyz(bytes: &[u8]) -> Result<BTreeMap<String, String>, String> {
+    Ok(tensors([(String::new(), cloud::xyz::read(bytes).and_then(cloud::Points::tensor).map_err(text)?)]))
+}
+
+/// A cloud as PLY with faces behind its vertices, big-endian.
+fn meshed() -> Vec<u8> {
+    let mut out = b"ply\nformat binary_big_endian 1.0\nelement vertex 3\nproperty float x\nproperty float y\nproperty double z\nproperty list uchar int near\nelement face 1\nproperty list uchar int vertex_indices\nend_header\n".to_vec();
+    for i in 0..3i32 {
+        out.extend((i as f32).to_be_bytes());
+        out.extend(0.5f32.to_be_bytes());
+        out.extend(f64::from(i).sqrt().to_be_bytes());
+        out.push(1);
+        out.extend(i.to_be_bytes());
+    }
+    out.push(3);
+    (0..3i32).for_each(|i| out.extend(i.to_be_bytes()));
+    out
+}
+
 /// The bytes of a file that `write` makes.
 fn file(name: &str, write: impl FnOnce(&Path) -> ld3sh::Result<()>) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
@@ -147,6 +169,25 @@ fn formats() -> Vec<Format> {
             name: "safetensors",
             seeds: vec![file("a.safetensors", |p| safetensors::write(p, &named, &[("k".into(), "v".into())]))],
             read: read_checkpoint,
+            sealed: false,
+        },
+        Format {
+            name: "ply",
+            seeds: vec![
+                file("a.ply", |p| cloud::save(p, &values(&[4, 3], DType::F32), false)),
+                file("a.ply", |p| cloud::save(p, &values(&[4, 3], DType::F64), true)),
+                meshed(),
+            ],
+            read: read_ply,
+            sealed: false,
+        },
+        Format {
+            name: "xyz",
+            seeds: vec![
+                file("a.xyz", |p| cloud::save(p, &values(&[4, 3], DType::F32), false)),
+                b"# scan\n1.5, 2e-1; -3 255 0 0\n4 5 6 1 2 3 // last\n".to_vec(),
+            ],
+            read: read_xyz,
             sealed: false,
         },
         Format { name: "pt", seeds: vec![fixture("pickle/state_p4.pt")], read: read_checkpoint, sealed: true },

@@ -3,6 +3,7 @@ mod arrays_on_disk;
 mod bulk;
 #[path = "../common/caught.rs"]
 mod caught;
+mod clouds;
 #[path = "../common/code.rs"]
 mod code;
 mod data_sets;

@@ -1,6 +1,7 @@
 //! What learns, and what it minimizes: losses, optimizers, LD3 and the paper's experiments.
 #[path = "../common/caught.rs"]
 mod caught;
+mod clouds;
 #[path = "../common/code.rs"]
 mod code;
 mod experiments;
