@@ -12,6 +12,13 @@ pub struct Ranks(Universe);
 
 /// Starts MPI: the first thread does, before any other is there; the script's thread alone talks later.
 pub fn start() -> Result<(World, Ranks)> {
+    // Open MPI would let ranks of one machine read each other's memory, which Landlock forbids processes that it has confined apart
+    for (name, value) in [("OMPI_MCA_btl_vader_single_copy_mechanism", "none"), ("OMPI_MCA_smsc", "^cma,knem,xpmem")] {
+        if std::env::var_os(name).is_none() {
+            // SAFETY: there are no other threads yet
+            unsafe { std::env::set_var(name, value) };
+        }
+    }
     let failed = |what: &str| Error::new(Kind::Internal, format!("MPI {what}"));
     let (universe, threads) =
         mpi::initialize_with_threading(Threading::Serialized).ok_or_else(|| failed("was started before"))?;
@@ -35,6 +42,8 @@ impl Ranks {
 /// What every rank gives, in the order of ranks.
 pub fn gather(part: &[u8]) -> Result<Vec<Vec<u8>>> {
     let world = SimpleCommunicator::world();
+    // Open MPI refuses buffers without bytes: each has one more at its end
+    let part = [part, &[0]].concat();
     let own = part.len() as u64;
     let mut lengths = vec![0u64; world.size() as usize];
     world.all_gather_into(&own, &mut lengths[..]);
@@ -52,7 +61,7 @@ pub fn gather(part: &[u8]) -> Result<Vec<Vec<u8>>> {
     let mut all = vec![0u8; total as usize];
     {
         let mut parts = PartitionMut::new(&mut all[..], &counts[..], &starts[..]);
-        world.all_gather_varcount_into(part, &mut parts);
+        world.all_gather_varcount_into(&part[..], &mut parts);
     }
-    Ok(starts.iter().zip(&counts).map(|(s, n)| all[*s as usize..(*s + *n) as usize].to_vec()).collect())
+    Ok(starts.iter().zip(&counts).map(|(s, n)| all[*s as usize..(*s + *n - 1) as usize].to_vec()).collect())
 }

@@ -87,7 +87,7 @@ fn arrayed(var: Var) -> Result<Option<Told>> {
         }
         let count = to.saturating_sub(from) / step + 1;
         let listed = number(var, "SLURM_ARRAY_TASK_COUNT")?.filter(|_| id.starts_with("SLURM"));
-        if listed.is_some_and(|n| n != count) || at < from || (at - from) % step != 0 {
+        if listed.is_some_and(|n| n != count) || at < from || !(at - from).is_multiple_of(step) {
             let e = Error::value(format!("{by} is a list with gaps: which part task {at} has cannot be told"));
             return Err(e.hint("number the tasks evenly (`--array=1-8`), or give the part: `--shard 2/8`"));
         }

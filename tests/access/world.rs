@@ -160,6 +160,7 @@ pub const OTHERS: &[&str] = &[
     "FeatureNetwork.features",
     "FeatureNetwork.logits",
     "measure::frechet",
+    "cache::cells",
     // paths of another kind: over a grid
     "search::path",
     "oss::search",
