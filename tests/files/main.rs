@@ -5,6 +5,7 @@ mod bulk;
 mod caught;
 #[path = "../common/http.rs"]
 mod http;
+mod hub;
 mod pickle;
 #[path = "../common/process.rs"]
 mod process;
