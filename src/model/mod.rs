@@ -46,6 +46,9 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
         }
         return Ok(Source::Path(path.into()));
     }
+    if zoo::folder(name).is_some() {
+        return Ok(Source::Path(zoo::locate_folder(name, host)?));
+    }
     match zoo::find(name) {
         Some(e) if e.role == zoo::Role::Denoiser => Ok(Source::Path(zoo::locate(name, host)?)),
         Some(e) => {
@@ -56,7 +59,8 @@ pub fn find(name: &str, host: &dyn Host) -> Result<Source> {
             // a file that may not be read is not called absent
             crate::access::read(path)?;
             let networks = zoo::ENTRIES.iter().filter(|e| e.role == zoo::Role::Denoiser).map(|e| e.name);
-            let known: Vec<&str> = builtins().chain(networks).collect();
+            let folders = zoo::FOLDERS.iter().map(|f| f.name);
+            let known: Vec<&str> = builtins().chain(networks).chain(folders).collect();
             if path.extension().is_some() && crate::error::nearest(name, known.iter().copied()).is_none() {
                 crate::files::atomic::existing(path)?;
             }

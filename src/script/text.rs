@@ -31,6 +31,18 @@ fn paths(given: &Dynamic) -> Result<Vec<String>> {
     }
 }
 
+/// A path, or a published name: of an encoder, or of the model that it is for.
+fn place(ctx: &NativeCallContext, path: &str) -> Result<PathBuf> {
+    if access::read(path).is_ok_and(|p| p.exists()) {
+        return Ok(path.into());
+    }
+    match (zoo::folder(path), zoo::find(path)) {
+        (Some(folder), _) => zoo::locate_folder(folder.name, &ScriptHost::new(ctx)),
+        (None, Some(entry)) => zoo::locate(entry.name, &ScriptHost::new(ctx)),
+        (None, None) => Ok(path.into()),
+    }
+}
+
 fn load_with(ctx: &NativeCallContext, given: &Dynamic, options: Map) -> RhaiResult<TextEncoder> {
     let names = paths(given)?;
     let mut o = Options::new("text::load", options);
@@ -39,19 +51,11 @@ fn load_with(ctx: &NativeCallContext, given: &Dynamic, options: Map) -> RhaiResu
         _ => DType::F32,
     };
     let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
-    let tokenizer = o.string("tokenizer")?;
+    let tokenizer = o.string("tokenizer")?.map(|t| place(ctx, &t)).transpose()?;
     let quick = o.one_of("gelu", &["quick", "exact"])?.map(|g| g == "quick");
     o.finish()?;
-    let says = Says { tokenizer: tokenizer.as_deref().map(Path::new), quick };
-    // a published name, as of the model that it is for
-    let mut places = vec![];
-    for path in &names {
-        let here = access::read(path).is_ok_and(|p| p.exists());
-        places.push(match zoo::find(path) {
-            Some(entry) if !here => zoo::locate(entry.name, &ScriptHost::new(ctx))?,
-            _ => path.into(),
-        });
-    }
+    let says = Says { tokenizer: tokenizer.as_deref(), quick };
+    let places = names.iter().map(|path| place(ctx, path)).collect::<Result<Vec<_>>>()?;
     let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
     let loaded = text::load_all(&places, says, &device, dtype);
     Ok(loaded.map_err(|e| e.context("text::load"))?)

@@ -32,7 +32,7 @@ fn describe(e: &Entry, s: &Settings) -> Map {
 mod api {
     /// The published files that `denoiser::load` and the perceptual losses find by name, as an array of maps.
     ///
-    /// Each: `name`, `file`, `role` ("denoiser" or "trunk"), `about`, `address`, `licence`, `bytes` (`()` where unknown), `sha256` (of the published
+    /// Each: `name`, `file`, `role` ("denoiser", "trunk", "metric" or "text"), `about`, `address`, `licence`, `bytes` (`()` where unknown), `sha256` (of the published
     /// file; `()` where unknown) and `path` (`()` while it is not on this machine). Nothing is downloaded.
     ///
     /// Example: `models().filter(|m| m.path != ()).map(|m| m.name)`

@@ -19,6 +19,8 @@ const MODELS: &str = "\
 LD3SH_CACHE    the folder for downloads and other costly things; by default the user's cache folder
 LD3SH_MIRROR   an address from which all files are fetched: LD3SH_MIRROR/FILE instead of the public addresses
 LD3SH_OFFLINE  1: fetch nothing
+HF_TOKEN       a token of Hugging Face's hub, for what it does not give to everybody; it is sent to the hub alone
+HF_ENDPOINT    another address of the hub: a mirror
 HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY are honoured.";
 
 const SCHEDULE: &str = "\
@@ -190,6 +192,12 @@ pub enum ModelsCommand {
     /// Print where networks are, or are to be put; without NAME the folder
     Path {
         /// Their names
+        #[arg(value_name = "NAME")]
+        names: Vec<String>,
+    },
+    /// Accept licences that ask for it before a download; without NAME print what was accepted
+    Accept {
+        /// Names of models
         #[arg(value_name = "NAME")]
         names: Vec<String>,
     },

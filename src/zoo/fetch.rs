@@ -2,10 +2,11 @@
 //!
 //! Bytes go to `NAME.part`, what they came from to `NAME.part.json`; the complete, checked file is renamed to `NAME`. A lock on
 //! `.NAME.lock` keeps other processes waiting; the operating system drops it with the process that holds it.
+use super::Settings;
 use super::http::{self, Event, Failure, Head, Request};
+use super::hub;
 use super::record::{Origin, Record};
-use super::table::Entry;
-use super::{Settings, by_hand};
+use super::wanted::Wanted;
 use crate::access;
 use crate::host::{Host, Progress, check_cancelled};
 use crate::{Error, Kind, Result};
@@ -49,15 +50,16 @@ impl From<Failure> for Stop {
 }
 
 /// Downloads the file; false if another process put it there meanwhile.
-pub fn fetch(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<bool> {
-    let path = settings.path(entry);
-    let made = access::write(&settings.folder)?.make_folder().map_err(|e| Error::io(&settings.folder, "create", e));
+pub fn fetch(wanted: &Wanted, host: &dyn Host, settings: &Settings) -> Result<bool> {
+    let path = wanted.path.clone();
+    let folder = path.parent().unwrap_or(&settings.folder);
+    let made = access::write(folder)?.make_folder().map_err(|e| Error::io(folder, "create", e));
     made.map_err(|e| e.hint("set LD3SH_CACHE to a folder that you may write to"))?;
-    let _lock = lock(entry, host, settings)?;
+    let _lock = lock(wanted, host)?;
     if path.exists() {
         return Ok(false);
     }
-    let mut job = Job { entry, host, settings, part: part(&path), path, bar: None, shown: 0 };
+    let mut job = Job { wanted, host, settings, part: part(&path), path, bar: None, shown: 0 };
     let (mut tries, mut farthest) = (1, 0);
     loop {
         let failure = match job.attempt() {
@@ -83,8 +85,9 @@ pub fn fetch(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<bool
 }
 
 /// Waits for the right to write this file. The lock's file stays: removing it would let two processes lock two files.
-fn lock(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<File> {
-    let path = settings.folder.join(format!(".{}.lock", entry.file));
+fn lock(wanted: &Wanted, host: &dyn Host) -> Result<File> {
+    let own = wanted.path.file_name().unwrap_or_default().to_string_lossy();
+    let path = wanted.path.with_file_name(format!(".{own}.lock"));
     let file = access::write(&path)?.open_or_make();
     let file = file.map_err(|e| Error::io(&path, "open", e))?;
     let mut told = None;
@@ -92,7 +95,7 @@ fn lock(entry: &Entry, host: &dyn Host, settings: &Settings) -> Result<File> {
         match file.try_lock() {
             Ok(()) => return Ok(file),
             Err(TryLockError::WouldBlock) => {
-                told.get_or_insert_with(|| host.progress(&format!("{}: another process fetches it", entry.name), 1));
+                told.get_or_insert_with(|| host.progress(&format!("{}: another process fetches it", wanted.name), 1));
                 check_cancelled()?;
                 std::thread::sleep(POLL);
             }
@@ -118,7 +121,7 @@ fn next<T>(from: &Receiver<T>) -> Result<Option<T>> {
 
 /// One file's download.
 struct Job<'a> {
-    entry: &'a Entry,
+    wanted: &'a Wanted,
     host: &'a dyn Host,
     settings: &'a Settings,
     path: PathBuf,
@@ -152,26 +155,26 @@ impl Job<'_> {
     fn start_bar(&mut self, total: Option<u64>) {
         if self.bar.is_none() {
             let size = total.unwrap_or(0).div_ceil(MB);
-            let mut bar = self.host.progress(&format!("downloading {}, MB", self.entry.name), size);
-            bar.note(&format!("licence: {}", self.entry.licence));
+            let mut bar = self.host.progress(&format!("downloading {}, MB", self.wanted.name), size);
+            bar.note(&format!("licence: {}", self.wanted.licence));
             self.bar = Some(bar);
         }
     }
 
     /// The error that the user sees.
     fn explain(&self, f: Failure, got: u64) -> Error {
-        let e = Error::new(Kind::Io, format!("cannot download `{}`: {}", self.entry.file, f.what));
+        let e = Error::new(Kind::Io, format!("cannot download `{}`: {}", self.wanted.file, f.what));
         let mut hints: Vec<String> = f.fix.map(str::to_string).into_iter().collect();
         if f.transient && got > 0 {
             hints.push(format!("run it again later: it goes on after the {got} bytes that are here"));
         }
-        hints.push(by_hand(self.entry, self.settings));
+        hints.push(self.wanted.by_hand());
         e.hint(hints.join("; or "))
     }
 
     fn refused(&self, what: String) -> Error {
-        let e = Error::new(Kind::Format, format!("cannot download `{}`: {what}", self.entry.file));
-        e.hint(by_hand(self.entry, self.settings))
+        let e = Error::new(Kind::Format, format!("cannot download `{}`: {what}", self.wanted.file));
+        e.hint(self.wanted.by_hand())
     }
 
     fn unwritten(&self, e: std::io::Error) -> Error {
@@ -195,20 +198,21 @@ impl Job<'_> {
     /// Asks once, and writes what comes.
     fn attempt(&mut self) -> std::result::Result<(), Stop> {
         check_cancelled()?;
-        let address = self.settings.address(self.entry);
+        let address = self.wanted.address.clone();
         let mut file = access::write(&self.part)?.open_or_make();
         let file = file.as_mut().map_err(|e| self.unwritten(std::io::Error::new(e.kind(), e.to_string())))?;
         let before = Origin::read(&self.part).filter(|o| o.address == address).unwrap_or_default();
         let have = self.length();
         // bytes can be gone on with where the server, or in the end the checksum, tells that they belong together
-        let known = before.validator().is_some() || self.entry.sha256.is_some();
+        let known = before.validator().is_some() || self.wanted.sha256.is_some();
         let from = if known && before.address == address { have } else { 0 };
         if before.size.is_some() && before.size == Some(from) {
             return self.finish(file, true);
         }
 
         let validator = before.validator().cloned();
-        let request = Request { address: address.clone(), from, validator, patience: self.settings.patience };
+        let token = hub::token(&address);
+        let request = Request { address: address.clone(), from, validator, token, patience: self.settings.patience };
         let events = http::start(request).map_err(|e| Error::new(Kind::Internal, format!("no thread: {e}")))?;
         let lost = || Failure::passing("the download ended without a word");
         let head = match next(&events)?.ok_or_else(lost)? {
@@ -275,12 +279,15 @@ impl Job<'_> {
             408 | 425 | 429 | 500..=599 => {
                 return Err(Failure::passing(format!("the server answered {}", status(head.status))).into());
             }
+            s @ (401 | 403) if hub::is(&self.wanted.address) => {
+                return Err(Failure::lasting(format!("the server answered {}", status(s))).fix(hub::GATED).into());
+            }
             s => return Err(Failure::lasting(format!("the server answered {}", status(s))).into()),
         };
         if head.media.starts_with("text/html") {
             return Err(self.refused("the server sent a web page instead of the file".into()).into());
         }
-        if let (Some(t), Some(size)) = (total, self.entry.size)
+        if let (Some(t), Some(size)) = (total, self.wanted.size)
             && t != size
         {
             return Err(self.refused(format!("the server offers {t} bytes, the published file has {size}")).into());
@@ -291,7 +298,7 @@ impl Job<'_> {
 
     /// Refuses what would fill the disk.
     fn bounded(&self, bytes: u64) -> Result<()> {
-        let most = self.entry.size.unwrap_or(LARGEST);
+        let most = self.wanted.size.unwrap_or(LARGEST);
         match bytes > most {
             true => Err(self.refused(format!("the server offers {bytes} bytes, more than the {most} that are taken"))),
             false => Ok(()),
@@ -307,8 +314,8 @@ impl Job<'_> {
         std::thread::spawn(move || send.send(disk.sync_all()));
         next(&done)?.unwrap_or(Ok(())).map_err(failed)?;
         let sha256 = crate::files::hash::sha256_file(&self.part)?;
-        if let Some(expected) = self.entry.sha256
-            && sha256 != expected
+        if let Some(expected) = &self.wanted.sha256
+            && sha256 != *expected
         {
             self.restart()?;
             let what = format!("its SHA-256 is {sha256}, the published file has {expected}");
@@ -321,7 +328,7 @@ impl Job<'_> {
         access::write(&self.part)?.rename(&self.path).map_err(failed)?;
         Origin::forget(&self.part);
         let meta = crate::files::atomic::existing(&self.path)?;
-        Record::new(self.entry.file, Some(self.settings.address(self.entry)), sha256, &meta).write(&self.path)?;
+        Record::new(&self.wanted.file, Some(self.wanted.address.clone()), sha256, &meta).write(&self.path)?;
         Ok(())
     }
 }

@@ -18,8 +18,20 @@ pub struct Request {
     pub from: u64,
     /// What tells whether the file is still the one that the earlier bytes came from.
     pub validator: Option<String>,
+    /// What says who asks; it goes to this address alone, to none that this one leads to.
+    pub token: Option<Secret>,
     /// How long to wait for a connection, an answer or more bytes.
     pub patience: Duration,
+}
+
+/// A text that is never shown.
+#[derive(Clone)]
+pub struct Secret(pub String);
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter) -> std::fmt::Result {
+        f.write_str("…")
+    }
 }
 
 /// The parts of an answer's head that matter here.
@@ -59,7 +71,8 @@ impl Failure {
     pub fn lasting(what: impl Into<String>) -> Self {
         Failure { what: what.into(), fix: None, transient: false }
     }
-    fn fix(mut self, fix: &'static str) -> Self {
+    /// The same with what to do.
+    pub fn fix(mut self, fix: &'static str) -> Self {
         self.fix = Some(fix);
         self
     }
@@ -98,6 +111,7 @@ fn transfer(r: &Request, send: &SyncSender<Event>) -> Result<(), Failure> {
         .user_agent(concat!("ld3sh/", env!("CARGO_PKG_VERSION")))
         .https_only(r.address.starts_with("https:"))
         .http_status_as_error(false)
+        .redirect_auth_headers(ureq::config::RedirectAuthHeaders::Never)
         .timeout_resolve(Some(r.patience))
         .timeout_connect(Some(r.patience))
         .timeout_recv_response(Some(r.patience))
@@ -105,6 +119,9 @@ fn transfer(r: &Request, send: &SyncSender<Event>) -> Result<(), Failure> {
         .build()
         .into();
     let mut call = agent.get(&r.address).header("Accept-Encoding", "identity");
+    if let Some(Secret(token)) = &r.token {
+        call = call.header("Authorization", format!("Bearer {token}"));
+    }
     if r.from > 0 {
         call = call.header("Range", format!("bytes={}-", r.from));
         if let Some(v) = &r.validator {

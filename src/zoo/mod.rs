@@ -3,11 +3,18 @@
 //! A file lies in `models/` of the cache folder ([`crate::files::cache::folder`]) under the name that it is published under, and may be
 //! put there by hand. Beside it `NAME.json` records its size and SHA-256; a file that was changed later is told from it.
 mod fetch;
+mod folders;
 mod http;
+mod hub;
+mod licence;
 mod record;
 mod table;
+mod wanted;
 
+pub use folders::{FOLDERS, Folder, folder, locate_folder, locate_folder_with, state_of_folder};
+pub use licence::{accept, accepted};
 pub use table::{ENTRIES, Entry, Role};
+use wanted::Wanted;
 
 use crate::host::Host;
 use crate::{Error, Kind, Result, access};
@@ -97,17 +104,22 @@ pub fn locate_with(entry: &Entry, host: &dyn Host, settings: &Settings) -> Resul
     let path = settings.path(entry);
     let _own = access::policy::own();
     if !path.exists() {
+        let wanted = Wanted::of(entry, settings);
         if settings.offline {
-            let why = if access::policy::offline() { "`--offline` was given" } else { "LD3SH_OFFLINE is set" };
-            let e = Error::new(Kind::Io, format!("`{}` is not on this machine, and {why}", entry.file));
-            return Err(e.hint(by_hand(entry, settings)));
+            return Err(absent(entry.file).hint(wanted.by_hand()));
         }
-        if fetch::fetch(entry, host, settings)? {
+        if fetch::fetch(&wanted, host, settings)? {
             return Ok(path);
         }
     }
-    verify(entry, &path, false)?;
+    verify(&Wanted::of(entry, settings), false)?;
     Ok(path)
+}
+
+/// The error for what is not here and may not be fetched.
+fn absent(name: &str) -> Error {
+    let why = if access::policy::offline() { "`--offline` was given" } else { "LD3SH_OFFLINE is set" };
+    Error::new(Kind::Io, format!("`{name}` is not on this machine, and {why}"))
 }
 
 /// What is there of a file, without looking into it.
@@ -126,25 +138,22 @@ pub fn state(entry: &Entry, settings: &Settings) -> State {
 pub fn check(entry: &Entry, settings: &Settings) -> Result<String> {
     let path = settings.path(entry);
     let _own = access::policy::own();
-    crate::files::atomic::existing(&path).map_err(|e| e.hint(by_hand(entry, settings)))?;
-    verify(entry, &path, true)
-}
-
-/// What to do without a download.
-fn by_hand(entry: &Entry, settings: &Settings) -> String {
-    format!("fetch {} yourself and put it at `{}`", settings.address(entry), settings.path(entry).display())
+    let wanted = Wanted::of(entry, settings);
+    crate::files::atomic::existing(&path).map_err(|e| e.hint(wanted.by_hand()))?;
+    verify(&wanted, true)
 }
 
 /// Compares a file with what is known of it, and records what was not. Its content is read only where it may have
 /// changed since it was last read, or if `thorough`.
-fn verify(entry: &Entry, path: &Path, thorough: bool) -> Result<String> {
+fn verify(wanted: &Wanted, thorough: bool) -> Result<String> {
+    let path = &*wanted.path;
     let meta = crate::files::atomic::existing(path)?;
     let recorded = Record::read(path);
     let wrong = |what: String| {
         let e = Error::new(Kind::Format, format!("`{}` is not the published file: {what}", path.display()));
         e.hint("delete it: it is then downloaded again, or can be put there anew")
     };
-    if let Some(size) = entry.size.filter(|s| *s != meta.len()) {
+    if let Some(size) = wanted.size.filter(|s| *s != meta.len()) {
         return Err(wrong(format!("it has {} bytes, expected {size}", meta.len())));
     }
     match &recorded {
@@ -152,13 +161,13 @@ fn verify(entry: &Entry, path: &Path, thorough: bool) -> Result<String> {
         _ => {}
     }
     let sha256 = crate::files::hash::sha256_file(path)?;
-    let expected = entry.sha256.map(str::to_string).or_else(|| recorded.as_ref().map(|r| r.sha256.clone()));
+    let expected = wanted.sha256.clone().or_else(|| recorded.as_ref().map(|r| r.sha256.clone()));
     if let Some(e) = expected.filter(|e| *e != sha256) {
-        let known = if entry.sha256.is_some() { "the published file has" } else { "when it came it had" };
+        let known = if wanted.sha256.is_some() { "the published file has" } else { "when it came it had" };
         return Err(wrong(format!("its SHA-256 is {sha256}, {known} {e}")));
     }
     let address = recorded.and_then(|r| r.address);
     // a shared folder may be read-only: the file is then read again next time
-    let _ = Record::new(entry.file, address, sha256.clone(), &meta).write(path);
+    let _ = Record::new(&wanted.file, address, sha256.clone(), &meta).write(path);
     Ok(sha256)
 }

@@ -3,7 +3,8 @@
 //! Names, addresses and licences of EDM's networks: README.md of github.com/NVlabs/edm (sections "Pre-trained models",
 //! "License") and the listings of its two folders as others' code names them. Of the trunks: torchvision's model code
 //! and its licence. Latent diffusion's: README.md and scripts/download_models.sh of github.com/CompVis/latent-diffusion and its ImageNet
-//! notebook; improved-diffusion's: README.md of github.com/openai/improved-diffusion.
+//! notebook; improved-diffusion's and guided-diffusion's: README.md of github.com/openai/improved-diffusion and …/guided-diffusion. EDM2's:
+//! generate_images.py of github.com/NVlabs/edm2. Text encoders as they are distributed for ComfyUI.
 //! FID's InceptionV3 as pytorch-fid names it. Sizes and SHA-256 stand here only where they are published or known from several independent sources; for
 //! the other files they are recorded at the first download.
 
@@ -16,15 +17,18 @@ pub enum Role {
     Trunk,
     /// A classifier whose features Fréchet distances are of.
     Metric,
+    /// A text encoder or its tokenizer, which `text::load` takes.
+    Text,
 }
 
 impl Role {
-    /// One word for tables: `"denoiser"`, `"trunk"` or `"metric"`.
+    /// One word for tables: `"denoiser"`, `"trunk"`, `"metric"` or `"text"`.
     pub fn name(self) -> &'static str {
         match self {
             Role::Denoiser => "denoiser",
             Role::Trunk => "trunk",
             Role::Metric => "metric",
+            Role::Text => "text",
         }
     }
 }
@@ -99,6 +103,27 @@ const OPENRAIL: &str = "CreativeML OpenRAIL-M";
 /// Nothing is said of the weights.
 const COMPVIS: &str = "code MIT (CompVis/latent-diffusion); nothing is said of the weights";
 const OPENAI: &str = "MIT (openai/improved-diffusion)";
+const GUIDED: &str = "https://openaipublic.blob.core.windows.net/diffusion/jul-2021/";
+const OPENAI_GUIDED: &str = "MIT (openai/guided-diffusion)";
+const EDM2: &str = "https://nvlabs-fi-cdn.nvidia.com/edm2/posthoc-reconstructions/";
+const ENCODERS: &str = "https://huggingface.co/comfyanonymous/flux_text_encoders/resolve/main/";
+const T5: &str = "https://huggingface.co/google/t5-v1_1-xxl/resolve/main/";
+
+/// A network of guided-diffusion, whose file's name at its source tells little.
+const fn guided(name: &'static str, file: &'static str, at: &'static str, about: &'static str) -> Entry {
+    Entry { at: Some(at), ..edm(name, file, GUIDED, about, OPENAI_GUIDED) }
+}
+
+/// A text encoder or a tokenizer.
+const fn text(
+    name: &'static str,
+    file: &'static str,
+    folder: &'static str,
+    about: &'static str,
+    licence: &'static str,
+) -> Entry {
+    Entry { role: Role::Text, ..edm(name, file, folder, about, licence) }
+}
 
 macro_rules! network {
     ($name:literal, $folder:expr, $about:literal) => {
@@ -190,6 +215,49 @@ pub const ENTRIES: &[Entry] = &[
         "improved-diffusion, LSUN-Bedroom 256×256, unconditional, linear, 2.4 M steps of batch 64",
         OPENAI,
     ),
+    guided("adm-imagenet64", "adm-64x64_diffusion.pt", "64x64_diffusion.pt", "ADM, ImageNet 64×64, 1000 classes"),
+    guided(
+        "adm-imagenet128",
+        "adm-128x128_diffusion.pt",
+        "128x128_diffusion.pt",
+        "ADM, ImageNet 128×128, 1000 classes",
+    ),
+    guided(
+        "adm-imagenet256",
+        "adm-256x256_diffusion.pt",
+        "256x256_diffusion.pt",
+        "ADM, ImageNet 256×256, 1000 classes",
+    ),
+    guided(
+        "adm-imagenet256-uncond",
+        "adm-256x256_diffusion_uncond.pt",
+        "256x256_diffusion_uncond.pt",
+        "ADM, ImageNet 256×256, unconditional",
+    ),
+    guided(
+        "adm-imagenet512",
+        "adm-512x512_diffusion.pt",
+        "512x512_diffusion.pt",
+        "ADM, ImageNet 512×512, 1000 classes",
+    ),
+    guided(
+        "adm-lsun-bedroom-256",
+        "adm-lsun_bedroom.pt",
+        "lsun_bedroom.pt",
+        "ADM, LSUN-Bedroom 256×256, unconditional",
+    ),
+    network!("edm2-img512-xs-2147483-0.135", EDM2, "EDM2 XS, ImageNet 512×512 (latents), 1000 classes"),
+    network!("edm2-img512-s-2147483-0.130", EDM2, "EDM2 S, ImageNet 512×512 (latents), 1000 classes"),
+    network!("edm2-img512-s-2147483-0.070", EDM2, "EDM2 S, the same, to be guided by the next one at 2.1"),
+    network!("edm2-img512-xs-0134217-0.125", EDM2, "EDM2 XS, the same, less trained: for autoguidance"),
+    network!("edm2-img64-s-1073741-0.075", EDM2, "EDM2 S, ImageNet 64×64, 1000 classes"),
+    text("clip-l", "clip_l.safetensors", ENCODERS, "CLIP ViT-L/14, text encoder, f16", "MIT (openai/CLIP)"),
+    text("t5xxl-fp16", "t5xxl_fp16.safetensors", ENCODERS, "T5-XXL v1.1, text encoder, f16", "Apache-2.0"),
+    text("t5xxl-fp8", "t5xxl_fp8_e4m3fn.safetensors", ENCODERS, "T5-XXL v1.1, text encoder, FP8", "Apache-2.0"),
+    Entry {
+        at: Some("spiece.model"),
+        ..text("t5-tokenizer", "t5-spiece.model", T5, "T5's tokenizer, 0.8 MB", "Apache-2.0")
+    },
     trunk(
         "vgg16",
         "vgg16-397923af.pth",

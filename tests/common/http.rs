@@ -14,6 +14,7 @@ pub struct Seen {
     /// The first byte of `Range`.
     pub range: Option<usize>,
     pub if_range: Option<String>,
+    pub authorization: Option<String>,
 }
 
 /// An answer, and how it is sent.
@@ -138,6 +139,7 @@ fn serve(stream: TcpStream, handler: &Handler, seen: &Mutex<Vec<Seen>>, stop: &A
             let Some((name, value)) = line.trim().split_once(':') else { break };
             match name.to_ascii_lowercase().as_str() {
                 "range" => request.range = value.trim().trim_start_matches("bytes=").trim_end_matches('-').parse().ok(),
+                "authorization" => request.authorization = Some(value.trim().into()),
                 "if-range" => request.if_range = Some(value.trim().into()),
                 _ => {}
             }

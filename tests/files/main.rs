@@ -9,6 +9,7 @@ mod code;
 mod data_sets;
 #[path = "../common/http.rs"]
 mod http;
+mod hub;
 mod pickle;
 #[path = "../common/process.rs"]
 mod process;
