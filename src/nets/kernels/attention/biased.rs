@@ -88,7 +88,9 @@ impl Frozen for MaskedAttention {
     }
     fn dims(&self, inputs: &[&[usize]]) -> std::result::Result<Vec<usize>, String> {
         match inputs {
-            [q, k, v, &[b, _]] if k.len() == 3 && b == k[0] => fits(self.heads, false, &[q, k, v]),
+            [q, k, v, mask] if k.len() == 3 && mask.len() == 2 && mask[0] == k[0] => {
+                fits(self.heads, false, &[q, k, v])
+            }
             _ => Err(format!("expected q, k, v and a mask [B, keys], got {inputs:?}")),
         }
     }
