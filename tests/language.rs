@@ -226,6 +226,7 @@ fn methods_of_what_a_property_gives() {
     // a value of every type that has properties
     let made = [
         ("Checkpoint", "checkpoint::open(\"models/fashion28-edm.safetensors\")"),
+        ("Dataset", "data::of(zeros([2, 1, 4, 4]))"),
         ("Denoiser", "denoiser::gaussian(#{ mean: [0.5] }).counted()"),
         ("Error", "caught()"),
         ("Graph", "graph::trace(|x| x.exp(), [[2]])"),

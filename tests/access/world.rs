@@ -156,6 +156,7 @@ pub const OTHERS: &[&str] = &[
     "experiment::prepare",
     "experiment::prompted",
     "Checkpoint.value",
+    "Dataset.path",
     // as if images had been in files
     "FeatureNetwork.features",
     "FeatureNetwork.logits",
