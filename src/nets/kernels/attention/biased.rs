@@ -73,7 +73,7 @@ impl Frozen for RelativeAttention {
 }
 
 /// softmax(q kᵀ / √d) v for each head over the keys that count: q [B, .., C], k and v [B, keys, C], and for each key [B, keys] 1 where it
-/// counts and 0 where not → [B, .., C] as q. Where none does, all do.
+/// counts and 0 where not → [B, .., C] as q. Keys beyond the mask do not count; where none does, all do.
 pub struct MaskedAttention {
     /// The number of heads; divides C.
     pub heads: usize,
@@ -88,19 +88,23 @@ impl Frozen for MaskedAttention {
     }
     fn dims(&self, inputs: &[&[usize]]) -> std::result::Result<Vec<usize>, String> {
         match inputs {
-            [q, k, v, mask] if k.len() == 3 && **mask == k[..2] => fits(self.heads, false, &[q, k, v]),
+            [q, k, v, mask] if k.len() == 3 && mask.len() == 2 && mask[0] == k[0] => {
+                fits(self.heads, false, &[q, k, v])
+            }
             _ => Err(format!("expected q, k, v and a mask [B, keys], got {inputs:?}")),
         }
     }
     fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
-        let (bias, keys) = (lowered(&inputs[3]), inputs[3].dims[1]);
+        let keys = inputs[1].dims[1];
+        let bias = lowered(&inputs[3], keys);
         run_apart(|i| self.heads_of(inputs, &bias[i * keys..][..keys]), inputs, out, par);
     }
     fn saves(&self) -> bool {
         true
     }
     fn pull(&self, inputs: &[View], cot: &[f32], par: bool) -> Vec<Vec<f32>> {
-        let (bias, keys) = (lowered(&inputs[3]), inputs[3].dims[1]);
+        let keys = inputs[1].dims[1];
+        let bias = lowered(&inputs[3], keys);
         let mut grads = pull_apart(|i| self.heads_of(inputs, &bias[i * keys..][..keys]), inputs, cot, par);
         // whether a key counts is no quantity
         grads.push(pool::zeros(inputs[3].data.len()));
@@ -108,8 +112,9 @@ impl Frozen for MaskedAttention {
     }
     fn compose(&self, inputs: &[&Tensor]) -> Result<Tensor> {
         let [q, k, v] = flat(inputs)?;
-        let (b, keys) = inputs[3].dims2()?;
+        let ((b, given), keys) = (inputs[3].dims2()?, k.dim(1)?);
         let counts = inputs[3].detach().gt(0.5)?.to_dtype(q.dtype())?;
+        let counts = counts.narrow(1, 0, given.min(keys))?.pad_with_zeros(1, 0, keys - given.min(keys))?;
         // where no key counts all do
         let none = counts.sum_keepdim(1)?.eq(0.0)?.to_dtype(q.dtype())?;
         let away = if q.dtype() == DType::F16 { -6e4 } else { f64::from(AWAY) };
@@ -124,10 +129,11 @@ impl MaskedAttention {
     }
 }
 
-/// What is added to the score of each key, for samples of a mask.
-fn lowered(mask: &View) -> Vec<f32> {
-    let mut bias: Vec<f32> = mask.data.iter().map(|m| if *m > 0.5 { 0.0 } else { AWAY }).collect();
-    for row in bias.chunks_mut(mask.dims[1].max(1)) {
+/// What is added to the score of each of so many keys, for samples of a mask.
+fn lowered(mask: &View, keys: usize) -> Vec<f32> {
+    let mut bias = vec![AWAY; mask.dims[0] * keys];
+    for (row, given) in bias.chunks_mut(keys.max(1)).zip(mask.data.chunks(mask.dims[1].max(1))) {
+        row.iter_mut().zip(given).filter(|(_, m)| **m > 0.5).for_each(|(b, _)| *b = 0.0);
         if row.iter().all(|b| *b < 0.0) {
             row.fill(0.0);
         }
