@@ -31,7 +31,7 @@ pub(super) fn files(dir: &Path, part: &str) -> Vec<PathBuf> {
 /// Whether a file's name and size are those of CIFAR's binary version, and the bytes of its labels.
 fn binary(path: &Path, size: u64) -> Option<usize> {
     let named = path.extension().is_some_and(|e| e == "bin");
-    let fits = |labels: usize| size > 0 && size % (PIXELS + labels) as u64 == 0;
+    let fits = |labels: usize| size > 0 && size.is_multiple_of((PIXELS + labels) as u64);
     [1, 2].into_iter().find(|labels| named && fits(*labels))
 }
 

@@ -101,7 +101,7 @@ fn of_json(text: &str) -> Result<Tokenizer> {
         return Err(damaged(format!("it describes a tokenizer of {kind}, not T5's, which is of Unigram")));
     }
     let ids = all["model"]["vocab"].as_array().map_or(0, Vec::len);
-    if !(1..=MOST).contains(&ids) || !all["model"]["unk_id"].as_u64().is_some_and(|n| n < ids as u64) {
+    if !(1..=MOST).contains(&ids) || all["model"]["unk_id"].as_u64().is_none_or(|n| n >= ids as u64) {
         return Err(damaged(format!("it has {ids} pieces and `unk_id: {}`", all["model"]["unk_id"])));
     }
     let added = all.get("added_tokens").and_then(Value::as_array).into_iter().flatten();

@@ -119,17 +119,18 @@ fn parts_that_do_not_fit_are_refused() {
     assert!(err(&o).contains("differs in seed"), "{}", err(&o));
 
     // a damaged piece
+    run(d.path(), &["work.rhai", "--out", "e", "--shard", "1/2"], 0);
     run(d.path(), &["work.rhai", "--out", "c", "--shard", "2/2"], 0);
     let piece = d.path().join("c/features.pieces/000001.state");
     let mut bytes = std::fs::read(&piece).unwrap();
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&piece, &bytes).unwrap();
-    let e = err(&run(d.path(), &["merge", "a", "c", "--into", "d"], 1));
+    let e = err(&run(d.path(), &["merge", "e", "c", "--into", "d"], 1));
     assert!(e.contains("000001.state") && e.contains("hash"), "{e}");
     // its shard makes it anew
     let o = run(d.path(), &["work.rhai", "--out", "c", "--shard", "2/2"], 0);
     assert!(err(&o).contains("is made anew"), "{}", err(&o));
-    run(d.path(), &["merge", "a", "c", "--into", "d"], 0);
+    run(d.path(), &["merge", "e", "c", "--into", "d"], 0);
 
     for (args, says) in [
         (&["work.rhai", "--shard", "auto"][..], "no scheduler says"),

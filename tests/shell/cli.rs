@@ -159,8 +159,7 @@ fn check_finds_what_can_be_known() {
 
 #[test]
 fn modules_are_searched_in_order_and_recorded() {
-    let show =
-        "import \"cache\" as c;\nlet m = provenance().modules.find(|m| m.name == \"cache\");\nprint(`${m.name} ${m.origin} ${m.hash.len()}`);";
+    let show = "import \"cache\" as c;\nlet m = provenance().modules.find(|m| m.name == \"cache\");\nprint(`${m.name} ${m.origin} ${m.hash.len()}`);";
     let d = folder(&[("main.rhai", show), ("path/cache.rhai", "fn f() { 1 }")]);
     assert_eq!(run(d.path(), &["main.rhai"], 0).0, "cache stdlib/cache.rhai 64\n");
     let path = d.path().join("path");

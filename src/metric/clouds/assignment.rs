@@ -124,7 +124,8 @@ impl Solver<'_> {
             let (end, done) = 'found: loop {
                 if low == up {
                     least = columns[up..].iter().fold(f64::INFINITY, |m, j| distance[*j].min(m));
-                    for k in up..n {
+                    let first = up;
+                    for k in first..n {
                         if distance[columns[k]] <= least {
                             columns.swap(k, up);
                             up += 1;

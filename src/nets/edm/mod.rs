@@ -7,8 +7,8 @@ mod precond;
 mod songunet;
 
 pub use config::{Config, PRECONDS};
-pub use pickle::{describe, find_network};
 pub(super) use pickle::plain_values;
+pub use pickle::{describe, find_network};
 
 use super::build::{Id, graph};
 use super::family::{Family, Part, Parts, Role};

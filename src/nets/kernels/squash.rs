@@ -13,6 +13,9 @@ pub struct Squash {
     pub slope: f64,
 }
 
+/// A sample by its number, with the gradients of its values, gate and shift.
+type Part<'a> = (usize, ((&'a mut [f32], &'a mut [f32]), &'a mut [f32]));
+
 /// One sample's rows: out = leaky(x · s + h).
 struct Forward<'a>(&'a [f32], [&'a [f32]; 2], f32, &'a mut [f32]);
 impl WithSimd for Forward<'_> {
@@ -101,7 +104,7 @@ impl Frozen for Squash {
         let [x, gate, shift] = [0, 1, 2].map(|i| inputs[i].data);
         let mut grad = pool::take(cot.len());
         let (mut to_gate, mut to_shift) = (pool::take(gate.len()), pool::take(gate.len()));
-        let one = |(i, ((to, to_gate), to_shift)): (usize, ((&mut [f32], &mut [f32]), &mut [f32]))| {
+        let one = |(i, ((to, to_gate), to_shift)): Part<'_>| {
             let s = gates(&gate[i * c..][..c]);
             let (mut sum, mut product) = (vec![0f64; c], vec![0f64; c]);
             let (x, g) = (&x[i * size..][..size], &cot[i * size..][..size]);

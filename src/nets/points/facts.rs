@@ -110,7 +110,7 @@ fn schedule(file: &mut File, args: &Json) -> Result<(Vec<f64>, Json)> {
         (Json::Null, _) => None,
         (_, "linear") => {
             let n = number(args, "num_steps").unwrap_or(steps as f64);
-            if !(n >= 2.0 && n <= 1e6 && n.fract() == 0.0) {
+            if !((2.0..=1e6).contains(&n) && n.fract() == 0.0) {
                 return Err(format(format!("`num_steps` must be a whole number of at least 2, not {n}")));
             }
             let (a, b) = (number(args, "beta_1").unwrap_or(first), number(args, "beta_T").unwrap_or(last));
