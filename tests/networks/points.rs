@@ -261,7 +261,8 @@ fn what_is_no_such_network_is_named() {
         let (_dir, path) = written(&weights, &place, args);
         message(&path)
     };
-    let wanted: [(&dyn Fn(&mut Named, &mut Value), &str); 8] = [
+    type Damage<'a> = &'a dyn Fn(&mut Named, &mut Value);
+    let wanted: [(Damage, &str); 8] = [
         (&|w, _| drop(w.remove("w.layers.3._hyper_gate.bias")), "`diffusion.net.layers.3._hyper_gate.bias` is missing"),
         (&|_, a| a["latent_dim"] = json!(256), "`latent_dim` is 256"),
         (&|_, a| a["model"] = json!("flow"), "holds no `flow.chain`"),

@@ -327,7 +327,7 @@ fn weights_of_8_bits_are_widened() {
             }
             // finite values below 1/2
             let unit = if scaled { 0.37 + 0.1 * k as f32 } else { 1.0 };
-            let bytes: Vec<u8> = (0..t.elem_count()).map(|i| (i * 37 % 48 | (i * 11 % 2) << 7) as u8).collect();
+            let bytes: Vec<u8> = (0..t.elem_count()).map(|i| ((i * 37 % 48) | ((i * 11 % 2) << 7)) as u8).collect();
             let values: Vec<f32> = bytes.iter().map(|b| e4m3(*b) * unit).collect();
             wide.push((name.clone(), Tensor::from_vec(values, t.dims(), &Device::Cpu).unwrap()));
             put(name, "F8_E4M3", t.dims(), bytes);
@@ -433,7 +433,8 @@ fn damaged_tokenizers_are_refused() {
         std::fs::write(&path, v.to_string()).unwrap();
         text::sentence(&path).err().unwrap()
     };
-    let cases: [(&dyn Fn(&mut Value), &str); 9] = [
+    type Damage<'a> = &'a dyn Fn(&mut Value);
+    let cases: [(Damage, &str); 9] = [
         (&|v| v["model"]["unk_id"] = 1e6.into(), "unk_id"),
         (&|v| v["model"]["vocab"] = Value::Array(vec![]), "0 pieces"),
         (&|v| v["model"]["type"] = "BPE".into(), "a tokenizer of BPE"),
