@@ -95,6 +95,8 @@ fn examples_run_and_options_are_the_documented_ones() {
         std::os::unix::fs::symlink(root().join("models"), dir.path().join("models")).expect("a link");
         std::os::unix::fs::symlink(root().join("tests/fixtures/latent/sd-tiny"), dir.path().join("sd15"))
             .expect("a link");
+        std::os::unix::fs::symlink(root().join("tests/fixtures/onnx/mixer.onnx"), dir.path().join("network.onnx"))
+            .expect("a link");
         std::env::set_current_dir(dir.path()).expect("a folder");
         let trunk: std::collections::HashMap<_, _> = trunks::state("squeeze").into_iter().collect();
         candle_core::safetensors::save(&trunk, "squeezenet.safetensors").expect("a file");

@@ -98,6 +98,14 @@ fn load_from(families: &[Family], source: &Source, device: &Device, dtype: DType
         return Err(Error::new(Kind::Device, "bf16 has no matrix product on the CPU").hint("use f32, or a GPU"));
     }
     match source {
+        Source::Path(path) if crate::nets::onnx::is_called(path) => {
+            let m = format!("`{}` is an ONNX file, which does not say what its network predicts", path.display());
+            let e = Error::new(Kind::Format, m);
+            Err(e.hint(format!(
+                "say so: `denoiser::onnx(\"{}\", #{{ noise: noise::vp_linear(), predicts: \"noise\" }})`",
+                path.display()
+            )))
+        }
         Source::Path(path) => {
             let checkpoint = match crate::access::read(path)?.is_dir() {
                 true => folder::open(path)?,

@@ -195,6 +195,8 @@ pub struct Graph {
     /// Samples that go through it together on one thread, where that is not for the runner to say: many where there is little to do
     /// for each.
     pub together: Option<usize>,
+    /// Whether samples go through it one at a time: it is written for a batch of one.
+    pub alone: bool,
     /// For each node the values that nobody needs after it.
     last: Vec<Vec<usize>>,
 }
@@ -210,12 +212,17 @@ pub trait Exec {
 impl Graph {
     /// From its parts.
     pub fn new(inputs: Vec<Port>, nodes: Vec<Arc<Node>>, outputs: Vec<Output>, wide: bool) -> Graph {
-        Graph { inputs, nodes, outputs, wide, together: None, last: vec![] }.finished()
+        Graph { inputs, nodes, outputs, wide, together: None, alone: false, last: vec![] }.finished()
     }
 
     /// The same, with `n` samples together on a thread (at least as many as the runner takes by itself).
     pub fn in_parts_of(self, n: usize) -> Graph {
         Graph { together: Some(n), ..self }
+    }
+
+    /// The same, for one sample at a time.
+    pub fn one_by_one(self) -> Graph {
+        Graph { alone: true, ..self }
     }
 
     /// The part of it that these outputs need, in this order.

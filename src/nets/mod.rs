@@ -14,6 +14,7 @@ pub mod kernels;
 pub mod ldm;
 pub mod network;
 pub mod normal;
+pub mod onnx;
 pub mod points;
 pub mod pointwise;
 pub mod profile;

@@ -43,6 +43,8 @@ pub struct Net {
     runner: Runner,
     card: Arc<Card>,
     hash: String,
+    /// What it is called, where that is not for its family to say.
+    name: Option<Arc<str>>,
     /// Augmentation labels of every sample.
     augment: Option<Arc<[f64]>>,
     /// The noise schedule that it was trained in, where that is not EDM's.
@@ -56,12 +58,18 @@ pub struct Net {
 impl Net {
     /// From a graph with the inputs [`STATE`] and [`TIME`] first and one output; `hash` is of weights and configuration.
     pub fn new(runner: Runner, card: Card, hash: String) -> Net {
-        Net { runner, card: Arc::new(card), hash, augment: None, noise: None, notes: [].into(), untold: [].into() }
+        let (name, augment, noise) = (None, None, None);
+        Net { runner, card: Arc::new(card), hash, name, augment, noise, notes: [].into(), untold: [].into() }
     }
 
     /// The same network, trained in another noise schedule than EDM's, with notes for users.
     pub fn trained_in(self, noise: serde_json::Value, notes: Vec<String>) -> Net {
         Net { noise: Some(Arc::new(noise)), notes: notes.into(), ..self }
+    }
+
+    /// The same network under a name of its own.
+    pub fn named(self, name: &str) -> Net {
+        Net { name: Some(name.into()), ..self }
     }
 
     /// The same network with a row for a condition that it is not told.
@@ -202,7 +210,10 @@ impl Network for Net {
             0 => "unconditional".to_string(),
             n => format!("{n} classes"),
         };
-        format!("{} {} {}, {classes}", self.card.kind, self.card.architecture, size.join("×"))
+        match &self.name {
+            Some(name) => format!("{name} {}, {classes}", size.join("×")),
+            None => format!("{} {} {}, {classes}", self.card.kind, self.card.architecture, size.join("×")),
+        }
     }
     fn hash(&self) -> Option<String> {
         Some(self.hash.clone())

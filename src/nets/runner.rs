@@ -218,18 +218,19 @@ impl Runner {
     /// Bytes that one evaluation of a batch leaves behind for its pull-back to `wanted`, by a run on shapes alone.
     pub fn kept(&self, batch: usize, wanted: &[&str]) -> Result<u64> {
         let mut run = Shapes::default();
+        let (rows, times) = if self.0.graph.alone { (1, batch as u64) } else { (batch, 1) };
         let inputs = self.0.graph.inputs.iter().map(|p| match p.absent {
             Absent::LeftOut => None,
-            _ => Some(run.value(&[&[batch], &p.sizes()[..]].concat(), wanted.contains(&&*p.name))),
+            _ => Some(run.value(&[&[rows], &p.sizes()[..]].concat(), wanted.contains(&&*p.name))),
         });
         let inputs = inputs.collect();
         for out in self.0.graph.run(&mut run, inputs)? {
             run.keep(&out);
         }
         Ok(match self.fast() {
-            true => run.kept * 4,
+            true => run.kept * 4 * times,
             // candle keeps every result, and what the compositions make in between
-            false => run.made * COMPOSED * self.0.dtype.size_in_bytes() as u64,
+            false => run.made * COMPOSED * self.0.dtype.size_in_bytes() as u64 * times,
         })
     }
 
@@ -278,7 +279,11 @@ impl Runner {
         let total: usize = batches.iter().map(|b| b.count).sum();
         let threads = rayon::current_num_threads().max(1);
         let chunk = graph.together.unwrap_or(CHUNK).max(CHUNK);
-        let per = if graph.wide { chunk } else { chunk.min(total.div_ceil(threads)).max(1) };
+        let per = match graph.wide {
+            _ if graph.alone => 1,
+            true => chunk,
+            false => chunk.min(total.div_ceil(threads)).max(1),
+        };
         let pieces = |(i, b): (usize, &Batch)| (0..b.count).step_by(per).map(move |s| (i, s)).collect::<Vec<_>>();
         let work: Vec<(usize, usize)> = batches.iter().enumerate().flat_map(pieces).collect();
         let par = work.len() < threads;
@@ -394,6 +399,7 @@ impl Runner {
     /// All outputs as candle operations throughout; on a GPU in as many pieces of the batch as its kernels' 32-bit counts need.
     fn composed(&self, given: &Given, e: &mut Candle) -> Result<Vec<Tensor>> {
         match self.0.device.is_cuda() {
+            _ if self.0.graph.alone => self.in_pieces(given, e, 1),
             true => self.composed_within(given, e, i32::MAX as u64),
             false => self.composed_whole(given, e),
         }
@@ -411,7 +417,15 @@ impl Runner {
         if pieces == 1 || batch < 2 {
             return self.composed_whole(given, e);
         }
-        let size = batch.div_ceil(pieces.min(batch));
+        self.in_pieces(given, e, batch.div_ceil(pieces.min(batch)))
+    }
+
+    /// All outputs, `size` samples after `size` samples.
+    fn in_pieces(&self, given: &Given, e: &mut Candle, size: usize) -> Result<Vec<Tensor>> {
+        let batch = self.first(given)?.dims().first().copied().unwrap_or(0);
+        // which says what does not fit
+        let prepared = self.prepare(given)?;
+        drop(prepared);
         let mut parts = vec![];
         for at in (0..batch).step_by(size) {
             let count = size.min(batch - at);

@@ -1,6 +1,7 @@
 //! Rhai functions for denoisers: module `denoiser`, and the methods of type `Denoiser`.
 mod args;
 mod make;
+pub mod onnx;
 
 pub use args::{cond_of, drawn_cond, value_of};
 pub use make::{Loading, denoiser_of};

@@ -111,6 +111,8 @@ pub const READERS: &[(&str, &str)] = &[
     ("state::load", "state::load(\"PATH\")"),
     ("checkpoint::open", "checkpoint::open(\"PATH\")"),
     ("denoiser::load", "denoiser::load(\"PATH\")"),
+    ("denoiser::onnx", "denoiser::onnx(\"PATH\", #{ noise: noise::edm(), predicts: \"noise\" })"),
+    ("graph::onnx", "graph::onnx(\"PATH\")"),
     ("model::load", "model::load(\"PATH\")"),
     ("train::load", "import \"train\" as train; train::load(|p, x, t, c| x, \"PATH\")"),
     ("learn::load", "import \"learn\" as learn; learn::load(\"PATH\")"),

@@ -13,6 +13,7 @@ mod helpers;
 mod latent;
 mod layers;
 mod nets;
+mod onnx;
 mod points;
 #[path = "../common/process.rs"]
 mod process;

@@ -1,5 +1,6 @@
 //! The functions of module `denoiser`.
 use super::args::{number, tensor_of};
+use super::onnx;
 use crate::denoise::{
     DynDenoiser, Empirical, FnNetwork, Gaussian, Mixture, Network, Preconditioned, Predicts, Reparam, TimeInput,
 };
@@ -18,6 +19,7 @@ use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
+use std::path::Path;
 use std::rc::Rc;
 
 fn edm_noise() -> Result<Noise> {
@@ -205,7 +207,13 @@ impl Meaning {
     }
 }
 
-/// Denoisers: pretrained networks, exact ones, and functions of a script.
+/// The type and the device of option `dtype` and `device`, for networks whose weights are in f32 or f64.
+fn place(o: &mut Options) -> RhaiResult<(DType, Device)> {
+    let dtype = if o.one_of("dtype", &["f32", "f64"])? == Some("f64") { DType::F64 } else { DType::F32 };
+    Ok((dtype, o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?))
+}
+
+/// Denoisers: pretrained networks, exact ones, networks of other frameworks, and functions of a script.
 #[export_module]
 pub mod denoiser_api {
     /// A pretrained denoiser: a built-in one by name (`"fashion28"`, `"fashion28-latent"`, …), a network from a file (EDM's; latent diffusion, Stable Diffusion,
@@ -367,6 +375,45 @@ pub mod denoiser_api {
         let net = FnNetwork { name: own.name, key, ..FnNetwork::new(callback(own.function), shape, classes) };
         let net = TracedNetwork::new(net, held, said);
         net.prepare(&ScriptHost::new(&context))?;
+        how.denoiser(Rc::new(net))
+    }
+    /// A denoiser from a network that another framework exported to an ONNX file (opsets 13 to 28): PyTorch's `torch.onnx.export`, JAX's and
+    /// TensorFlow's converters. It runs by the networks' own kernels, with gradients, and needs no runtime.
+    ///
+    /// A file does not say what its network predicts: `noise` and `predicts` do. Its state, time and output are found by their names and
+    /// shapes where these are plain; `inputs` says so where not. All other inputs are conditions, given by name:
+    /// `net.denoise(x, sigma, #{ text: rows })`. A batch of any size is run; a file that was exported for one sample is run sample by
+    /// sample. Where it gives twice as many channels as the state has, the second half (learned variances) is left out.
+    ///
+    /// Errors name the file, and the operation and node that cannot be run. Data beside the file is read from its own folder only.
+    ///
+    /// Options:
+    /// - `noise`: the schedule in which it was trained
+    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "score" −ε/σ, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
+    /// - `inputs` (by name and shape): a map: `x` and `time` are names of its inputs (`time: false` where there is none); any other key is the name of a
+    ///   condition, with the name of its input, a number at which it is held, or a map: `input`, `shape` (where the file leaves it open), `value`, or for labels
+    ///   `classes` and the number that means `none`, under the key `classes`
+    /// - `time` ("sigma", for "flow" "flow"): what it is told: "sigma", "t", "log" (ln(s)/4), "flow" (σ/(α + σ)), "steps" (the
+    ///   training step, 0 to N − 1), or a factor k for k·t
+    /// - `sigma_data` (0.5): the data's standard deviation, of "edm"
+    /// - `shape` (the file's): one sample's, where the file leaves it open
+    /// - `output` (the only one): the name of the output
+    /// - `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one
+    /// - `dtype` ("f32"): or "f64"
+    /// - `device` (that of `--device`): "cpu" or "cuda:0"
+    /// - `name` (the file's): in tables and records
+    ///
+    /// Example: `denoiser::onnx("network.onnx", #{ noise: noise::edm(), predicts: "data", time: "log" }).denoise(zeros([2, 1, 8, 8]), 0.5).shape` is [2, 1, 8, 8]
+    #[rhai_fn(name = "onnx", return_raw)]
+    pub fn from_onnx(path: ImmutableString, options: Map) -> RhaiResult<DynDenoiser> {
+        let of = "denoiser::onnx";
+        let mut o = Options::new(of, options);
+        let how = Meaning::read(of, &mut o)?;
+        let mut asked = onnx::asked(of, &mut o)?;
+        asked.name = o.string("name")?;
+        let (dtype, device) = place(&mut o)?;
+        o.finish()?;
+        let net = crate::nets::onnx::network(Path::new(path.as_str()), &asked, &device, dtype)?;
         how.denoiser(Rc::new(net))
     }
 }

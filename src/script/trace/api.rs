@@ -1,11 +1,15 @@
-//! Module `graph`: functions of scripts as graphs, for scripts.
+//! Module `graph`: functions of scripts and networks of other frameworks as graphs, for scripts.
 use super::{Traced, trace};
+use crate::nets::onnx::{self, Imported};
+use crate::script::denoise::onnx::shapes;
 use crate::script::error::RhaiResult;
+use crate::script::options::Options;
 use crate::tensor::grad::result;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, INT, ImmutableString, NativeCallContext};
+use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, INT, ImmutableString, Map, NativeCallContext};
+use std::path::Path;
 use std::rc::Rc;
 
 /// A traced function as scripts hold it.
@@ -79,6 +83,41 @@ pub mod graph_api {
             }
         }
     }
+    /// Any network of an ONNX file as a graph: an autoencoder's decoder, a trunk of features. Its inputs are the graph's arguments in order, each
+    /// with the batch in front; its first output is the graph's value.
+    ///
+    /// Arithmetic is f32. Errors name the file, and the operation and node that cannot be run.
+    ///
+    /// Example: `graph::onnx("network.onnx").run(zeros([2, 1, 8, 8]), ones([2])).shape` is [2, 1, 8, 8]
+    #[rhai_fn(name = "onnx", return_raw)]
+    pub fn from_onnx(path: ImmutableString) -> RhaiResult<TracedGraph> {
+        imported(&path, None, None)
+    }
+    /// Any network of an ONNX file as a graph: an autoencoder's decoder, a trunk of features, with options.
+    ///
+    /// Its inputs are the graph's arguments in order, each with the batch in front. Arithmetic is f32. Errors name the file, and the operation and
+    /// node that cannot be run.
+    ///
+    /// Options:
+    /// - `shapes` (the file's): one sample's shape for each input, where the file leaves sizes open
+    /// - `output` (the first): the name of the output
+    ///
+    /// Example: `graph::onnx("network.onnx", #{ shapes: [[1, 8, 8], []] }).run(zeros([2, 1, 8, 8]), ones([2])).shape` is [2, 1, 8, 8]
+    #[rhai_fn(name = "onnx", return_raw)]
+    pub fn from_onnx_options(path: ImmutableString, options: Map) -> RhaiResult<TracedGraph> {
+        let of = "graph::onnx";
+        let mut o = Options::new(of, options);
+        let shapes = o.array("shapes")?.map(|a| shapes(of, &a)).transpose()?;
+        let output = o.string("output")?;
+        o.finish()?;
+        imported(&path, shapes.as_deref(), output.as_deref())
+    }
+}
+
+/// A graph from a file.
+fn imported(path: &str, shapes: Option<&[Vec<usize>]>, output: Option<&str>) -> RhaiResult<TracedGraph> {
+    let Imported { runner, hash } = onnx::function(Path::new(path), shapes, output, candle_core::DType::F32)?;
+    Ok(TracedGraph(Rc::new(Traced { runner, hash })))
 }
 
 /// What a graph can be asked.

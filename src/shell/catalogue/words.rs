@@ -47,7 +47,7 @@ pub const TYPES: &[TypeInfo] = &[
     named(
         "Graph",
         &["TracedGraph"],
-        "A function of tensors that was recorded and runs by kernels, made by `graph::trace`.",
+        "A function of tensors that was recorded (`graph::trace`), or a network of an ONNX file (`graph::onnx`); kernels run it.",
     ),
     named("Checkpoint", &["ScriptCheckpoint"], "A file of tensors by name, opened by `checkpoint::open`."),
     named("Dataset", &[], "Pictures with labels, read as they are asked for, opened by `data::open`."),
