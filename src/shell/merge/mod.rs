@@ -123,12 +123,10 @@ fn run_of(path: &Path) -> Result<Option<Value>> {
     })
 }
 
-/// Refuses places of one file that are of different runs; what is no part and differs is told by a note.
+/// Refuses parts that cannot be read, and places of one file that are of different runs; what is no part and differs is told by a note.
 fn agree(places: &[PathBuf]) -> Result<()> {
     let Some((first, others)) = places.split_first() else { return Ok(()) };
-    if others.is_empty() {
-        return Ok(());
-    }
+    // a damaged part is found here, before it is copied
     let known = run_of(first)?;
     for other in others {
         check_cancelled()?;
