@@ -1,4 +1,4 @@
-//! 8-bit images: from tensors in [−1, 1] and back, grids, and files: PNG, and JPEG ([`super::jpeg`]).
+//! 8-bit images: from tensors in [−1, 1] and back, grids, and files: PNG, and JPEG (`jpeg.rs`).
 use super::{atomic, jpeg, sniff};
 use crate::host::note;
 use crate::tensor::{aside, memory};
