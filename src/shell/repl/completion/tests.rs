@@ -175,6 +175,7 @@ fn files_and_modules() {
             "bezier",
             "bns",
             "cache",
+            "coefficients",
             "dyweight",
             "epd",
             "experiment",
