@@ -1,6 +1,8 @@
 //! What is read from outside and written: arrays, checkpoints, records, downloads.
 mod arrays_on_disk;
 mod bulk;
+#[path = "../common/cases.rs"]
+mod cases;
 #[path = "../common/caught.rs"]
 mod caught;
 mod clouds;

@@ -1,4 +1,5 @@
 //! Files: atomic writes, images, plots, tables, schedule files, state; round trips, and hostile or truncated input.
+use crate::cases::cases;
 use crate::caught::caught;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::discretize::Schedule;
@@ -422,7 +423,7 @@ fn any_data() -> impl Strategy<Value = Data> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(cases(200))]
     #[test]
     fn state_reads_back_to_the_bit(data in any_data()) {
         let bytes = state::to_bytes(&data).unwrap();

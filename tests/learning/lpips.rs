@@ -1,4 +1,5 @@
 //! Perceptual losses against the `lpips` package (fixtures by tests/fixtures/make_lpips.py), their kernels, and bad input.
+use crate::cases::cases;
 use crate::caught::caught;
 use crate::process;
 use crate::trunks::{filled, state, uniform};
@@ -380,7 +381,7 @@ fn agrees(make: &dyn Fn(DType) -> Arc<dyn Frozen>, dims: &[usize]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(24))]
 
     #[test]
     fn convolution_of_any_window_matches_its_composed_form(

@@ -1,4 +1,6 @@
 //! What learns, and what it minimizes: losses, optimizers, LD3 and the paper's experiments.
+#[path = "../common/cases.rs"]
+mod cases;
 #[path = "../common/caught.rs"]
 mod caught;
 mod clouds;

@@ -1,4 +1,5 @@
 //! Optimizers against PyTorch's formulas written out element by element; clipping, projection, plateaus, state.
+use crate::cases::cases;
 use crate::caught::caught;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::Kind;
@@ -204,7 +205,7 @@ fn clipping_scales_by_the_total_norm() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
     #[test]
     fn projection_is_the_nearest_point_of_each_samples_ball(
         x in prop::collection::vec(-5.0..5.0f64, 12), c in prop::collection::vec(-5.0..5.0f64, 12), r in 0.0..6.0f64,

@@ -1,5 +1,7 @@
 //! Networks and their layers, against reference values.
 mod adm;
+#[path = "../common/cases.rs"]
+mod cases;
 mod clip;
 #[path = "../common/code.rs"]
 mod code;

@@ -1,4 +1,5 @@
 //! The EDM networks against reference numbers, the frozen kernels against naive f64 loops, and hostile files.
+use crate::cases::cases;
 use candle_core::{D, DType, Device, Tensor, Var};
 use ld3sh::Kind;
 use ld3sh::denoise::{Cond, Network};
@@ -151,7 +152,8 @@ fn backward(op: &Arc<dyn Frozen>, inputs: &[Tensor], cot: &Tensor) -> (Tensor, V
     (y.detach(), refs.iter().map(|t| grads.get(t).unwrap().clone()).collect())
 }
 
-/// Checks an operation: its composed f64 form against central differences, and its f32 kernel against that form.
+/// Checks an operation: its composed f64 form against central differences, and its f32 kernel against that form. A gradient may
+/// be off by rounding of what it was made from, too: where a softmax is nearly 0 or 1, little is left of differences between large numbers.
 pub fn check(f64_op: Arc<dyn Frozen>, f32_op: Arc<dyn Frozen>, inputs: &[Tensor], tolerance: f64) {
     let mut rng = Lcg(7);
     let refs: Vec<&Tensor> = inputs.iter().collect();
@@ -177,14 +179,21 @@ pub fn check(f64_op: Arc<dyn Frozen>, f32_op: Arc<dyn Frozen>, inputs: &[Tensor]
     let (y32, grads) = backward(&f32_op, &small, &cot);
     let e = error(&y32, &y);
     assert!(e < tolerance, "{} of {:?}: value off by {e:e}", f32_op.name(), inputs[0].dims());
-    for (g, exact) in grads.iter().zip(&exact) {
-        let e = error(g, exact);
-        assert!(e < tolerance, "{} of {:?}: gradient off by {e:e}", f32_op.name(), inputs[0].dims());
+    let largest = exact.iter().map(max).fold(0.0, f64::max);
+    for (i, (g, exact)) in grads.iter().zip(&exact).enumerate() {
+        let off = max(&(g.to_dtype(DType::F64).unwrap() - exact).unwrap());
+        let bound = tolerance * max(exact) + 1e-6 * largest;
+        assert!(
+            off < bound,
+            "{} of {:?}: gradient {i} off by {off:e}, over {bound:e}",
+            f32_op.name(),
+            inputs[0].dims()
+        );
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn convolution_matches_its_definition(

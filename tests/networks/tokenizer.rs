@@ -1,4 +1,5 @@
 //! CLIP's tokenizer against the ids of the published one, and what it does with files and texts that are not meant.
+use crate::cases::cases;
 use crate::helpers::latent as fixture;
 use flate2::{Compression, write::GzEncoder};
 use ld3sh::text::{Tokenizer, Vocabulary};
@@ -177,7 +178,7 @@ fn time_grows_with_the_length_of_a_text_and_not_faster() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(cases(400))]
 
     /// Any text has tokens, both ends, nothing beyond the vocabulary, and a cut at a letter.
     #[test]

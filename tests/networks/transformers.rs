@@ -1,5 +1,6 @@
 //! What transformers are made of, frozen: values and gradients against candle's in f64, which are held against differences.
 use super::nets::{Lcg, check, error, f32, flat};
+use crate::cases::cases;
 use candle_core::Tensor;
 use ld3sh::nets::kernels::{
     Attention, Conv, CrossAttention, Deviation, Frozen, Gated, Geglu, Gelu, Join, LayerNorm, MaskedAttention, Modulate,
@@ -40,7 +41,7 @@ fn what_diffusion_transformers_do_with_tokens() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 30, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(30))]
 
     #[test]
     fn cross_attention_of_any_lengths_and_widths(

@@ -1,4 +1,5 @@
 //! Schedules and τ_ξ: reference values and gradients, properties, the exact inverse, hostile input, the script functions.
+use crate::cases::cases;
 use crate::caught::caught;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::discretize::{
@@ -11,7 +12,6 @@ use ld3sh::real::host_values;
 use ld3sh::tensor::grad;
 use ld3sh::{Error, Kind};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use rhai::{Dynamic, Engine, Scope};
 use serde_json::{Value, json};
 
@@ -161,13 +161,8 @@ fn spaces() -> impl Iterator<Item = (Noise, Option<Space>, Interval)> {
     })
 }
 
-/// The same cases in every run.
-fn fixed() -> ProptestConfig {
-    ProptestConfig { rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
-}
-
 proptest! {
-    #![proptest_config(fixed())]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn tau_is_monotone_for_any_xi((xi, xi_c) in parameters(8.0), wild in parameters(1e3)) {

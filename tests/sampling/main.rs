@@ -1,4 +1,6 @@
 //! From noise to sample: noise schedules, steps, denoisers, solvers, natively and from scripts.
+#[path = "../common/cases.rs"]
+mod cases;
 #[path = "../common/caught.rs"]
 mod caught;
 #[path = "../common/mod.rs"]

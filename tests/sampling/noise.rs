@@ -1,4 +1,5 @@
 //! Noise schedules: reference values, exact derivatives, inverses, the ends of time, plain-data specs, and the script functions.
+use crate::cases::cases;
 use crate::caught::caught;
 use candle_core::{DType, Device, Tensor};
 use ld3sh::host::Quiet;
@@ -7,7 +8,6 @@ use ld3sh::real::{Real, Tape, host_values};
 use ld3sh::tensor::grad;
 use ld3sh::{Error, Kind};
 use proptest::prelude::*;
-use proptest::test_runner::RngSeed;
 use rhai::{Dynamic, Engine, Scope};
 use serde_json::{Value, json};
 
@@ -78,15 +78,10 @@ fn derivative(f: impl Fn(&Real) -> Real, x: f64) -> f64 {
     tape.backward(&[(&f(&x), 1.0)]).of(&x)
 }
 
-/// The same cases in every run.
-fn fixed() -> ProptestConfig {
-    ProptestConfig { rng_seed: RngSeed::Fixed(7), failure_persistence: None, ..ProptestConfig::default() }
-}
-
 type Function<'a> = &'a dyn Fn(&Real) -> Real;
 
 proptest! {
-    #![proptest_config(fixed())]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn everything_agrees_with_everything(u in 0.0f64..1.0) {

@@ -1,5 +1,6 @@
 //! Files that are cut off, damaged, or made to do harm.
 use super::{from_bytes, open, read};
+use crate::cases::cases;
 use ld3sh::files::checkpoint::Checkpoint;
 use ld3sh::{Kind, Result};
 use proptest::prelude::*;
@@ -318,7 +319,7 @@ const PIECES: [&[u8]; 42] = [
 ];
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 500, ..ProptestConfig::default() })]
+    #![proptest_config(cases(500))]
 
     #[test]
     fn any_sequence_of_instructions_ends(pieces in prop::collection::vec(0..PIECES.len(), 0..120)) {
