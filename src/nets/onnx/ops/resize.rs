@@ -101,7 +101,7 @@ pub fn resize(low: &mut Lower, step: &Step) -> Result<V> {
     for (i, d) in dims.iter().enumerate() {
         let own = low.sizes(x)[*d];
         let Some(from) = own.fixed() else {
-            let same = sizes.as_ref().map_or(scales.get(i) == Some(&1.0), |s| s[i] == own.num());
+            let same = sizes.as_ref().map_or(scales.get(i) == Some(&1.0), |s| s[i] == own.into());
             if same {
                 continue;
             }
