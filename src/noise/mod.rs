@@ -2,6 +2,7 @@
 mod discrete;
 mod flow;
 mod spec;
+pub mod table;
 mod ve;
 mod vp;
 

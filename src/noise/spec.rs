@@ -1,6 +1,7 @@
 //! What a noise schedule is made of, as plain data: options with their defaults, to and from JSON.
 use super::discrete::Table;
 use super::flow::Flow;
+use super::table::{Knots, Tabled};
 use super::ve::Edm;
 use super::vp::{Cosine, Linear, Vp};
 use super::{Noise, check_option};
@@ -9,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::rc::Rc;
 
 /// The names of all noise schedules.
-pub const NAMES: [&str; 5] = ["edm", "vp_linear", "vp_cosine", "vp_discrete", "flow"];
+pub const NAMES: [&str; 6] = ["edm", "vp_linear", "vp_cosine", "vp_discrete", "flow", "table"];
 
 /// A noise schedule as data. In JSON an object with its `name`; every other entry may be left out.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,6 +75,19 @@ pub enum Spec {
         /// 1.
         #[serde(default = "default::one")]
         t_max: f64,
+    },
+    /// Any α and σ, cubic in their logarithms between knots.
+    Table {
+        /// Times, ascending.
+        t: Vec<f64>,
+        /// ln α at each.
+        log_alpha: Vec<f64>,
+        /// ln σ at each.
+        log_sigma: Vec<f64>,
+        /// d ln α/dt at each.
+        dlog_alpha: Vec<f64>,
+        /// d ln σ/dt at each.
+        dlog_sigma: Vec<f64>,
     },
 }
 
@@ -142,6 +156,14 @@ impl Spec {
                 };
                 let t_min = 1.0 / table.steps() as f64;
                 Rc::new(Vp::new(table, t_min, 1.0, json)?)
+            }
+            Spec::Table { t, log_alpha, log_sigma, dlog_alpha, dlog_sigma } => {
+                let pairs = |a: &[f64], b: &[f64]| match a.len() == b.len() {
+                    true => Ok(a.iter().zip(b).map(|(a, b)| [*a, *b]).collect()),
+                    false => Err(Error::value(format!("noise::table: {} values, but {} slopes", a.len(), b.len()))),
+                };
+                let (alpha, sigma) = (pairs(log_alpha, dlog_alpha)?, pairs(log_sigma, dlog_sigma)?);
+                Rc::new(Tabled::new(Knots { t: t.clone(), alpha, sigma }, json)?)
             }
             Spec::Flow { shift, t_min, t_max } => Rc::new(Flow::new(*shift, *t_min, *t_max, json)?),
         })

@@ -4,8 +4,8 @@ use super::error::Caught;
 use super::modules::Resolver;
 use super::{
     bulk, closures, context, data, denoise, discretize, export, files, identity, loss, maps, method, metric, model,
-    noise, numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, trace, tree, waiting, world,
-    zoo,
+    noise, numbers, optim, plan, profile, record, schema, search, sizes, tensor, text, tokens, trace, tree, waiting,
+    world, zoo,
 };
 use crate::access::clean;
 use crate::tensor::memory;
@@ -38,6 +38,7 @@ pub fn new(run: &SharedRun) -> Engine {
         // nobody sees what the script would still print
         false => front.is_closed().then_some(Dynamic::UNIT),
     });
+    tokens::register(&mut engine, |_| None);
     numbers::register(&mut engine);
     sizes::register(&mut engine);
     maps::register(&mut engine);

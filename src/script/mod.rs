@@ -33,6 +33,7 @@ pub mod search;
 pub mod sizes;
 pub mod tensor;
 pub mod text;
+pub mod tokens;
 pub mod trace;
 pub mod tree;
 mod waiting;

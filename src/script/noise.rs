@@ -1,4 +1,6 @@
 //! Rhai functions for noise schedules: module `noise`, and the methods of type `Noise`.
+mod from_fn;
+
 use super::error::RhaiResult;
 use super::files::convert::{from_json, to_json};
 use super::options::Options;
@@ -12,7 +14,9 @@ use rhai::{Dynamic, Engine, FLOAT, ImmutableString, Map};
 /// Adds this area's types and functions to `engine`.
 pub fn register(engine: &mut Engine) {
     engine.register_type_with_name::<Noise>("Noise");
-    engine.register_static_module("noise", rhai::exported_module!(noise_api).into());
+    let mut noise = rhai::exported_module!(noise_api);
+    noise.combine(rhai::exported_module!(from_fn::api));
+    engine.register_static_module("noise", noise.into());
     engine.register_global_module(rhai::exported_module!(methods).into());
 }
 
@@ -35,7 +39,7 @@ pub(super) fn numbers(what: &str, v: Dynamic) -> crate::Result<Tensor> {
 
 fn vector(o: &mut Options, key: &'static str) -> RhaiResult<Option<Vec<f64>>> {
     let Some(v) = o.take(key) else { return Ok(None) };
-    let t = numbers(&format!("noise::vp_discrete: option `{key}`"), v)?;
+    let t = numbers(&format!("{}: option `{key}`", o.of()), v)?;
     Ok(Some(host_values(&t)?))
 }
 
@@ -52,6 +56,10 @@ fn build(name: &str, map: Map) -> RhaiResult<Noise> {
     let mut o = Options::new(&format!("noise::{name}"), map);
     let mut spec = match name {
         "vp_discrete" => Spec::VpDiscrete { preset: None, betas: None, alphas_cumprod: None },
+        "table" => {
+            let [t, log_alpha, log_sigma, dlog_alpha, dlog_sigma] = [const { vec![] }; 5];
+            Spec::Table { t, log_alpha, log_sigma, dlog_alpha, dlog_sigma }
+        }
         _ => Spec::from_json(&serde_json::json!({ "name": name }))?,
     };
     match &mut spec {
@@ -64,6 +72,18 @@ fn build(name: &str, map: Map) -> RhaiResult<Noise> {
             *preset = o.string("preset")?;
             *betas = vector(&mut o, "betas")?;
             *alphas_cumprod = vector(&mut o, "alphas_cumprod")?;
+        }
+        Spec::Table { t, log_alpha, log_sigma, dlog_alpha, dlog_sigma } => {
+            let all = [
+                ("t", t),
+                ("log_alpha", log_alpha),
+                ("log_sigma", log_sigma),
+                ("dlog_alpha", dlog_alpha),
+                ("dlog_sigma", dlog_sigma),
+            ];
+            for (key, field) in all {
+                *field = vector(&mut o, key)?.unwrap_or_default();
+            }
         }
         Spec::Flow { shift, t_min, t_max } => {
             over(&mut o, [("t_min", t_min), ("t_max", t_max)])?;

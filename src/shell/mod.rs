@@ -27,4 +27,3 @@ pub mod session;
 pub mod show;
 mod sweep;
 pub mod terminal;
-mod tokens;

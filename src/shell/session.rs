@@ -4,7 +4,7 @@ use super::help::pages;
 use super::interrupt;
 use super::names::Names;
 pub use super::outcome::{Failure, Outcome};
-use super::{last, show, tokens};
+use super::{last, show};
 use crate::access::{clean, policy};
 use crate::host;
 use crate::script::caught::set_teller;
@@ -68,7 +68,7 @@ impl Session {
         let run = Run { seed: settings.seed, out: settings.out, front, ..Run::default() };
         let run: SharedRun = Rc::new(RefCell::new(run));
         let mut engine = engine::new(&run);
-        tokens::register(&mut engine);
+        crate::script::tokens::register(&mut engine, |at| last::is_value(at).then_some(last::NAME));
         show::register(&mut engine, &run);
         pages::register(&mut engine);
         set_teller(super::report::caught);

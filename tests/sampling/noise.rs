@@ -29,6 +29,10 @@ fn all() -> Vec<Noise> {
         json!({"name": "vp_discrete", "betas": [0.1, 0.2, 0.3, 0.4]}),
         json!({"name": "flow", "t_min": 0.001, "t_max": 0.999}),
         json!({"name": "flow", "shift": 3.0, "t_min": 0.001, "t_max": 0.999}),
+        json!({
+            "name": "table", "t": [0.1, 0.4, 1.0], "log_alpha": [0.0, -0.1, -2.0], "dlog_alpha": [0.0, -1.0, -5.0],
+            "log_sigma": [-3.0, -1.0, 0.0], "dlog_sigma": [8.0, 3.0, 0.5]
+        }),
     ]
     .into_iter()
     .map(noise)
@@ -226,6 +230,16 @@ fn wrong_specs_are_refused() {
         (json!(7), Kind::Format, "name"),
         (json!({"sigma_max": 3}), Kind::Format, "name"),
         (json!({"name": "edm", "sigma_mix": 0.1}), Kind::Format, "sigma_mix"),
+        (
+            json!({"name": "table", "t": [0, 1], "log_alpha": [0, 0], "dlog_alpha": [0], "log_sigma": [0, 1], "dlog_sigma": [1, 1]}),
+            Kind::Value,
+            "2 values, but 1 slopes",
+        ),
+        (
+            json!({"name": "table", "t": [1, 0], "log_alpha": [0, 0], "dlog_alpha": [0, 0], "log_sigma": [0, 1], "dlog_sigma": [1, 1]}),
+            Kind::Value,
+            "times must ascend",
+        ),
         (json!({"name": "edm", "sigma_max": "big"}), Kind::Format, "big"),
         (json!({"name": "edm", "sigma_min": 90}), Kind::Value, "sigma_max"),
         (json!({"name": "edm", "sigma_min": -1}), Kind::Value, "sigma_min"),
@@ -338,6 +352,57 @@ fn scripts_are_told_what_is_wrong() {
         let (k, message) = fails(script);
         assert_eq!(k, kind, "{script}: {message}");
         assert!(message.contains(part), "{script}: {message}");
+    }
+}
+
+/// A schedule of functions is that of the same name, to the digits that its table is to have, and so is what is sampled with it.
+#[test]
+fn functions_of_a_script_make_a_schedule() {
+    let engine = ld3sh::script::engine::new(&Default::default());
+    let schedules = [
+        ("noise::edm()", "alpha: |t| 1.0, sigma: |t| t, t_min: 0.002, t_max: 80.0"),
+        (
+            "noise::vp_linear()",
+            "alpha: |t| (-4.975 * t * t - 0.05 * t).exp(), sigma: |t| (1.0 - (-9.95 * t * t - 0.1 * t).exp()).sqrt()",
+        ),
+        ("noise::flow(#{ t_min: 0.001, t_max: 0.999 })", "alpha: |t| 1.0 - t, sigma: |t| t, t_max: 0.999"),
+    ];
+    for (known, functions) in schedules {
+        let script = format!(
+            "let a = {known}; let b = noise::from_map(noise::from_fn(#{{ {functions} }}).to_map());
+             let worst = 0.0;
+             let off = |x, y| {{ let d = (x / y - 1.0).abs().max().item(); if d > worst {{ worst = d; }} }};
+             let t = a.t_max * (a.t_min / a.t_max) ** linspace(0.0, 1.0, 301, #{{ dtype: \"f64\" }});
+             off.call(b.alpha(t), a.alpha(t)); off.call(b.sigma(t), a.sigma(t)); off.call(b.ve_sigma(t), a.ve_sigma(t));
+             off.call(b.inverse_lambda(a.lambda(t)), t);
+             let net = |n| denoiser::mixture(#{{ means: [[-1.0], [1.0]], stds: 0.2, noise: n }});
+             let z = randn([4, 1], #{{ seed: 0, dtype: \"f64\" }});
+             let x = [a, b].map(|n| sample(net.call(n), solver::unipc(), schedule::logsnr(n, 6), z));
+             off.call(x[1], x[0]);
+             [worst, b.to_map().t.len()]"
+        );
+        let found: rhai::Array = engine.eval(&script).unwrap_or_else(|e| panic!("{script}: {e}"));
+        let (worst, knots) = (found[0].as_float().unwrap(), found[1].as_int().unwrap());
+        println!("{known}: off by {worst:.1e} with {knots} knots");
+        assert!(worst < 1e-8 && knots < 1500, "{known}: off by {worst:e} with {knots} knots");
+    }
+    for (functions, kind, words) in [
+        ("alpha: |t| 1.0", Kind::Value, "must be given"),
+        ("alpha: |t| \"a\", sigma: |t| t", Kind::Type, "alpha must return a number, or one for each"),
+        ("alpha: |t| 1.0, sigma: |t| t.sum()", Kind::Type, "sigma must return"),
+        ("alpha: |t| 1.0 - t, sigma: |t| t", Kind::Value, "alpha is 0"),
+        ("alpha: |t| 1.0, sigma: |t| 2.0 - t", Kind::Value, "must grow with t"),
+        ("alpha: |t| 1.0, sigma: |t| t / t.mean()", Kind::Value, "cannot be followed"),
+        (
+            "alpha: |t| 1.0, sigma: |t| t + (t - 0.3).sign() * 0.01 + 0.02",
+            Kind::Value,
+            "cannot be followed to 8 digits near t = 0.3",
+        ),
+        ("alpha: |t| 1.0, sigma: |t| t, t_min: 2.0", Kind::Value, "must be below t_max"),
+    ] {
+        let script = format!("noise::from_fn(#{{ {functions} }})");
+        let e = caught(&script, engine.eval::<Dynamic>(&script));
+        assert!(e.kind() == kind && e.to_string().contains(words), "{script}: {e}");
     }
 }
 

@@ -8,6 +8,15 @@ fn with_catalogue(check: impl FnOnce(&Catalogue) + Send + 'static) {
     std::thread::Builder::new().stack_size(STACK).spawn(body).expect("a thread").join().expect("the test");
 }
 
+/// The engine of the library alone reads all that the shell's does: a module that does not parse is in no help.
+#[test]
+fn every_built_in_module_is_read() {
+    let engine = ld3sh::script::engine::new(&Default::default());
+    for (name, text) in ld3sh::script::modules::STDLIB {
+        engine.compile(*text).unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+}
+
 #[test]
 fn names_and_signatures() {
     with_catalogue(|c| {

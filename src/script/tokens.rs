@@ -1,5 +1,4 @@
 //! Words that mean something else where they stand: what Rhai's tokenizer is told.
-use super::last;
 use rhai::{Engine, Position, Token};
 use std::cell::Cell;
 
@@ -8,14 +7,17 @@ thread_local! {
     static AFTER_DOT: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Lets an engine read `_` as a variable where [`last`] says so, and `export` behind a dot as a method's name.
-pub fn register(engine: &mut Engine) {
+/// Lets an engine read `export` behind a dot as a method's name, and `_` as the variable that `value` names for its place, if it does.
+pub fn register(engine: &mut Engine, value: impl Fn(Position) -> Option<&'static str> + 'static) {
     // deprecated only to say that the interface may change
     #[allow(deprecated)]
-    engine.on_parse_token(|token, at: Position, _| {
+    engine.on_parse_token(move |token, at: Position, _| {
         let after_dot = AFTER_DOT.replace(matches!(token, Token::Period | Token::Elvis));
         match token {
-            Token::Underscore if last::is_value(at) => Token::Identifier(Box::new(last::NAME.into())),
+            Token::Underscore => match value(at) {
+                Some(name) => Token::Identifier(Box::new(name.into())),
+                None => Token::Underscore,
+            },
             Token::Export if after_dot => Token::Identifier(Box::new("export".into())),
             token => token,
         }
