@@ -76,7 +76,7 @@ impl Tabled {
     pub(super) fn new(knots: Knots, spec: Value) -> Result<Tabled> {
         let wrong = |m: String| Error::value(format!("noise::table: {m}"));
         let n = knots.t.len();
-        if n < 2 || n > MOST || knots.alpha.len() != n || knots.sigma.len() != n {
+        if !(2..=MOST).contains(&n) || knots.alpha.len() != n || knots.sigma.len() != n {
             let m = format!(
                 "{n} times, {} of α and {} of σ: there must be as many of each, 2 to {MOST}",
                 knots.alpha.len(),
