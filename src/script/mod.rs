@@ -38,3 +38,13 @@ pub mod tree;
 mod waiting;
 mod world;
 pub mod zoo;
+
+/// The options of all functions of the areas.
+pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
+    let areas: &[&[&[crate::schema::Schema]]] = &[
+        denoise::SCHEMAS,
+        plan::SCHEMAS,
+        &[model::SCHEMAS, trace::SCHEMAS],
+    ];
+    areas.iter().copied().flatten().copied().flatten().copied()
+}
