@@ -43,6 +43,7 @@ pub mod zoo;
 pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
     let areas: &[&[&[crate::schema::Schema]]] = &[
         denoise::SCHEMAS,
+        metric::SCHEMAS,
         plan::SCHEMAS,
         &[model::SCHEMAS, trace::SCHEMAS],
     ];
