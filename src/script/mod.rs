@@ -43,9 +43,10 @@ pub mod zoo;
 pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
     let areas: &[&[&[crate::schema::Schema]]] = &[
         denoise::SCHEMAS,
+        discretize::SCHEMAS,
         metric::SCHEMAS,
         plan::SCHEMAS,
-        &[model::SCHEMAS, trace::SCHEMAS],
+        &[model::SCHEMAS, noise::SCHEMAS, search::SCHEMAS, trace::SCHEMAS],
     ];
     areas.iter().copied().flatten().copied().flatten().copied()
 }
