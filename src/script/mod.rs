@@ -44,9 +44,10 @@ pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
     let areas: &[&[&[crate::schema::Schema]]] = &[
         denoise::SCHEMAS,
         discretize::SCHEMAS,
+        loss::SCHEMAS,
         metric::SCHEMAS,
         plan::SCHEMAS,
-        &[model::SCHEMAS, noise::SCHEMAS, search::SCHEMAS, trace::SCHEMAS],
+        &[model::SCHEMAS, noise::SCHEMAS, optim::SCHEMAS, search::SCHEMAS, trace::SCHEMAS],
     ];
     areas.iter().copied().flatten().copied().flatten().copied()
 }
