@@ -44,6 +44,7 @@ pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
     let areas: &[&[&[crate::schema::Schema]]] = &[
         denoise::SCHEMAS,
         discretize::SCHEMAS,
+        files::SCHEMAS,
         loss::SCHEMAS,
         metric::SCHEMAS,
         plan::SCHEMAS,
