@@ -48,6 +48,7 @@ pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
         loss::SCHEMAS,
         metric::SCHEMAS,
         plan::SCHEMAS,
+        tensor::SCHEMAS,
         &[model::SCHEMAS, noise::SCHEMAS, optim::SCHEMAS, search::SCHEMAS, trace::SCHEMAS],
     ];
     areas.iter().copied().flatten().copied().flatten().copied()
