@@ -49,7 +49,8 @@ pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
         metric::SCHEMAS,
         plan::SCHEMAS,
         tensor::SCHEMAS,
-        &[model::SCHEMAS, noise::SCHEMAS, optim::SCHEMAS, search::SCHEMAS, trace::SCHEMAS],
+        &[bulk::SCHEMAS, data::SCHEMAS, export::SCHEMAS, model::SCHEMAS, noise::SCHEMAS],
+        &[optim::SCHEMAS, search::SCHEMAS, text::SCHEMAS, trace::SCHEMAS],
     ];
     areas.iter().copied().flatten().copied().flatten().copied()
 }
