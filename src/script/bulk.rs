@@ -2,20 +2,21 @@
 use super::error::{RhaiResult, carry};
 use super::host::ScriptHost;
 use super::model::Model;
-use super::options::Options;
+use super::options::{Given, SEED, read};
 use super::plan::ScriptSolver;
 use super::plan::solve::Sampler;
+use crate::Error;
 use crate::denoise::{Cond, DynDenoiser, draw_labels, one_hot};
 use crate::discretize::Schedule;
 use crate::files::bulk::{self, Job, Shard};
 use crate::host::{Callback, Host, Progress, Quiet, Value};
 use crate::plan::{SolveOptions, Tracked};
 use crate::real::host_values;
+use crate::schema::{Kind as Of, Opt, Schema, count, flag, value};
 use crate::tensor::device::{default_device, device_name};
 use crate::tensor::grad::no_grad;
 use crate::tensor::random::{self, stream};
 use crate::world::{self, Link};
-use crate::{Error, Kind};
 use candle_core::{DType, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, INT, Map, NativeCallContext};
@@ -63,24 +64,17 @@ impl Classes {
         let text = v.clone().into_immutable_string().ok();
         let class = v.as_int().ok();
         match (text.as_deref(), class) {
-            (Some("none"), _) => Ok(Classes::None),
             (Some("uniform" | "cycle"), _) | (_, Some(_)) if n == 0 => {
                 let e = Error::value(format!("generate: option `cond` is {v}, but the denoiser has no classes"));
                 Err(e.hint("leave `cond` out").into())
             }
             (Some("uniform"), _) => Ok(Classes::Uniform(n)),
             (Some("cycle"), _) => Ok(Classes::Cycle(n)),
-            (Some(other), _) => {
-                Err(Error::unknown("value for option `cond` of generate", other, ["uniform", "cycle", "none"]).into())
-            }
-            (None, Some(c)) => match usize::try_from(c) {
+            (_, None) => Ok(Classes::None),
+            (_, Some(c)) => match usize::try_from(c) {
                 Ok(c) if c < n => Ok(Classes::One(c)),
                 _ => Err(Error::value(format!("generate: class {c} does not exist: there are 0 to {}", n - 1)).into()),
             },
-            (None, None) => {
-                let m = "generate: option `cond` must be a class, \"uniform\", \"cycle\" or \"none\"";
-                Err(Error::new(Kind::Type, format!("{m}, not {}", v.type_name())).into())
-            }
         }
     }
     fn of(self, seed: u64, i: u64) -> Option<i64> {
@@ -101,30 +95,63 @@ impl Classes {
     }
 }
 
-fn shard(o: &mut Options) -> RhaiResult<Shard> {
-    let Some(v) = o.take("shard") else { return Ok(world::current().shard) };
-    if let Ok(text) = v.clone().into_immutable_string() {
-        return Ok(Shard::parse(&text)?);
-    }
-    let Some(map) = v.clone().try_cast::<Map>() else {
-        let m = format!("generate: option `shard` must be text like \"1/4\", not {}", v.type_name());
-        return Err(Error::new(Kind::Type, m).into());
-    };
-    let mut o = Options::new("generate: shard", map);
-    let (index, count) = (o.int("index")?, o.int("count")?);
-    o.finish()?;
-    Ok(Shard::new(index.unwrap_or(1), count.unwrap_or(1))?)
+const NUMBERED: &str = "of the noise; the number of the first sample";
+const GENERATE: Schema = Schema::new(
+    "generate",
+    &[
+        value(
+            "out",
+            Of::Text,
+            "",
+            "a folder (`000000.png`, …) or a name ending in `.npz` (`arr_0`: uint8 [N, H, W, C]; `arr_1`: the classes, where there are any)",
+        )
+        .needed("\"samples\""),
+        Opt { doc: NUMBERED, ..SEED },
+        count("first", 0, [0, usize::MAX], NUMBERED),
+        value("batch", Of::Count(1, usize::MAX), "as many as take about 1 GiB, at most 64", "samples at a time"),
+        value(
+            "cond",
+            Of::Either(&[Of::Integer, Of::Word(&["uniform", "cycle", "none"])]),
+            "\"uniform\" for a network with classes, else \"none\"",
+            "a class, \"uniform\": drawn by seed, \"cycle\": i mod classes, \"none\"",
+        ),
+        value(
+            "shard",
+            Of::Either(&[Of::Text, Of::Map]),
+            "what `--shard` or MPI says",
+            "\"2/4\": the second quarter",
+        ),
+        flag("overwrite", false, "replace the files of another run"),
+        flag("subfolders", false, "one per thousand, as EDM's `--subdirs`"),
+        value("shape", Of::SIZES, "the denoiser's", "[C, H, W], where the denoiser does not fix it"),
+        value(
+            "decode",
+            Of::Native("Model", "model (`model::load`)"),
+            "none",
+            "the model (`model::load`) that makes images of the denoiser's latents",
+        ),
+        value(
+            "key",
+            Of::Text,
+            "none",
+            "text that stands for a network or solver that is a function of the script's own: without it such a run cannot be gone on with",
+        ),
+    ],
+);
+/// A part of a run, as a map.
+const SHARD: &[Opt] = &[count("index", 1, [1, usize::MAX], ""), count("count", 1, [1, usize::MAX], "")];
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[GENERATE];
+
+fn shard(o: &Given) -> RhaiResult<Shard> {
+    let Some(v) = o.get("shard") else { return Ok(world::current().shard) };
+    let Some(map) = v.read_lock::<Map>().map(|m| m.clone()) else { return Ok(Shard::parse(&v.to_string())?) };
+    let o = read("generate: shard", SHARD.iter(), map)?;
+    Ok(Shard::new(o.count("index") as i64, o.count("count") as i64)?)
 }
 
-fn shape(o: &mut Options, net: &DynDenoiser) -> RhaiResult<[usize; 3]> {
-    let given = match o.array("shape")? {
-        None => net.sample_shape(),
-        Some(a) => {
-            let size = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok()).unwrap_or(0);
-            Some(a.iter().map(size).collect())
-        }
-    };
-    let Some(dims) = given else {
+fn shape(o: &Given, net: &DynDenoiser) -> RhaiResult<[usize; 3]> {
+    let Some(dims) = o.counts("shape").or_else(|| net.sample_shape()) else {
         let e = Error::value("generate: this denoiser does not fix the shape of its samples");
         return Err(e.hint("give it: `shape: [3, 32, 32]`").into());
     };
@@ -157,26 +184,18 @@ fn run(
     options: Map,
     how: [(&str, Json); 2],
 ) -> RhaiResult<Map> {
-    let mut o = Options::new("generate", options);
-    let Some(out) = o.string("out")? else {
-        let e = Error::value("generate needs the option `out`");
-        return Err(e.hint("`out: \"samples\"`, a folder, or `out: \"samples.npz\"`").into());
-    };
-    let seed = o.int("seed")?.unwrap_or(0) as u64;
-    let first = o.count("first")?.unwrap_or(0) as u64;
-    let latent = shape(&mut o, net)?;
-    let decoder = o.native::<Model>("decode", "a model (`model::load`)")?;
+    let o = GENERATE.read(options)?;
+    let (seed, first) = (o.seed(), o.count("first") as u64);
+    let latent = shape(&o, net)?;
+    let decoder: Option<Model> = o.native("decode");
     let shape = match &decoder {
         Some(model) => images(model.decoded(&latent)?)?,
         None => latent,
     };
-    let batch = o.count("batch")?.unwrap_or_else(|| default_batch(shape));
-    let classes = Classes::parse(o.take("cond"), net)?;
-    let shard = shard(&mut o)?;
-    let overwrite = o.bool("overwrite")?.unwrap_or(false);
-    let subfolders = o.bool("subfolders")?.unwrap_or(false);
-    let key = o.string("key")?;
-    o.finish()?;
+    let batch = o.some_count("batch").unwrap_or_else(|| default_batch(shape));
+    let classes = Classes::parse(o.get("cond"), net)?;
+    let shard = shard(&o)?;
+    let key = o.some_text("key");
     let n = u64::try_from(n).map_err(|_| Error::value(format!("generate: the number of samples is {n}")))?;
     let end = first.checked_add(n).ok_or_else(|| Error::value("generate: `first` is too large"))?;
 
@@ -203,7 +222,7 @@ fn run(
     let map = |v: Json| v.as_object().cloned().unwrap_or_default();
     let labelled = !matches!(classes, Classes::None);
     let job = Job {
-        out: out.into(),
+        out: o.text("out").into(),
         numbers: first..end,
         shard,
         batch,
@@ -212,8 +231,8 @@ fn run(
             .then(|| -> Box<dyn Fn(u64) -> i64 + Send + Sync> { Box::new(move |i| classes.of(seed, i).unwrap_or(0)) }),
         identity: known.then(|| map(identity)),
         about: map(about),
-        overwrite,
-        subfolders,
+        overwrite: o.flag("overwrite"),
+        subfolders: o.flag("subfolders"),
     };
     let host = ScriptHost::new(ctx);
     let mut draw = |start: u64, count: usize| -> crate::Result<Tensor> {
@@ -256,21 +275,6 @@ mod api {
     ///
     /// Samples have the numbers `first` to `first + n - 1`; sample i depends on `seed` and i only, and is the one that
     /// `sample(net, solver, schedule, 1, #{ seed, first: i })` draws, whatever the batch or shard.
-    ///
-    /// Options:
-    /// - `out`: a folder (`000000.png`, …) or a name ending in `.npz` (`arr_0`: uint8 [N, H, W, C]; `arr_1`: the classes, where
-    ///   there are any)
-    /// - `seed` (0), `first` (0): of the noise; the number of the first sample
-    /// - `batch` (as many as take about 1 GiB, at most 64): samples at a time
-    /// - `cond` ("uniform" for a network with classes, else "none"): a class, "uniform": drawn by seed, "cycle": i mod classes,
-    ///   "none"
-    /// - `shard` (what `--shard` or MPI says): "2/4": the second quarter
-    /// - `overwrite` (false): replace the files of another run
-    /// - `subfolders` (false): one per thousand, as EDM's `--subdirs`
-    /// - `shape` (the denoiser's): [C, H, W], where the denoiser does not fix it
-    /// - `decode` (none): the model (`model::load`) that makes images of the denoiser's latents
-    /// - `key` (none): text that stands for a network or solver that is a function of the script's own: without it such a run
-    ///   cannot be gone on with
     ///
     /// Values in [−1, 1] become bytes by EDM's rule ⌊127.5 x + 128⌋, cut to 0..255. A folder has a `generate.json` with what made it and may
     /// grow (a larger n); an `.npz` is kept in parts until it is whole. Shards write `NAME.shard-2-of-4.npz`; the last one

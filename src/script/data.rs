@@ -1,9 +1,10 @@
 //! Rhai functions for data sets: module `data`, type `Dataset` and its batches.
 use super::error::RhaiResult;
 use super::host::ScriptHost;
-use super::options::Options;
+use super::options::{Given, SESSION_SEED};
 use crate::data::{self, Dataset, FILTERS, Labels, Opening, Prepare, Resize};
 use crate::host::Host;
+use crate::schema::{Kind as Of, Opt, Schema, count, flag, value, word};
 use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
@@ -81,49 +82,74 @@ fn places(what: &str, all: &Array) -> RhaiResult<Vec<usize>> {
     all.iter().map(one).collect()
 }
 
-/// How pictures are prepared, from the options of whoever opens them.
-fn prepare(o: &mut Options) -> RhaiResult<Prepare> {
-    let of = o.of().to_string();
-    let wrong = |m: String| Error::value(format!("{of}: {m}"));
-    let side =
-        |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok()).filter(|n| (1..=1 << 16).contains(n));
-    let size = match o.take("size") {
-        None => None,
-        Some(v) => {
-            let two = match v.read_lock::<Array>() {
-                Some(a) => a.iter().map(side).collect::<Option<Vec<_>>>().and_then(|a| <[usize; 2]>::try_from(a).ok()),
-                None => side(&v).map(|n| [n, n]),
-            };
-            let e = || wrong(format!("size must be a number of pixels or [rows, columns] from 1 to 65536, not {v}"));
-            Some(two.ok_or_else(e)?)
-        }
+const PIXELS: Of = Of::Count(1, 1 << 16);
+/// How pictures are prepared.
+const PREPARE: &[Opt] = &[
+    value("size", Of::Either(&[PIXELS, Of::List(&PIXELS, 2)]), "as they are", "pixels, or [rows, columns]"),
+    word(
+        "crop",
+        &["center", "none"],
+        "the middle is cut out in the new proportions before it gets its size; \"none\": all is squeezed into it",
+    ),
+    word("filter", &FILTERS, "as Pillow's, which average where a picture shrinks (antialiasing)"),
+    value("channels", Of::Count(1, 3), "as they are", "1, grey by 0.299 R + 0.587 G + 0.114 B, or 3"),
+];
+const OPEN: Schema = Schema::new(
+    "data::open",
+    &[
+        word(
+            "labels",
+            &["auto", "folders", "none"],
+            "where there are any; \"folders\": a picture in no folder is an error; \"none\": without",
+        ),
+        word("part", &["train", "test"], "or \"test\": of a folder of CIFAR"),
+    ],
+)
+.with(&[PREPARE]);
+const BATCHES: Schema = Schema::new(
+    "batches",
+    &[
+        Opt {
+            doc: "in an order drawn by it, another one each round; without, in their own order",
+            ..SESSION_SEED.or("none")
+        },
+        count("epochs", 1, [0, usize::MAX], "rounds"),
+        flag("rest", true, "a last batch that is smaller is given too"),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[OPEN, BATCHES];
+
+/// How pictures are prepared, by these options.
+fn prepare(o: &Given) -> RhaiResult<Prepare> {
+    let wrong = |m: String| Error::value(format!("{}: {m}", o.of()));
+    let size = match (o.some_count("size"), o.counts("size").as_deref()) {
+        (Some(n), _) => Some([n, n]),
+        (None, Some(&[rows, columns])) => Some([rows, columns]),
+        _ => None,
     };
-    let crop = o.one_of("crop", &["center", "none"])?;
-    let filter = o.one_of("filter", &FILTERS)?;
-    let channels = o.count("channels")?;
-    if size.is_none() && (crop.is_some() || filter.is_some()) {
+    if size.is_none() && (o.has("crop") || o.has("filter")) {
         return Err(wrong("`crop` and `filter` say how pictures get their new size, and there is none".into())
             .hint("give it: `size: 32`")
             .into());
     }
+    let channels = o.some_count("channels");
     if let Some(bad) = channels.filter(|c| ![1, 3].contains(c)) {
         return Err(wrong(format!("channels must be 1 (grey) or 3 (colours), not {bad}")).into());
     }
-    let resize = size.map(|size| Resize { size, crop: crop != Some("none"), filter: filter.unwrap_or(FILTERS[0]) });
+    let resize = size.map(|size| Resize { size, crop: o.is("crop", "center"), filter: o.word("filter") });
     Ok(Prepare { resize, channels })
 }
 
 fn open_with(path: &str, options: Map) -> RhaiResult<Dataset> {
-    let mut o = Options::new("data::open", options);
-    let how = prepare(&mut o)?;
-    let labels = match o.one_of("labels", &["auto", "folders", "none"])? {
-        Some("folders") => Labels::Folders,
-        Some("none") => Labels::None,
+    let o = OPEN.read(options)?;
+    let how = prepare(&o)?;
+    let labels = match o.word("labels") {
+        "folders" => Labels::Folders,
+        "none" => Labels::None,
         _ => Labels::Auto,
     };
-    let part = o.one_of("part", &["train", "test"])?.unwrap_or("train");
-    o.finish()?;
-    let path = path.to_string();
+    let (part, path) = (o.word("part"), path.to_string());
     Ok(aside::run(usize::MAX, move || data::open(path, &Opening { labels, part, how }))?)
 }
 
@@ -162,14 +188,6 @@ mod data_api {
     ///   [N, H, W, C], [N, C, H, W] or [N, H, W]; or numbers [N, C, H, W] or [N, H, W], which are taken as they are
     /// - an idx file of pictures (MNIST, Fashion-MNIST), packed by gzip or not; its labels are in the file beside it that is named alike
     /// - a folder of CIFAR-10 or CIFAR-100, the Python or the binary version, or one of its files
-    ///
-    /// Options:
-    /// - `size` (as they are): pixels, or [rows, columns]
-    /// - `crop` ("center"): the middle is cut out in the new proportions before it gets its size; "none": all is squeezed into it
-    /// - `filter` ("lanczos"), "bicubic", "bilinear": as Pillow's, which average where a picture shrinks (antialiasing)
-    /// - `channels` (as they are): 1, grey by 0.299 R + 0.587 G + 0.114 B, or 3
-    /// - `labels` ("auto"): where there are any; "folders": a picture in no folder is an error; "none": without
-    /// - `part` ("train"), "test": of a folder of CIFAR
     ///
     /// Bytes become [−1, 1] in f32, 0 → −1 and 255 → 1. Transparency is laid over white. A picture that cannot be read fails when it is asked
     /// for, by name; `broken` finds such pictures before.
@@ -278,19 +296,12 @@ mod methods {
     }
     /// Pictures in batches of `size`, for `for`: each gives what `batch` does, and `epoch`, from 0.
     ///
-    /// Options:
-    /// - `seed` (none): in an order drawn by it, another one each round; without, in their own order
-    /// - `epochs` (1): rounds
-    /// - `rest` (true): a last batch that is smaller is given too
-    ///
     /// Example: `let n = 0; for b in data::of(zeros([6, 1, 8, 8])).batches(4, #{ seed: 1, epochs: 3, rest: false }) { n += b.x.shape[0]; } n` is 12
     #[rhai_fn(name = "batches", return_raw, pure)]
     pub fn batches_with(set: &mut Dataset, size: INT, options: Map) -> RhaiResult<Batches> {
-        let mut o = Options::new("batches", options);
-        let seed = o.int("seed")?.map(|s| s as u64);
-        let epochs = o.count("epochs")?.unwrap_or(1) as u64;
-        let rest = o.bool("rest")?.unwrap_or(true);
-        o.finish()?;
+        let o = BATCHES.read(options)?;
+        let seed = o.int("seed").map(|s| s as u64);
+        let (epochs, rest) = (o.count("epochs") as u64, o.flag("rest"));
         let size = usize::try_from(size).ok().filter(|n| *n > 0);
         let size = size.ok_or_else(|| Error::value("batches: a batch has at least one picture"))?;
         if !rest && size > set.len() {

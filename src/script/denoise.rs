@@ -4,11 +4,11 @@ mod make;
 pub mod onnx;
 
 pub use args::{cond_of, drawn_cond, value_of};
-pub use make::{Loading, denoiser_of};
+pub use make::{LOADING, Loading, denoiser_of};
 
-use super::error::{RhaiResult, type_of};
+use super::error::RhaiResult;
 use super::host::ScriptHost;
-use super::options::Options;
+use super::options::SESSION_SEED;
 use crate::denoise::precond::nearest;
 use crate::denoise::{
     Counting, DynDenoiser, Guided, Prediction, Reparam, Rule, Thresholded, at_level, draw_labels, hidden_at_level,
@@ -16,8 +16,8 @@ use crate::denoise::{
 };
 use crate::noise::Noise;
 use crate::real::host_values;
+use crate::schema::{Kind as Of, Opt, Schema, above, count, value};
 use crate::tensor::device::default_device;
-use crate::tensor::random::next_session_seed;
 use crate::{Error, Kind};
 use args::{labels_of, level, negative_of, number};
 use candle_core::{DType, Tensor};
@@ -58,19 +58,50 @@ fn inside(
     Ok(hidden_at_level(&host, net, x, &level(sigma)?, &cond_of(net, x, cond)?, place)?)
 }
 
+const THRESHOLDED: Schema = Schema::new(
+    "thresholded",
+    &[
+        above("percentile", 0.995, [0.0, 1.0], "the quantile of |x̂_0| that s is"),
+        above("max", 1.0, [0.0, f64::MAX], "the data's largest value, and the least s"),
+    ],
+);
+/// The number of the first of several samples.
+pub const FIRST: Opt = count("first", 0, [0, usize::MAX], "number of the first sample");
+const LABELS: Schema = Schema::new("labels", &[SESSION_SEED, FIRST]);
+/// A denoiser.
+const DENOISER: Of = Of::Native("Denoiser", "denoiser");
+const GUIDED: Schema = Schema::new(
+    "guided",
+    &[
+        value("interval", Of::List(&Of::NUMBER, 2), "everywhere", "[lo, hi], guides only at noise levels σ/α between"),
+        value(
+            "negative",
+            Of::Any,
+            "rows of zeros",
+            "the condition of the other run, a null or negative prompt's: a tensor [1, …] or [B, …], a label, or a map of tensors by the \
+             names of the network's conditions",
+        ),
+        value("uncond", Of::Any, "none", "the same by its older name"),
+        value(
+            "by",
+            DENOISER,
+            "none",
+            "another denoiser, whose prediction guidance leads away from: a smaller or less trained one under the same condition \
+             (autoguidance), or one without conditions",
+        ),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[&[Schema]] = &[&[THRESHOLDED, LABELS, GUIDED], make::SCHEMAS];
+
 fn thresholded_with(net: &DynDenoiser, options: Map) -> RhaiResult<DynDenoiser> {
-    let mut o = Options::new("thresholded", options);
-    let percentile = o.float("percentile")?.unwrap_or(0.995);
-    let max = o.float("max")?.unwrap_or(1.0);
-    o.finish()?;
+    let o = THRESHOLDED.read(options)?;
+    let (percentile, max) = (o.number("percentile"), o.number("max"));
     Ok(Rc::new(Thresholded::new(net.clone(), Rule::Dynamic { percentile, max })?))
 }
 
 fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
-    let mut o = Options::new("labels", options);
-    let seed = o.int("seed")?.map_or_else(next_session_seed, |s| s as u64);
-    let first = o.count("first")?.unwrap_or(0);
-    o.finish()?;
+    let o = LABELS.read(options)?;
     if net.classes() == 0 {
         return Err(Error::value("labels: this denoiser is not class-conditional").into());
     }
@@ -78,7 +109,7 @@ fn draw(net: &DynDenoiser, n: INT, options: Map) -> RhaiResult<Array> {
     let Some(count) = count else {
         return Err(Error::value(format!("labels: the number of labels must be from 1 to {}, not {n}", 1 << 24)).into());
     };
-    let labels = draw_labels(seed, first as u64, count, net.classes());
+    let labels = draw_labels(o.seed(), o.count("first") as u64, count, net.classes());
     Ok(labels.into_iter().map(Dynamic::from_int).collect())
 }
 
@@ -215,37 +246,20 @@ mod methods {
     }
     /// The denoiser under classifier-free guidance, within an interval of noise levels or away from a condition of one's own.
     ///
-    /// Options:
-    /// - `interval` (everywhere): [lo, hi], guides only at noise levels σ/α between
-    /// - `negative` (rows of zeros): the condition of the other run, a null or negative prompt's: a tensor [1, …] or [B, …], a
-    ///   label, or a map of tensors by the names of the network's conditions
-    /// - `uncond`: the same by its older name
-    /// - `by` (none): another denoiser, whose prediction guidance leads away from: a smaller or less trained one under the same condition
-    ///   (autoguidance), or one without conditions
-    ///
     /// Example: `let net = denoiser::load("fashion28"); net.guided(2.0, #{ interval: [0.3, 5.0] })`
     #[rhai_fn(name = "guided", return_raw, pure)]
     pub fn guided_with(net: &mut DynDenoiser, scale: Dynamic, options: Map) -> RhaiResult<DynDenoiser> {
         let mut guided = Guided::new(net.clone(), number("guided", &scale)?)?;
-        let mut o = Options::new("guided", options);
-        if let Some(pair) = o.array("interval")? {
-            let [lo, hi] = pair.as_slice() else {
-                return Err(Error::value("guided: `interval` must be [lo, hi]").into());
-            };
-            guided = guided.interval(number("guided: `interval`", lo)?, number("guided: `interval`", hi)?)?;
+        let o = GUIDED.read(options)?;
+        if let Some(&[lo, hi]) = o.numbers("interval").as_deref() {
+            guided = guided.interval(lo, hi)?;
         }
-        let (negative, older) = (o.take("negative"), o.take("uncond"));
-        if let Some(cond) = negative.or(older) {
+        if let Some(cond) = o.get("negative").or(o.get("uncond")) {
             guided = guided.uncond(negative_of(net, cond)?);
         }
-        if let Some(other) = o.take("by") {
-            let Some(other) = other.clone().try_cast::<DynDenoiser>() else {
-                let m = format!("guided: `by` must be a denoiser, not {}", type_of(&other));
-                return Err(Error::new(Kind::Type, m).into());
-            };
+        if let Some(other) = o.native("by") {
             guided = guided.by(other)?;
         }
-        o.finish()?;
         Ok(Rc::new(guided))
     }
     /// The denoiser with its data prediction limited to [−1, 1]; no gradient flows where it is outside.
@@ -273,10 +287,6 @@ mod methods {
     /// The denoiser with dynamic thresholding (Imagen): each sample's data prediction is limited to [−s, s] and multiplied by max/s.
     ///
     /// Saharia et al., 2022. Gradients flow through the quantile too, and not where x̂_0 is outside.
-    ///
-    /// Options:
-    /// - `percentile` (0.995): the quantile of |x̂_0| that s is
-    /// - `max` (1.0): the data's largest value, and the least s
     ///
     /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); net.thresholded(#{ percentile: 0.99 })`
     #[rhai_fn(name = "thresholded", return_raw, pure)]
@@ -387,10 +397,6 @@ mod methods {
     /// `n` labels drawn uniformly from the denoiser's classes, as an array. Label i depends on the seed and on i only.
     ///
     /// `sample` and `solve` draw the same labels where they are given no `cond`.
-    ///
-    /// Options:
-    /// - `seed` (the session's next): an integer
-    /// - `first` (0): the number of the first sample
     ///
     /// Example: `let net = denoiser::load("fashion28"); net.labels(4, #{ seed: 1 })`
     #[rhai_fn(name = "labels", return_raw, pure)]

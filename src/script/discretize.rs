@@ -2,7 +2,7 @@
 use super::error::RhaiResult;
 use super::host::{ScriptHost, callback};
 use super::noise::numbers;
-use super::options::Options;
+use super::options::Given;
 use crate::discretize::{
     BASELINES, Compat, Heuristic, Interval, Schedule, Space, TauOptions, from_function, tau, tau_inverse,
     tau_inverse_eval,
@@ -10,6 +10,7 @@ use crate::discretize::{
 use crate::host::{Host, Value};
 use crate::noise::Noise;
 use crate::real::Real;
+use crate::schema::{Kind as Of, Opt, Schema, above, number, value, word};
 use crate::{Error, Kind};
 use candle_core::{DType, Device, Tensor};
 use rhai::plugin::*;
@@ -31,9 +32,54 @@ pub(super) fn count(what: &str, n: INT) -> crate::Result<usize> {
     usize::try_from(n).map_err(|_| Error::value(format!("{what} must not be negative, but is {n}")))
 }
 
+/// The ends of an interval of time.
+pub(super) const ENDS: &[Opt] =
+    &[value("from", Of::NUMBER, "T", "the ends"), value("to", Of::NUMBER, "t_min", "the ends")];
+const SPACE: Opt = word("space", &["lambda", "time"], "");
+const INVERSE_SPACE: &[Opt] = &[Opt { doc: "that of τ_ξ, \"time\" or \"lambda\"", ..SPACE.or(DEFAULT_SPACE) }];
+const DEFAULT_SPACE: &str = "\"time\" for `vp_discrete` and `flow`, otherwise \"lambda\"";
+const ABOVE_0: [f64; 2] = [0.0, f64::MAX];
+const UNIFORM: Schema = Schema::new("schedule::uniform", &[]).with(&[ENDS]);
+const QUADRATIC: Schema = Schema::new("schedule::quadratic", &[]).with(&[ENDS]);
+const POLYNOMIAL: Schema =
+    Schema::new("schedule::polynomial", &[above("rho", 2.0, ABOVE_0, "the power of (1 − i/n)")]).with(&[ENDS]);
+const EDM: Schema = Schema::new(
+    "schedule::edm",
+    &[
+        above("rho", 7.0, ABOVE_0, "the root of time that is even"),
+        word(
+            "space",
+            &["time", "sigma"],
+            "spreads t, as the published LD3 numbers do; \"sigma\" spreads the VE noise level σ/α (the same on `noise::edm`)",
+        ),
+    ],
+)
+.with(&[ENDS]);
+const LOGSNR: Schema = Schema::new("schedule::logsnr", &[]).with(&[ENDS]);
+const COSINE: Schema = Schema::new("schedule::cosine", &[]).with(&[ENDS]);
+const TAU: Schema = Schema::new(
+    "tau",
+    &[
+        Opt { doc: "what the softmax divides into parts, \"time\" or \"lambda\"", ..SPACE.or(DEFAULT_SPACE) },
+        number("win_rate", 0.5, [0.0, 1.0], "ξᶜ is limited to ± this share of the smallest gap between steps"),
+        word(
+            "compat",
+            &["exact", "reference"],
+            "or \"reference\": bound ξᶜ in λ by the gaps of the raw ξ, as the published code does",
+        ),
+    ],
+)
+.with(&[ENDS]);
+const TAU_INVERSE: Schema = Schema::new("tau_inverse", INVERSE_SPACE);
+const TAU_INVERSE_EVAL: Schema = Schema::new("tau_inverse_eval", INVERSE_SPACE);
+/// The heuristics.
+const HEURISTICS: &[Schema] = &[UNIFORM, QUADRATIC, POLYNOMIAL, EDM, LOGSNR, COSINE];
+/// Options of this area's functions.
+pub const SCHEMAS: &[&[Schema]] = &[HEURISTICS, &[TAU, TAU_INVERSE, TAU_INVERSE_EVAL]];
+
 /// Options `from` and `to`.
-pub(super) fn interval(o: &mut Options) -> RhaiResult<Interval> {
-    Ok(Interval { from: o.float("from")?, to: o.float("to")? })
+pub(super) fn interval(o: &Given) -> Interval {
+    Interval { from: o.some_number("from"), to: o.some_number("to") }
 }
 
 /// Times of a list, as they are; an end that is outside the schedule's range by no more than the rounding of published lists
@@ -77,39 +123,25 @@ fn within(noise: &Noise, times: Tensor) -> crate::Result<Tensor> {
 /// Makes the heuristic schedule of that name from its options.
 fn build(name: &str, noise: &Noise, n: INT, map: Map) -> RhaiResult<Schedule> {
     let mut heuristic = Heuristic::named(name)?;
-    let mut o = Options::new(&format!("schedule::{name}"), map);
-    let ends = interval(&mut o)?;
+    let of = format!("schedule::{name}");
+    let o = Schema::among(HEURISTICS, &of)?.read(map)?;
     match &mut heuristic {
-        Heuristic::Polynomial { rho } if name == "polynomial" => *rho = o.float("rho")?.unwrap_or(*rho),
-        Heuristic::Edm { rho, in_sigma } => {
-            *rho = o.float("rho")?.unwrap_or(*rho);
-            *in_sigma = o.one_of("space", &["time", "sigma"])? == Some("sigma");
-        }
+        Heuristic::Polynomial { rho } if name == "polynomial" => *rho = o.number("rho"),
+        Heuristic::Edm { rho, in_sigma } => (*rho, *in_sigma) = (o.number("rho"), o.is("space", "sigma")),
         _ => {}
     }
-    o.finish()?;
-    Ok(heuristic.schedule(noise, count(&format!("schedule::{name}: the number of steps"), n)?, ends)?)
+    Ok(heuristic.schedule(noise, count(&format!("{of}: the number of steps"), n)?, interval(&o))?)
 }
 
-fn space_option(o: &mut Options) -> RhaiResult<Option<Space>> {
-    let name = o.one_of("space", &["lambda", "time"])?;
-    Ok(name.map(Space::named).transpose()?)
+/// Option `space`.
+pub(super) fn space(o: &Given) -> crate::Result<Option<Space>> {
+    o.some_word("space").map(Space::named).transpose()
 }
 
 fn tau_options(map: Map) -> RhaiResult<TauOptions> {
-    let mut o = Options::new("tau", map);
-    let default = TauOptions::default();
-    let options = TauOptions {
-        space: space_option(&mut o)?,
-        win_rate: o.float("win_rate")?.unwrap_or(default.win_rate),
-        compat: match o.one_of("compat", &["exact", "reference"])? {
-            Some("reference") => Compat::Reference,
-            _ => Compat::Exact,
-        },
-        interval: interval(&mut o)?,
-    };
-    o.finish()?;
-    Ok(options)
+    let o = TAU.read(map)?;
+    let compat = if o.is("compat", "reference") { Compat::Reference } else { Compat::Exact };
+    Ok(TauOptions { space: space(&o)?, win_rate: o.number("win_rate"), compat, interval: interval(&o) })
 }
 
 fn run_tau(noise: &Noise, xi: Dynamic, xi_c: Dynamic, options: Map) -> RhaiResult<Schedule> {
@@ -119,13 +151,6 @@ fn run_tau(noise: &Noise, xi: Dynamic, xi_c: Dynamic, options: Map) -> RhaiResul
         false => Some(numbers("tau: ξᶜ", xi_c)?),
     };
     Ok(tau(noise, &xi, xi_c.as_ref(), &tau_options(options)?)?)
-}
-
-fn inverse_space(of: &str, options: Map) -> RhaiResult<Option<Space>> {
-    let mut o = Options::new(of, options);
-    let space = space_option(&mut o)?;
-    o.finish()?;
-    Ok(space)
 }
 
 /// Time steps from T down to t_min for a solver with N evaluations.
@@ -139,9 +164,6 @@ mod schedule_api {
     /// Steps even in time.
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
-    ///
-    /// Options:
-    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::uniform(noise::edm(), 10, #{ from: 40.0 })`
     #[rhai_fn(name = "uniform", return_raw)]
@@ -157,9 +179,6 @@ mod schedule_api {
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
     ///
-    /// Options:
-    /// - `from` (T), `to` (t_min): the ends
-    ///
     /// Example: `schedule::quadratic(noise::vp_linear(), 10, #{ to: 0.01 })`
     #[rhai_fn(name = "quadratic", return_raw)]
     pub fn quadratic_with(noise: Noise, n: INT, options: Map) -> RhaiResult<Schedule> {
@@ -173,10 +192,6 @@ mod schedule_api {
     /// Polynomial steps: t_i = to + (1 − i/n)^ρ (from − to) (eq. 10 of the paper). For Karras' ρ see `schedule::edm`.
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
-    ///
-    /// Options:
-    /// - `rho` (2.0): above 0
-    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::polynomial(noise::vp_linear(), 10, #{ rho: 3 })`
     #[rhai_fn(name = "polynomial", return_raw)]
@@ -192,12 +207,6 @@ mod schedule_api {
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
     ///
-    /// Options:
-    /// - `rho` (7.0): above 0
-    /// - `space` ("time"): spreads t, as the published LD3 numbers do; "sigma" spreads the VE noise level σ/α (the same on
-    ///   `noise::edm`)
-    /// - `from` (T), `to` (t_min): the ends
-    ///
     /// Example: `schedule::edm(noise::vp_linear(), 10, #{ space: "sigma" })`
     #[rhai_fn(name = "edm", return_raw)]
     pub fn edm_with(noise: Noise, n: INT, options: Map) -> RhaiResult<Schedule> {
@@ -211,9 +220,6 @@ mod schedule_api {
     /// Steps even in λ = ln α − ln σ, half the log signal-to-noise ratio (eq. 12 of the paper).
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
-    ///
-    /// Options:
-    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Errors where λ is
     /// infinite at an end (rectified flow at 0 and 1).
@@ -231,9 +237,6 @@ mod schedule_api {
     /// Steps even in the angle arctan(σ/α): the noise levels that a cosine schedule has at even times.
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
-    ///
-    /// Options:
-    /// - `from` (T), `to` (t_min): the ends
     ///
     /// Example: `schedule::cosine(noise::edm(), 10, #{ from: 40.0 })`
     #[rhai_fn(name = "cosine", return_raw)]
@@ -396,12 +399,6 @@ mod tau_api {
     /// Arguments: the noise schedule; ξ [N+1] (tensor or array; ξ[0] is inert); ξᶜ [N+1], shifts of the evaluation times
     /// against the steps in the chosen space (its ends are inert), or (). Tong et al., 2025, section 4.3.
     ///
-    /// Options:
-    /// - `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda"): what the softmax divides into parts
-    /// - `win_rate` (0.5): ξᶜ is limited to ± this share of the smallest gap between steps
-    /// - `compat` ("exact"): or "reference": bound ξᶜ in λ by the gaps of the raw ξ, as the published code does
-    /// - `from` (T), `to` (t_min): the ends
-    ///
     /// Example: `tau(noise::edm(), [0, 0, 0, 0, 0, 0], (), #{ space: "time" }).nfe` is 5
     #[rhai_fn(name = "tau", return_raw)]
     pub fn tau_with(noise: Noise, xi: Dynamic, xi_c: Dynamic, options: Map) -> RhaiResult<Schedule> {
@@ -414,13 +411,10 @@ mod tau_api {
     }
     /// The ξ [N+1] of which τ_ξ (with the schedule's own ends) is this schedule: exact, with mean 0 and ξ[0] = 0.
     ///
-    /// Options:
-    /// - `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda"): that of τ_ξ
-    ///
     /// Example: `variable(tau_inverse(schedule::logsnr(noise::edm(), 5), #{ space: "lambda" }))`
     #[rhai_fn(name = "tau_inverse", return_raw)]
     pub fn inverse_with(schedule: Schedule, options: Map) -> RhaiResult<Tensor> {
-        Ok(tau_inverse(&schedule, inverse_space("tau_inverse", options)?)?)
+        Ok(tau_inverse(&schedule, space(&TAU_INVERSE.read(options)?)?)?)
     }
     /// The ξᶜ [N+1] of this schedule's evaluation times, in the default space of its noise schedule.
     #[rhai_fn(name = "tau_inverse_eval", return_raw)]
@@ -429,12 +423,9 @@ mod tau_api {
     }
     /// The ξᶜ [N+1] of this schedule's evaluation times: their distance from the steps in the chosen space, 0 at both ends.
     ///
-    /// Options:
-    /// - `space` ("time" for `vp_discrete` and `flow`, otherwise "lambda"): that of τ_ξ
-    ///
     /// Example: `tau_inverse_eval(schedule::logsnr(noise::edm(), 5), #{ space: "lambda" })`
     #[rhai_fn(name = "tau_inverse_eval", return_raw)]
     pub fn inverse_eval_with(schedule: Schedule, options: Map) -> RhaiResult<Tensor> {
-        Ok(tau_inverse_eval(&schedule, inverse_space("tau_inverse_eval", options)?)?)
+        Ok(tau_inverse_eval(&schedule, space(&TAU_INVERSE_EVAL.read(options)?)?)?)
     }
 }

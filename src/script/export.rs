@@ -1,11 +1,11 @@
 //! Rhai functions for schedules and plans in other tools: `export` and the list of tools.
 use super::error::RhaiResult;
-use super::options::Options;
 use super::plan::ScriptSolver;
 use crate::discretize::Schedule;
 use crate::export::{End, Exported, Levels, TOOLS, export as for_tool, flow_of, plan_function, tool as named};
 use crate::noise::{Noise, from_spec};
 use crate::plan::Tracked;
+use crate::schema::{Kind as Of, Schema, value, word};
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
 use rhai::plugin::*;
@@ -32,10 +32,30 @@ fn list(values: &[f64]) -> crate::Result<Dynamic> {
     Ok(Dynamic::from(Tensor::new(values, &Device::Cpu)?))
 }
 
+const EXPORT: Schema = Schema::new(
+    "export",
+    &[
+        word(
+            "end",
+            &End::NAMES,
+            "of a schedule that ends above σ = 0: \"append\" a 0 (one evaluation more), \"replace\" the end by 0, or \"keep\" it",
+        )
+        .or("the tool's usual one"),
+        value(
+            "solver",
+            Of::Native("ScriptSolver", "solver"),
+            "none",
+            "what is to run, for the tool's sampler of that name",
+        ),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[EXPORT];
+
 fn exported(schedule: &Schedule, tool: &str, map: Map) -> RhaiResult<Map> {
-    let mut o = Options::new("export", map);
-    let end = o.one_of("end", &End::NAMES)?.map(End::named).transpose()?;
-    let solver = match o.native::<ScriptSolver>("solver", "a solver")? {
+    let o = EXPORT.read(map)?;
+    let end = o.some_word("end").map(End::named).transpose()?;
+    let solver = match o.native("solver") {
         None => None,
         Some(ScriptSolver::Native(s)) => Some(s),
         Some(other) => {
@@ -45,7 +65,6 @@ fn exported(schedule: &Schedule, tool: &str, map: Map) -> RhaiResult<Map> {
                 .into());
         }
     };
-    o.finish()?;
     if tool == "python" {
         let Some(solver) = solver else {
             return Err(Error::value("export: a Python function runs a solver")
@@ -93,11 +112,6 @@ mod methods {
     ///
     /// Tools: those of `export_tools()`, "diffusers" (its scheduler that fits solver and model), and "python", a self-contained function
     /// with learned coefficients and told times, which needs `solver`.
-    ///
-    /// Options:
-    /// - `end` (the tool's usual one): of a schedule that ends above σ = 0: "append" a 0 (one evaluation more), "replace" the end by 0, or
-    ///   "keep" it
-    /// - `solver` (none): what is to run, for the tool's sampler of that name
     ///
     /// Returns a map: `text` to paste or save as `file`; `lost`, sentences with numbers; `sigmas`, the levels σ/α at which the tool
     /// steps, and `errors`, how far each is from what was wanted; `nfe`; and `schedule`, what the tool runs, to compare losses with.

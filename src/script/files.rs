@@ -11,7 +11,11 @@ pub use cloud::drawn;
 pub use convert::{from_data, from_json, to_data, to_json};
 pub use picture::ScriptPlot;
 
+use crate::schema::Schema;
 use rhai::Engine;
+
+/// Options of this area's functions.
+pub const SCHEMAS: &[&[Schema]] = &[cloud::SCHEMAS, data::SCHEMAS, picture::SCHEMAS, schedule::SCHEMAS];
 
 /// Adds this area's types and functions to `engine`.
 pub fn register(engine: &mut Engine) {

@@ -4,7 +4,7 @@ use super::closures::parts;
 use super::error::RhaiResult;
 use super::files::convert::{from_json, to_data};
 use super::model::Model;
-use super::options::Options;
+use super::options::Given;
 use super::plan::ScriptSolver;
 use crate::data::Dataset;
 use crate::denoise::DynDenoiser;
@@ -90,9 +90,9 @@ pub struct Own {
 
 impl Own {
     /// `function` with options `name` and `key`.
-    pub fn new(context: &NativeCallContext, o: &mut Options, function: FnPtr) -> RhaiResult<Own> {
-        let name = o.string("name")?;
-        let key = match o.take("key") {
+    pub fn new(context: &NativeCallContext, o: &Given, function: FnPtr) -> RhaiResult<Own> {
+        let name = o.get("name").map(|name| name.to_string());
+        let key = match o.get("key") {
             None => None,
             Some(v) => Some(key_of(context, &v).ok_or_else(|| {
                 Error::new(Kind::Type, format!("option `key` must be data, not {}", super::error::type_of(&v)))

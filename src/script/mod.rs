@@ -39,3 +39,19 @@ pub mod tree;
 mod waiting;
 mod world;
 pub mod zoo;
+
+/// The options of all functions of the areas.
+pub fn schemas() -> impl Iterator<Item = crate::schema::Schema> {
+    let areas: &[&[&[crate::schema::Schema]]] = &[
+        denoise::SCHEMAS,
+        discretize::SCHEMAS,
+        files::SCHEMAS,
+        loss::SCHEMAS,
+        metric::SCHEMAS,
+        plan::SCHEMAS,
+        tensor::SCHEMAS,
+        &[bulk::SCHEMAS, data::SCHEMAS, export::SCHEMAS, model::SCHEMAS, noise::SCHEMAS],
+        &[optim::SCHEMAS, search::SCHEMAS, text::SCHEMAS, trace::SCHEMAS],
+    ];
+    areas.iter().copied().flatten().copied().flatten().copied()
+}

@@ -1,7 +1,7 @@
 //! Rhai module `model`: models of several parts, of which the denoiser is one.
-use super::denoise::{Loading, denoiser_of};
+use super::denoise::{FIRST, LOADING, Loading, denoiser_of};
 use super::error::RhaiResult;
-use super::options::Options;
+use super::options::SESSION_SEED;
 use crate::denoise::DynDenoiser;
 use crate::model::{through, through_some};
 use crate::nets::family::{Part, Parts, Role};
@@ -9,6 +9,7 @@ use crate::nets::ldm::DEVIATION;
 use crate::nets::points::PRIOR_INPUT;
 use crate::nets::runner::Runner;
 use crate::nets::weights::wide;
+use crate::schema::{Opt, Schema, flag};
 use crate::tensor::random::{self, stream};
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
@@ -22,6 +23,20 @@ pub fn register(engine: &mut Engine) {
     engine.register_static_module("model", rhai::exported_module!(model_api).into());
     engine.register_global_module(rhai::exported_module!(methods).into());
 }
+
+const LOAD: Schema = Schema::new("model::load", &[]).with(LOADING);
+const ENCODE: Schema = Schema::method(
+    "Model",
+    "encode",
+    &[
+        flag("sample", false, "draw from the distribution; false: its mean"),
+        SESSION_SEED,
+        Opt { doc: "number of the first image, for the draw", ..FIRST },
+    ],
+);
+const PRIOR: Schema = Schema::new("prior", &[SESSION_SEED, FIRST]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[LOAD, ENCODE, PRIOR];
 
 /// A model's parts.
 #[derive(Clone)]
@@ -57,12 +72,9 @@ impl Model {
     }
     /// Latents from images, by these options of scripts.
     fn encode(&self, x: &Tensor, options: Map) -> RhaiResult<Tensor> {
-        let mut o = Options::new("encode", options);
-        let sample = o.bool("sample")?.unwrap_or(false);
-        let (seed, first) = (o.int("seed")?, o.count("first")?.unwrap_or(0));
-        o.finish()?;
+        let o = ENCODE.read(options)?;
         let runner = self.graph(Role::Encoder)?;
-        if !sample {
+        if !o.flag("sample") {
             return Ok(through(runner, "x", 0, x)?);
         }
         let Some(which) = runner.graph().outputs.iter().position(|o| o.name == DEVIATION) else {
@@ -73,8 +85,8 @@ impl Model {
         let (Some(deviation), Some(mean)) = (outs.pop(), outs.pop()) else {
             return Err(Error::new(Kind::Internal, "an encoder without a result").into());
         };
-        let seed = seed.map_or_else(random::next_session_seed, |s| s as u64);
-        let noise = random::normal(seed, first as u64, mean.dims(), stream::NORMAL, mean.dtype(), mean.device())?;
+        let (seed, first) = (o.seed(), o.count("first") as u64);
+        let noise = random::normal(seed, first, mean.dims(), stream::NORMAL, mean.dtype(), mean.device())?;
         let drawn = (deviation * noise).and_then(|d| mean + d);
         Ok(drawn.map_err(Error::from)?)
     }
@@ -84,16 +96,14 @@ impl Model {
     }
     /// Latents of samples `first` on, drawn from the prior.
     fn prior(&self, n: INT, options: Map) -> RhaiResult<Tensor> {
-        let mut o = Options::new("prior", options);
-        let (seed, first) = (o.int("seed")?, o.count("first")?.unwrap_or(0));
-        o.finish()?;
+        let o = PRIOR.read(options)?;
         let runner = self.graph(Role::Prior)?;
         let count = usize::try_from(n).ok().filter(|n| *n > 0);
         let count = count.ok_or_else(|| Error::value(format!("prior: at least one latent is to be drawn, not {n}")))?;
         let width = runner.graph().inputs.first().map_or(0, |p| p.sizes().iter().product());
-        let seed = seed.map_or_else(random::next_session_seed, |s| s as u64);
         let dtype = wide(runner.dtype());
-        let w = random::normal(seed, first as u64, &[count, width], stream::LATENT, dtype, runner.device())?;
+        let w =
+            random::normal(o.seed(), o.count("first") as u64, &[count, width], stream::LATENT, dtype, runner.device())?;
         Ok(self.prior_of(&w)?)
     }
     fn graph(&self, role: Role) -> Result<&Runner> {
@@ -110,9 +120,7 @@ impl Model {
 }
 
 fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<Model> {
-    let mut o = Options::new("model::load", options);
-    let loading = Loading::new(&mut o)?;
-    o.finish()?;
+    let loading = Loading::new(&LOAD.read(options)?)?;
     let parts = loading.parts(ctx, name)?;
     let denoiser = match parts.get(&Role::Denoiser) {
         Some(Part::Denoiser(net)) => Some(denoiser_of(name, net.clone(), &loading)?),
@@ -138,26 +146,6 @@ pub mod model_api {
         load_with(&ctx, &path, Map::new())
     }
     /// A model from a file or folder, with what its weights do not say of it.
-    ///
-    /// Options:
-    /// - `dtype` ("f32"): or "f64"; on a GPU also "f16" and "bf16"
-    /// - `device` (that of `--device`): "cpu" or "cuda:0"
-    /// - `noise` (its own): expresses the denoiser in another noise schedule
-    /// - `clamp_time` (false): let the denoiser run at noise levels that it was not trained at, telling it the nearest one
-    /// - `augment` (none): augmentation labels for all samples, where the network was trained with them
-    /// - `heads` (as published): heads of each attention, for latent diffusion and its kin, as are all that follow
-    /// - `head_width` (as published): channels of each head, in the place of `heads`
-    /// - `attention_order` (as published, else "heads"): what stands together in the outputs of attention's first map: q, k and v of a head, or ("parts") q, k or v of all heads
-    /// - `size` (as published, else 64): height and width of what is denoised
-    /// - `height`, `width` (both `size`): where it is no square
-    /// - `ema` (true): read the averaged weights where the file has them
-    /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow and SiT have it)
-    /// - `schedule` (the file's, or as published): a preset of `noise::vp_discrete`: "sd", "ldm", "iddpm_cosine", "iddpm_linear", "adm_cosine"
-    /// - `rescale_timesteps` (as published): tell it training steps on a scale of 1000
-    /// - `groups` (32): groups of each group norm
-    /// - `quantize` (true): whether an autoencoder with codes takes the nearest of them before it decodes
-    /// - `scale_factor` (the file's, or as published): latents over what the autoencoder gives
-    /// - `points` (the file's, or 2048): points of a cloud, of networks of these
     ///
     /// Example: `model::load("autoencoder.safetensors", #{ quantize: false }).decode(zeros([1, 3, 4, 4])).shape` is [1, 3, 16, 16]
     #[rhai_fn(name = "load", return_raw)]
@@ -195,11 +183,6 @@ mod methods {
     }
     /// Latents from images, drawn from the autoencoder's distribution where that is asked for, as in training.
     ///
-    /// Options:
-    /// - `sample` (false): draw from the distribution; false: its mean
-    /// - `seed` (the session's next): of the draw
-    /// - `first` (0): number of the first image, for the draw
-    ///
     /// Example: `model::load("sd15").encode(zeros([1, 3, 16, 16]), #{ sample: true, seed: 0 }).shape[0]` is 1
     #[rhai_fn(name = "encode", return_raw, pure)]
     pub fn encode_options(model: &mut Model, x: Tensor, options: Map) -> RhaiResult<Tensor> {
@@ -217,10 +200,6 @@ mod methods {
     /// Latents of clouds, drawn by seed: the condition `z` of samples. A sample's latent depends on the seed and its number alone.
     ///
     /// A generator of clouds has two noises: the one that its latent is drawn by, and that of its points. The same seed serves both.
-    ///
-    /// Options:
-    /// - `seed` (the session's next): of the draw
-    /// - `first` (0): number of the first sample
     ///
     /// Example: `model::load("shapes").prior(4, #{ seed: 0 })`
     #[rhai_fn(name = "prior", return_raw, pure)]

@@ -3,9 +3,9 @@ mod from_fn;
 
 use super::error::RhaiResult;
 use super::files::convert::{from_json, to_json};
-use super::options::Options;
 use crate::noise::{Noise, NoiseSchedule, Spec, check_time};
 use crate::real::{Real, host_values, through_tensors};
+use crate::schema::{Kind as Of, Opt, Schema, above, number, value};
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
 use rhai::plugin::*;
@@ -37,66 +37,109 @@ pub(super) fn numbers(what: &str, v: Dynamic) -> crate::Result<Tensor> {
     Ok(Tensor::new(values.collect::<crate::Result<Vec<f64>>>()?, &Device::Cpu)?)
 }
 
-fn vector(o: &mut Options, key: &'static str) -> RhaiResult<Option<Vec<f64>>> {
-    let Some(v) = o.take(key) else { return Ok(None) };
-    let t = numbers(&format!("{}: option `{key}`", o.of()), v)?;
-    Ok(Some(host_values(&t)?))
+const POSITIVE: [f64; 2] = [0.0, f64::MAX];
+const UNIT: [f64; 2] = [0.0, 1.0];
+const EDM: Schema = Schema::new(
+    "noise::edm",
+    &[
+        number("sigma_min", 0.002, POSITIVE, "the ends of time"),
+        number("sigma_max", 80.0, POSITIVE, "the ends of time"),
+    ],
+);
+const VP_LINEAR: Schema = Schema::new(
+    "noise::vp_linear",
+    &[
+        number("beta_min", 0.1, POSITIVE, "β at t = 0 and t = 1"),
+        number("beta_max", 20.0, POSITIVE, "β at t = 0 and t = 1"),
+        above("t_min", 1e-3, UNIT, "the ends of time"),
+        above("t_max", 1.0, UNIT, "the ends of time"),
+    ],
+);
+const VP_COSINE: Schema = Schema::new(
+    "noise::vp_cosine",
+    &[
+        number("s", 0.008, POSITIVE, "the offset at t = 0"),
+        above("t_min", 1e-3, UNIT, "the ends of time"),
+        above("t_max", 0.9946, UNIT, "the ends of time"),
+    ],
+);
+const VP_DISCRETE: Schema = Schema::new(
+    "noise::vp_discrete",
+    &[
+        value("betas", Of::NUMBERS, "none", "β_1…β_N in (0, 1), an array or a tensor"),
+        value("alphas_cumprod", Of::NUMBERS, "none", "α_1²…α_N², descending in (0, 1), an array or a tensor"),
+        value(
+            "preset",
+            Of::Text,
+            "none",
+            "\"sd\", \"ldm\", \"iddpm_cosine\", \"iddpm_linear\", \"adm_cosine\", or \"dmpg\" (100 steps, of point clouds)",
+        ),
+    ],
+);
+const FLOW: Schema = Schema::new(
+    "noise::flow",
+    &[
+        above("shift", 1.0, [0.0, f64::MAX], "s"),
+        value("mu", Of::NUMBER, "0.0", "ln s, in place of `shift`"),
+        number("t_min", 0.0, UNIT, "the ends of time"),
+        number("t_max", 1.0, UNIT, "the ends of time"),
+    ],
+);
+const fn column(name: &'static str, doc: &'static str) -> Opt {
+    value(name, Of::NUMBERS, "", doc).needed("[0.0, 1.0]")
 }
-
-/// Sets each field of the defaults to the option of its name, if given.
-fn over<const N: usize>(o: &mut Options, fields: [(&'static str, &mut f64); N]) -> RhaiResult<()> {
-    for (key, field) in fields {
-        *field = o.float(key)?.unwrap_or(*field);
-    }
-    Ok(())
-}
+const TABLE: Schema = Schema::new(
+    "noise::table",
+    &[
+        column("t", "the times, ascending, 2 to 8192, an array or a tensor"),
+        column("log_alpha", "ln α at each"),
+        column("log_sigma", "ln σ at each"),
+        column("dlog_alpha", "d ln α/dt at each"),
+        column("dlog_sigma", "d ln σ/dt at each"),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[EDM, VP_LINEAR, VP_COSINE, VP_DISCRETE, FLOW, TABLE, from_fn::FROM_FN];
 
 /// Reads a schedule's options over its defaults and makes it.
 fn build(name: &str, map: Map) -> RhaiResult<Noise> {
-    let mut o = Options::new(&format!("noise::{name}"), map);
-    let mut spec = match name {
-        "vp_discrete" => Spec::VpDiscrete { preset: None, betas: None, alphas_cumprod: None },
-        "table" => {
-            let [t, log_alpha, log_sigma, dlog_alpha, dlog_sigma] = [const { vec![] }; 5];
-            Spec::Table { t, log_alpha, log_sigma, dlog_alpha, dlog_sigma }
-        }
-        _ => Spec::from_json(&serde_json::json!({ "name": name }))?,
+    let of = format!("noise::{name}");
+    let o = Schema::among(SCHEMAS, &of)?.read(map)?;
+    let vector = |key: &str| -> crate::Result<Option<Vec<f64>>> {
+        let given = o.get(key).map(|v| numbers(&format!("{of}: option `{key}`"), v)).transpose()?;
+        given.map(|t| host_values(&t)).transpose()
     };
-    match &mut spec {
-        Spec::Edm { sigma_min, sigma_max } => over(&mut o, [("sigma_min", sigma_min), ("sigma_max", sigma_max)])?,
-        Spec::VpLinear { beta_min, beta_max, t_min, t_max } => {
-            over(&mut o, [("beta_min", beta_min), ("beta_max", beta_max), ("t_min", t_min), ("t_max", t_max)])?;
+    let spec = match name {
+        "edm" => Spec::Edm { sigma_min: o.number("sigma_min"), sigma_max: o.number("sigma_max") },
+        "vp_linear" => Spec::VpLinear {
+            beta_min: o.number("beta_min"),
+            beta_max: o.number("beta_max"),
+            t_min: o.number("t_min"),
+            t_max: o.number("t_max"),
+        },
+        "vp_cosine" => Spec::VpCosine { s: o.number("s"), t_min: o.number("t_min"), t_max: o.number("t_max") },
+        "vp_discrete" => {
+            let preset = o.some_text("preset");
+            Spec::VpDiscrete { preset, betas: vector("betas")?, alphas_cumprod: vector("alphas_cumprod")? }
         }
-        Spec::VpCosine { s, t_min, t_max } => over(&mut o, [("s", s), ("t_min", t_min), ("t_max", t_max)])?,
-        Spec::VpDiscrete { preset, betas, alphas_cumprod } => {
-            *preset = o.string("preset")?;
-            *betas = vector(&mut o, "betas")?;
-            *alphas_cumprod = vector(&mut o, "alphas_cumprod")?;
-        }
-        Spec::Table { t, log_alpha, log_sigma, dlog_alpha, dlog_sigma } => {
-            let all = [
-                ("t", t),
-                ("log_alpha", log_alpha),
-                ("log_sigma", log_sigma),
-                ("dlog_alpha", dlog_alpha),
-                ("dlog_sigma", dlog_sigma),
-            ];
-            for (key, field) in all {
-                *field = vector(&mut o, key)?.unwrap_or_default();
+        "table" => {
+            let column = |key: &str| vector(key).map(Option::unwrap_or_default);
+            Spec::Table {
+                t: column("t")?,
+                log_alpha: column("log_alpha")?,
+                log_sigma: column("log_sigma")?,
+                dlog_alpha: column("dlog_alpha")?,
+                dlog_sigma: column("dlog_sigma")?,
             }
         }
-        Spec::Flow { shift, t_min, t_max } => {
-            over(&mut o, [("t_min", t_min), ("t_max", t_max)])?;
-            *shift = match (o.float("shift")?, o.float("mu")?) {
-                (Some(_), Some(_)) => {
-                    return Err(Error::value("noise::flow: `mu` is ln(shift): give one of the two").into());
-                }
-                (given, None) => given.unwrap_or(*shift),
-                (None, Some(mu)) => mu.exp(),
-            };
+        _ => {
+            if o.has("shift") && o.has("mu") {
+                return Err(Error::value("noise::flow: `mu` is ln(shift): give one of the two").into());
+            }
+            let shift = o.some_number("mu").map_or_else(|| o.number("shift"), f64::exp);
+            Spec::Flow { shift, t_min: o.number("t_min"), t_max: o.number("t_max") }
         }
-    }
-    o.finish()?;
+    };
     Ok(spec.build()?)
 }
 
@@ -154,9 +197,6 @@ mod noise_api {
     ///
     /// Karras et al., 2022.
     ///
-    /// Options:
-    /// - `sigma_min` (0.002), `sigma_max` (80.0): the ends of time
-    ///
     /// Errors unless 0 ≤ sigma_min < sigma_max.
     ///
     /// Example: `noise::edm(#{ sigma_max: 160.0 })`
@@ -171,10 +211,6 @@ mod noise_api {
     }
     /// The variance-preserving schedule with β linear in time (Song et al., 2021).
     ///
-    /// Options:
-    /// - `beta_min` (0.1), `beta_max` (20.0): β at t = 0 and t = 1
-    /// - `t_min` (1e-3), `t_max` (1.0): the ends of time
-    ///
     /// Errors unless 0 ≤ beta_min ≤ beta_max and 0 < t_min < t_max ≤ 1.
     ///
     /// Example: `noise::vp_linear(#{ t_min: 1e-4 })`
@@ -188,10 +224,6 @@ mod noise_api {
         build("vp_cosine", Map::new())
     }
     /// The variance-preserving cosine schedule (Nichol & Dhariwal, 2021, continuous as in DPM-Solver).
-    ///
-    /// Options:
-    /// - `s` (0.008): the offset at t = 0
-    /// - `t_min` (1e-3), `t_max` (0.9946): the ends of time
     ///
     /// Errors unless 0 < t_min < t_max < 1.
     ///
@@ -214,10 +246,7 @@ mod noise_api {
     }
     /// The variance-preserving schedule of a network trained at N discrete steps: ln α is linear between t = 1/N, 2/N, …, 1.
     ///
-    /// Options (exactly one of them):
-    /// - `betas`: β_1…β_N in (0, 1), an array or a tensor
-    /// - `alphas_cumprod`: α_1²…α_N², descending in (0, 1), an array or a tensor
-    /// - `preset`: "sd", "ldm", "iddpm_cosine", "iddpm_linear", "adm_cosine", or "dmpg" (100 steps, of point clouds)
+    /// Exactly one of its options must be given.
     ///
     /// Example: `noise::vp_discrete(#{ alphas_cumprod: [0.99, 0.7, 0.2, 0.01] })`
     #[rhai_fn(name = "vp_discrete", return_raw)]
@@ -233,11 +262,6 @@ mod noise_api {
     ///
     /// λ is infinite at t = 0 and t = 1. A network trained for flow matching takes σ(t) as its time, which is t without a
     /// shift.
-    ///
-    /// Options:
-    /// - `shift` (1.0): s above 0
-    /// - `mu` (0.0): ln s, in place of `shift`
-    /// - `t_min` (0.0), `t_max` (1.0): the ends of time
     ///
     /// Errors unless s > 0 and 0 ≤ t_min < t_max ≤ 1.
     ///

@@ -1,8 +1,8 @@
 //! Rhai functions for optimizers: module `optim`, types `Optimizer` and `Plateau`, `clip_norm`, `project_ball`.
 use super::error::RhaiResult;
-use super::options::Options;
 use super::tree::Tree;
 use crate::optim::{Optimizer, Plateau, Rule, Slot, State};
+use crate::schema::{Kind as Of, Opt, Schema, Span, above, count, flag, number, value, word};
 use crate::{Error, Kind};
 use candle_core::Tensor;
 use rhai::plugin::*;
@@ -26,71 +26,147 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(rhai::exported_module!(methods).into());
 }
 
-fn make(name: &str, map: Map) -> RhaiResult<SharedOptimizer> {
-    let mut o = Options::new(&format!("optim::{name}"), map);
-    let mut rule = match name {
-        "sgd" => Rule::sgd(),
-        "rmsprop" => Rule::rmsprop(),
-        "adam" => Rule::adam(),
-        "muon" => Rule::muon(),
-        _ => Rule::adamw(),
-    };
-    let set = |o: &mut Options, key: &'static str, v: &mut f64| -> RhaiResult<()> {
-        *v = o.float(key)?.unwrap_or(*v);
-        Ok(())
-    };
-    match &mut rule {
-        Rule::Sgd { momentum, dampening, weight_decay, nesterov } => {
-            set(&mut o, "momentum", momentum)?;
-            set(&mut o, "dampening", dampening)?;
-            set(&mut o, "weight_decay", weight_decay)?;
-            *nesterov = o.bool("nesterov")?.unwrap_or(*nesterov);
-        }
-        Rule::RmsProp { alpha, eps, weight_decay, momentum, centered } => {
-            set(&mut o, "alpha", alpha)?;
-            set(&mut o, "eps", eps)?;
-            set(&mut o, "weight_decay", weight_decay)?;
-            set(&mut o, "momentum", momentum)?;
-            *centered = o.bool("centered")?.unwrap_or(*centered);
-        }
-        Rule::Adam { betas, eps, weight_decay, amsgrad, .. } => {
-            *betas = betas_of(name, &mut o)?.unwrap_or(*betas);
-            set(&mut o, "eps", eps)?;
-            set(&mut o, "weight_decay", weight_decay)?;
-            *amsgrad = o.bool("amsgrad")?.unwrap_or(*amsgrad);
-        }
-        Rule::Muon { momentum, nesterov, weight_decay, steps, rms, betas, eps, ratio, others } => {
-            set(&mut o, "momentum", momentum)?;
-            set(&mut o, "weight_decay", weight_decay)?;
-            set(&mut o, "eps", eps)?;
-            set(&mut o, "ratio", ratio)?;
-            *nesterov = o.bool("nesterov")?.unwrap_or(*nesterov);
-            *steps = o.count("steps")?.unwrap_or(*steps);
-            *rms = o.one_of("adjust", &["rms", "original"])?.is_none_or(|a| a == "rms");
-            *betas = betas_of(name, &mut o)?.unwrap_or(*betas);
-            if let Some(a) = o.array("others")? {
-                let text = |v: &Dynamic| v.clone().into_string().ok();
-                let wrong = || Error::new(Kind::Type, "optim::muon: option `others` must be an array of texts");
-                *others = a.iter().map(text).collect::<Option<Vec<String>>>().ok_or_else(wrong)?;
-            }
-        }
-    }
-    let lr = o.float("lr")?.unwrap_or_else(|| rule.default_lr());
-    o.finish()?;
-    Ok(SharedOptimizer(Rc::new(RefCell::new(Optimizer::new(rule, lr)?))))
+const POSITIVE: [f64; 2] = [0.0, f64::MAX];
+const UNIT: [f64; 2] = [0.0, 1.0];
+const fn lr(default: f64) -> Opt {
+    number("lr", default, POSITIVE, "the learning rate")
 }
+const fn eps(doc: &'static str) -> Opt {
+    number("eps", 1e-8, POSITIVE, doc)
+}
+const fn decay(default: f64, doc: &'static str) -> Opt {
+    number("weight_decay", default, POSITIVE, doc)
+}
+/// Weight decay that is a part of the gradient, and such that is apart from it.
+const L2: &str = "times the parameter, added to the gradient";
+const APART: &str = "how much of lr times the parameter goes at each step";
+const BETA: Of = Of::Number(Span { low: 0.0, high: 1.0, open: [false, true] });
+const fn betas(doc: &'static str) -> Opt {
+    value("betas", Of::List(&BETA, 2), "[0.9, 0.999]", doc)
+}
+const AMSGRAD: Opt = flag("amsgrad", false, "divide by the largest running mean so far");
+const SGD_TERMS: &str = "b ← momentum·b + (1 − dampening)·g";
+const SGD: Schema = Schema::new(
+    "optim::sgd",
+    &[
+        lr(0.001),
+        number("momentum", 0.0, POSITIVE, SGD_TERMS),
+        number("dampening", 0.0, [-1e6, 1e6], SGD_TERMS),
+        decay(0.0, L2),
+        flag("nesterov", false, "look ahead along the momentum"),
+    ],
+);
+const RMSPROP: Schema = Schema::new(
+    "optim::rmsprop",
+    &[
+        lr(0.01),
+        number("alpha", 0.99, UNIT, "of the running mean of g²"),
+        eps("added to its root"),
+        decay(0.0, L2),
+        number("momentum", 0.0, POSITIVE, "of the update"),
+        flag("centered", false, "subtract the squared running mean of g"),
+    ],
+);
+const MEANS: &str = "of the running means of g and g²";
+const ADAM: Schema =
+    Schema::new("optim::adam", &[lr(0.001), betas(MEANS), eps("added to the root"), decay(0.0, L2), AMSGRAD]);
+const ADAMW: Schema =
+    Schema::new("optim::adamw", &[lr(0.001), betas(MEANS), eps("added to the root"), decay(0.01, APART), AMSGRAD]);
+const MUON: Schema = Schema::new(
+    "optim::muon",
+    &[
+        lr(0.001),
+        number("momentum", 0.95, UNIT, "of the running mean of g"),
+        flag("nesterov", true, "look ahead along the momentum"),
+        decay(0.1, APART),
+        count("steps", 5, [1, 100], "of the Newton–Schulz iteration"),
+        word(
+            "adjust",
+            &["rms", "original"],
+            "the size of updates: as large as AdamW's, 0.2·√max(rows, columns), for the same rates; or \"original\", √max(1, rows/columns)",
+        ),
+        betas("of AdamW"),
+        eps("of AdamW"),
+        number("ratio", 1.0, POSITIVE, "AdamW's learning rate over Muon's"),
+        value(
+            "others",
+            Of::TEXTS,
+            "[]",
+            "beginnings of the paths of matrices that go by AdamW too, such as embeddings and the last layer",
+        ),
+    ],
+);
+const PLATEAU: Schema = Schema::new(
+    "optim::plateau",
+    &[
+        above("factor", 0.8, UNIT, "what a rate is multiplied by"),
+        count("patience", 5, [1, usize::MAX], "losses without improvement before a decay"),
+        number("floor", 0.0, POSITIVE, "no rate decays below it"),
+    ],
+);
+/// What `state()` of an optimizer returns.
+const STATE: Schema = Schema::new(
+    "load_state",
+    &[
+        value("rule", Of::Text, "", ""),
+        value("lr", Of::NUMBER, "", ""),
+        value("slots", Of::List(&Of::Map, 0), "", ""),
+        value("paths", Of::TEXTS, "", ""),
+    ],
+);
+/// What `state()` of a plateau counter returns.
+const PLATEAU_STATE: Schema = Schema::new(
+    "load_state",
+    &[
+        value("best", Of::NUMBER, "", ""),
+        value("bad", Of::COUNT, "", ""),
+        value("decays", Of::COUNT, "", ""),
+        value("floored", Of::COUNT, "", ""),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[SGD, RMSPROP, ADAM, ADAMW, MUON, PLATEAU];
 
-/// The option `betas`.
-fn betas_of(name: &str, o: &mut Options) -> RhaiResult<Option<(f64, f64)>> {
-    let Some(a) = o.array("betas")? else { return Ok(None) };
-    let number = |v: &Dynamic| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64));
-    match a.iter().map(number).collect::<Option<Vec<f64>>>().as_deref() {
-        Some(&[b1, b2]) => Ok(Some((b1, b2))),
-        _ => {
-            let m = format!("optim::{name}: option `betas` must be two numbers, like [0.9, 0.999]");
-            Err(Error::new(Kind::Type, m).into())
-        }
-    }
+fn make(schema: Schema, map: Map) -> RhaiResult<SharedOptimizer> {
+    let o = schema.read(map)?;
+    let pair = |default: (f64, f64)| match o.numbers("betas").as_deref() {
+        Some(&[a, b]) => (a, b),
+        _ => default,
+    };
+    let rule = match schema.of {
+        "optim::sgd" => Rule::Sgd {
+            momentum: o.number("momentum"),
+            dampening: o.number("dampening"),
+            weight_decay: o.number("weight_decay"),
+            nesterov: o.flag("nesterov"),
+        },
+        "optim::rmsprop" => Rule::RmsProp {
+            alpha: o.number("alpha"),
+            eps: o.number("eps"),
+            weight_decay: o.number("weight_decay"),
+            momentum: o.number("momentum"),
+            centered: o.flag("centered"),
+        },
+        "optim::muon" => Rule::Muon {
+            momentum: o.number("momentum"),
+            nesterov: o.flag("nesterov"),
+            weight_decay: o.number("weight_decay"),
+            steps: o.count("steps"),
+            rms: o.is("adjust", "rms"),
+            betas: pair((0.9, 0.999)),
+            eps: o.number("eps"),
+            ratio: o.number("ratio"),
+            others: o.texts("others"),
+        },
+        of => Rule::Adam {
+            betas: pair((0.9, 0.999)),
+            eps: o.number("eps"),
+            weight_decay: o.number("weight_decay"),
+            amsgrad: o.flag("amsgrad"),
+            decoupled: of == "optim::adamw",
+        },
+    };
+    Ok(SharedOptimizer(Rc::new(RefCell::new(Optimizer::new(rule, o.number("lr"))?))))
 }
 
 fn required<T>(what: &str, v: Option<T>) -> RhaiResult<T> {
@@ -98,11 +174,11 @@ fn required<T>(what: &str, v: Option<T>) -> RhaiResult<T> {
 }
 
 fn read_state(map: Map) -> RhaiResult<State> {
-    let mut o = Options::new("load_state", map);
-    let rule = required("rule", o.string("rule")?)?;
-    let lr = required("lr", o.float("lr")?)?;
+    let o = STATE.read(map)?;
+    let rule = required("rule", o.some_text("rule"))?;
+    let lr = required("lr", o.some_number("lr"))?;
     let mut slots = vec![];
-    for slot in required("slots", o.array("slots")?)? {
+    for slot in required("slots", o.array("slots"))? {
         let Some(mut slot) = slot.try_cast::<Map>() else {
             return Err(Error::new(Kind::Type, "load_state: each of `slots` must be a map").into());
         };
@@ -116,13 +192,7 @@ fn read_state(map: Map) -> RhaiResult<State> {
         }
         slots.push(one);
     }
-    let paths = o.array("paths")?.unwrap_or_default();
-    o.finish()?;
-    let path = |v: Dynamic| {
-        v.into_string()
-            .map_err(|t| Error::new(Kind::Type, format!("load_state: each of `paths` must be a text, not {t}")))
-    };
-    let paths = paths.into_iter().map(path).collect::<Result<_, Error>>()?;
+    let paths = o.texts("paths");
     Ok(State { rule, lr, slots, paths })
 }
 
@@ -132,103 +202,64 @@ mod optim_api {
     /// Gradient descent with learning rate 0.001.
     #[rhai_fn(return_raw)]
     pub fn sgd() -> RhaiResult<SharedOptimizer> {
-        make("sgd", Map::new())
+        make(SGD, Map::new())
     }
     /// Gradient descent, as `torch.optim.SGD`.
-    ///
-    /// Options:
-    /// - `lr` (0.001): the learning rate
-    /// - `momentum` (0.0), `dampening` (0.0): b ← momentum·b + (1 − dampening)·g
-    /// - `weight_decay` (0.0): times the parameter, added to the gradient
-    /// - `nesterov` (false): look ahead along the momentum
     ///
     /// Example: `optim::sgd(#{ lr: 0.1, momentum: 0.9 })`
     #[rhai_fn(name = "sgd", return_raw)]
     pub fn sgd_with(options: Map) -> RhaiResult<SharedOptimizer> {
-        make("sgd", options)
+        make(SGD, options)
     }
     /// RMSprop with learning rate 0.01.
     #[rhai_fn(return_raw)]
     pub fn rmsprop() -> RhaiResult<SharedOptimizer> {
-        make("rmsprop", Map::new())
+        make(RMSPROP, Map::new())
     }
     /// RMSprop, as `torch.optim.RMSprop`.
-    ///
-    /// Options:
-    /// - `lr` (0.01): the learning rate
-    /// - `alpha` (0.99): of the running mean of g²
-    /// - `eps` (1e-8): added to its root
-    /// - `weight_decay` (0.0): times the parameter, added to the gradient
-    /// - `momentum` (0.0): of the update
-    /// - `centered` (false): subtract the squared running mean of g
     ///
     /// Example: `optim::rmsprop(#{ lr: 0.005, momentum: 0.9 })`
     #[rhai_fn(name = "rmsprop", return_raw)]
     pub fn rmsprop_with(options: Map) -> RhaiResult<SharedOptimizer> {
-        make("rmsprop", options)
+        make(RMSPROP, options)
     }
     /// Adam with learning rate 0.001.
     #[rhai_fn(return_raw)]
     pub fn adam() -> RhaiResult<SharedOptimizer> {
-        make("adam", Map::new())
+        make(ADAM, Map::new())
     }
     /// Adam, as `torch.optim.Adam`.
-    ///
-    /// Options:
-    /// - `lr` (0.001): the learning rate
-    /// - `betas` ([0.9, 0.999]): of the running means of g and g²
-    /// - `eps` (1e-8): added to the root
-    /// - `weight_decay` (0.0): times the parameter, added to the gradient
-    /// - `amsgrad` (false): divide by the largest running mean so far
     ///
     /// Example: `optim::adam(#{ lr: 0.01, betas: [0.9, 0.99] })`
     #[rhai_fn(name = "adam", return_raw)]
     pub fn adam_with(options: Map) -> RhaiResult<SharedOptimizer> {
-        make("adam", options)
+        make(ADAM, options)
     }
     /// AdamW with learning rate 0.001 and weight decay 0.01.
     #[rhai_fn(return_raw)]
     pub fn adamw() -> RhaiResult<SharedOptimizer> {
-        make("adamw", Map::new())
+        make(ADAMW, Map::new())
     }
     /// AdamW, as `torch.optim.AdamW`: weight decay apart from the gradient.
-    ///
-    /// Options:
-    /// - `lr` (0.001): the learning rate
-    /// - `betas` ([0.9, 0.999]): of the running means of g and g²
-    /// - `eps` (1e-8): added to the root
-    /// - `weight_decay` (0.01): how much of lr times the parameter goes at each step
-    /// - `amsgrad` (false): divide by the largest running mean so far
     ///
     /// Example: `optim::adamw(#{ weight_decay: 0.1 })`
     #[rhai_fn(name = "adamw", return_raw)]
     pub fn adamw_with(options: Map) -> RhaiResult<SharedOptimizer> {
-        make("adamw", options)
+        make(ADAMW, options)
     }
     /// Muon with learning rate 0.001 and weight decay 0.1.
     #[rhai_fn(return_raw)]
     pub fn muon() -> RhaiResult<SharedOptimizer> {
-        make("muon", Map::new())
+        make(MUON, Map::new())
     }
     /// Muon: the momentum of every matrix made orthogonal (Jordan et al., 2024), as `torch.optim.Muon` but in the parameters' precision.
     ///
     /// The weight of a convolution is a matrix with a row for each output. What has fewer than two dimensions goes by AdamW.
     ///
-    /// Options:
-    /// - `lr` (0.001): the learning rate
-    /// - `momentum` (0.95): of the running mean of g
-    /// - `nesterov` (true): look ahead along the momentum
-    /// - `weight_decay` (0.1): how much of lr times the parameter goes at each step
-    /// - `steps` (5): of the Newton–Schulz iteration
-    /// - `adjust` ("rms"): the size of updates: as large as AdamW's, 0.2·√max(rows, columns), for the same rates; or "original", √max(1, rows/columns)
-    /// - `betas` ([0.9, 0.999]), `eps` (1e-8): of AdamW
-    /// - `ratio` (1.0): AdamW's learning rate over Muon's
-    /// - `others` ([]): beginnings of the paths of matrices that go by AdamW too, such as embeddings and the last layer
-    ///
     /// Example: `optim::muon(#{ lr: 0.02, adjust: "original", ratio: 0.05, others: ["out"] })`
     #[rhai_fn(name = "muon", return_raw)]
     pub fn muon_with(options: Map) -> RhaiResult<SharedOptimizer> {
-        make("muon", options)
+        make(MUON, options)
     }
     /// A counter that says when to decay a learning rate: factor 0.8 after 5 losses without improvement.
     #[rhai_fn(return_raw)]
@@ -237,19 +268,11 @@ mod optim_api {
     }
     /// A counter that says when to decay a learning rate, because a validation loss stopped improving.
     ///
-    /// Options:
-    /// - `factor` (0.8): what a rate is multiplied by, in (0, 1]
-    /// - `patience` (5): losses without improvement before a decay
-    /// - `floor` (0.0): no rate decays below it
-    ///
     /// Example: `let p = optim::plateau(#{ patience: 1, floor: 5e-5 }); p.step(0.5); p.step(0.6); p.decay(0.1)`
     #[rhai_fn(name = "plateau", return_raw)]
     pub fn plateau_with(options: Map) -> RhaiResult<SharedPlateau> {
-        let mut o = Options::new("optim::plateau", options);
-        let factor = o.float("factor")?.unwrap_or(0.8);
-        let patience = o.count("patience")?.unwrap_or(5) as u64;
-        let floor = o.float("floor")?.unwrap_or(0.0);
-        o.finish()?;
+        let o = PLATEAU.read(options)?;
+        let (factor, patience, floor) = (o.number("factor"), o.count("patience") as u64, o.number("floor"));
         Ok(SharedPlateau(Rc::new(RefCell::new(Plateau::new(factor, patience, floor)?))))
     }
 }
@@ -405,12 +428,10 @@ mod methods {
     /// Example: `let p = optim::plateau(); optim::plateau().load_state(p.state());`
     #[rhai_fn(name = "load_state", return_raw, pure)]
     pub fn load_plateau(plateau: &mut SharedPlateau, state: Map) -> RhaiResult<()> {
-        let mut o = Options::new("load_state", state);
-        let best = required("best", o.float("best")?)?;
-        let bad = required("bad", o.count("bad")?)? as u64;
-        let decays = required("decays", o.count("decays")?)? as u64;
-        let floored = required("floored", o.count("floored")?)? as u64;
-        o.finish()?;
+        let o = PLATEAU_STATE.read(state)?;
+        let count = |key| required(key, o.some_count(key).map(|n| n as u64));
+        let best = required("best", o.some_number("best"))?;
+        let (bad, decays, floored) = (count("bad")?, count("decays")?, count("floored")?);
         let mut p = plateau.0.borrow_mut();
         (p.best, p.bad, p.decays, p.floored) = (best, bad, decays, floored);
         Ok(())

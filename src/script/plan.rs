@@ -5,10 +5,11 @@ mod solvers;
 use super::error::RhaiResult;
 use super::files::convert;
 use super::identity::Own;
-use super::options::Options;
+use super::options::Given;
 use crate::denoise::Prediction;
 use crate::noise::Noise;
 use crate::plan::{Plan, Tracked, prediction_name};
+use crate::schema::{Kind as Of, Opt, Schema, text, value, word};
 use crate::solve::Solver;
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
@@ -128,40 +129,41 @@ fn numbers(what: &str, v: Dynamic) -> RhaiResult<Tensor> {
     Ok(Tensor::from_vec(flat, n, &Device::Cpu).map_err(Error::from)?)
 }
 
-fn prediction(o: &mut Options) -> RhaiResult<Option<Prediction>> {
-    Ok(o.one_of("predicts", &["data", "noise"])?.map(|p| match p {
-        "noise" => Prediction::Noise,
-        _ => Prediction::Data,
-    }))
+const PREDICTS: Opt = word("predicts", &["data", "noise"], "or \"noise\"; what the outputs are");
+const FROM_STEPS: Schema = Schema::new(
+    "plan::from_steps",
+    &[
+        PREDICTS,
+        value("t_eval", Of::NUMBERS, "the times of the states", "[k], the times that the denoiser is told"),
+        value(
+            "inner",
+            Of::List(&Of::COUNT, 0),
+            "[]",
+            "numbers of the states that stand inside a step, for trajectories",
+        ),
+        text("name", "from_steps", "what the plan is called"),
+    ],
+);
+const FROM_MATRIX: Schema = Schema::new("plan::from_matrix", &[PREDICTS]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[&[Schema]] = &[&[FROM_STEPS, FROM_MATRIX], solve::SCHEMAS, solvers::SCHEMAS];
+
+fn prediction(o: &Given) -> Prediction {
+    if o.is("predicts", "noise") { Prediction::Noise } else { Prediction::Data }
 }
 
 fn from_steps(states: Dynamic, outputs: Dynamic, t: Dynamic, options: Map) -> RhaiResult<Tracked> {
-    const WHO: &str = "plan::from_steps";
-    let mut o = Options::new(WHO, options);
-    let want = prediction(&mut o)?.unwrap_or(Prediction::Data);
-    let name = o.string("name")?.unwrap_or_else(|| "from_steps".into());
-    let t_eval = o.take("t_eval").map(|t| numbers("plan::from_steps: t_eval", t)).transpose()?;
-    let inner = match o.take("inner") {
-        None => vec![],
-        Some(v) => {
-            let list = v.into_typed_array::<INT>();
-            let list = list.map_err(|t| {
-                Error::new(Kind::Type, format!("{WHO}: option `inner` must be an array of integers, not {t}"))
-            })?;
-            list.into_iter().map(|i| index("plan::from_steps: a state of `inner`", i)).collect::<RhaiResult<_>>()?
-        }
-    };
-    o.finish()?;
+    let o = FROM_STEPS.read(options)?;
+    let t_eval = o.get("t_eval").map(|t| numbers("plan::from_steps: t_eval", t)).transpose()?;
+    let inner = o.counts("inner").unwrap_or_default();
     let states = numbers("plan::from_steps: states", states)?;
     let outputs = numbers("plan::from_steps: outputs", outputs)?;
     let t = numbers("plan::from_steps: t", t)?;
-    Ok(Tracked::from_steps(&name, &states, &outputs, &t, t_eval.as_ref(), want, &inner)?)
+    Ok(Tracked::from_steps(&o.text("name"), &states, &outputs, &t, t_eval.as_ref(), prediction(&o), &inner)?)
 }
 
 fn from_matrix(a: Dynamic, t_eval: Dynamic, options: Map) -> RhaiResult<Tracked> {
-    let mut o = Options::new("plan::from_matrix", options);
-    let want = prediction(&mut o)?.unwrap_or(Prediction::Data);
-    o.finish()?;
+    let want = prediction(&FROM_MATRIX.read(options)?);
     let a = numbers("plan::from_matrix: the matrix", a)?;
     let t = numbers("plan::from_matrix: t_eval", t_eval)?;
     Ok(Tracked::from_matrix(&a, &t, want)?)
@@ -175,9 +177,6 @@ mod plan_api {
     /// `a`: [S+1, 1+S+noise], a tensor (may be a variable: gradients reach it) or nested arrays. Row s gives the state that
     /// evaluation s sees, the last row the result; columns are x_T, the outputs m_1 … m_S, then noise columns.
     /// `t_eval`: [S], the times that the denoiser is told.
-    ///
-    /// Options:
-    /// - `predicts` ("data"): or "noise"; what the outputs m are
     ///
     /// Errors where an entry right of the diagonal is not zero.
     ///
@@ -196,12 +195,6 @@ mod plan_api {
     /// `states`: [n, n], `outputs`: [n, k] with k ≤ n, `t`: [n+1], the times of the states; tensors (may be variables: gradients reach
     /// them) or arrays. The k outputs are those of the evaluations at the last k of the states x_0 … x_{n−1}: with k = n − 1 the first
     /// step asks no network.
-    ///
-    /// Options:
-    /// - `predicts` ("data"): or "noise"; what the outputs are
-    /// - `t_eval` (the times of the states): [k], the times that the denoiser is told
-    /// - `inner` ([]): numbers of the states that stand inside a step, for trajectories
-    /// - `name` ("from_steps"): what the plan is called
     ///
     /// Errors where a row uses a state or an output that comes after it.
     ///

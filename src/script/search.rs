@@ -1,18 +1,19 @@
 //! Rhai functions for schedules without gradients of a network: what stands in module `schedule` beside the heuristics, the methods
 //! `resample` and `pick`, and module `search` with the inner loops of GITS, OSS and AYS.
-use super::discretize::{count, interval};
+use super::discretize::{ENDS, count, interval, space};
 use super::error::RhaiResult;
 use super::host::{ScriptHost, callback, number};
 use super::noise::numbers;
-use super::options::Options;
+use super::options::Given;
 use crate::discretize::{
-    DataError, DmnOptions, Level, Metric, POINTS, PUBLISHED, Resampling, Schedule, Space, Start, carry as carry_on,
+    DataError, DmnOptions, Level, Metric, POINTS, PUBLISHED, Resampling, Schedule, Start, carry as carry_on,
     cheapest_path, dmn as dmn_of, dmn_bound, from_density as density_of, jump_costs, klub_of, klub_optimum,
     klub_quantiles, published as table,
 };
 use crate::host::{Host, Value};
 use crate::noise::Noise;
 use crate::real::host_values;
+use crate::schema::{Kind as Of, Opt, Schema, above, count as counted, number as numeric, value, word};
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
 use rhai::plugin::*;
@@ -24,42 +25,95 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(rhai::exported_module!(methods).into());
 }
 
+/// The options of DMN's bound.
+const BOUND: &[Opt] = &[
+    word("error", &["pixel", "latent"], "the error of an evaluation at λ is taken to be σ/α; \"latent\": σ²/α"),
+    counted(
+        "apart",
+        3,
+        [0, usize::MAX],
+        "steps from the start whose weights are not joined with those of others; published are 3 for n ≤ 7 and 0 beyond, where the least \
+         bound makes errors cancel between steps and samples far worse",
+    ),
+];
+const DMN: Schema = Schema::new(
+    "schedule::dmn",
+    &[word("start", &["logsnr", "time"], "steps from which the search starts")
+        .or("\"logsnr\" for pixels, \"time\" for latents")],
+)
+.with(&[BOUND, ENDS]);
+const DMN_BOUND: Schema = Schema::new("dmn_bound", BOUND);
+const KLUB: Schema =
+    Schema::new("schedule::klub", &[above("std", 0.5, [0.0, f64::MAX], "the standard deviation of the data")])
+        .with(&[ENDS]);
+const DENSITY: Schema = Schema::new(
+    "schedule::from_density",
+    &[
+        value("lambda", Of::NUMBERS, "even from end to end", "the points, ascending, that cover the interval"),
+        counted("points", POINTS, [2, usize::MAX], "how many points, where the density is a function"),
+    ],
+)
+.with(&[ENDS]);
+const RESAMPLE: Schema = Schema::new(
+    "resample",
+    &[
+        word(
+            "by",
+            &["log-linear", "tau"],
+            "linear between neighbouring steps, as tools do with AYS's tables; \"tau\": the logarithms of the gaps (ξ) are interpolated, \
+             which keeps a smooth schedule smooth",
+        ),
+        word("space", &["lambda", "time"], ""),
+    ],
+);
+const PATH: Schema = Schema::new(
+    "search::path",
+    &[
+        numeric(
+            "coeff",
+            1.0,
+            [0.0, f64::MAX],
+            "V(j, k) = min_i cost[j][i] + coeff · V(i, k − 1); above 1 later steps cost more (GITS)",
+        ),
+        value("points", Of::Count(2, usize::MAX), "none", "how many points, where the cost is a function"),
+    ],
+);
+/// A level of OSS's search, as `search::carry` returns it.
+const LEVEL: Schema = Schema::new(
+    "search::carry: the level before",
+    &[
+        value("states", Of::TENSOR, "", "").needed("before.states"),
+        value("cost", Of::TENSOR, "", "").needed("before.cost"),
+        value("parent", Of::TENSOR, "", "").needed("before.parent"),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[DMN, DMN_BOUND, KLUB, DENSITY, RESAMPLE, PATH];
+
 /// The options of DMN but for its ends.
-fn dmn_options(o: &mut Options) -> RhaiResult<DmnOptions> {
-    let error = match o.one_of("error", &["pixel", "latent"])? {
-        Some("latent") => DataError::Latent,
-        _ => DataError::Pixel,
-    };
-    Ok(DmnOptions { error, apart: o.count("apart")?, ..DmnOptions::default() })
+fn dmn_options(o: &Given) -> DmnOptions {
+    let error = if o.is("error", "latent") { DataError::Latent } else { DataError::Pixel };
+    DmnOptions { error, apart: o.some_count("apart"), ..DmnOptions::default() }
 }
 
 fn dmn_schedule(noise: &Noise, n: INT, map: Map) -> RhaiResult<Schedule> {
-    let mut o = Options::new("schedule::dmn", map);
-    let start = match o.one_of("start", &["logsnr", "time"])? {
-        Some("logsnr") => Some(Start::LogSnr),
-        Some(_) => Some(Start::Time),
-        None => None,
-    };
-    let options = DmnOptions { start, interval: interval(&mut o)?, ..dmn_options(&mut o)? };
-    o.finish()?;
+    let o = DMN.read(map)?;
+    let start = o.some_word("start").map(|s| if s == "logsnr" { Start::LogSnr } else { Start::Time });
+    let options = DmnOptions { start, interval: interval(&o), ..dmn_options(&o) };
     Ok(dmn_of(noise, count("schedule::dmn: the number of steps", n)?, &options)?.0)
 }
 
 fn klub_schedule(noise: &Noise, n: INT, map: Map) -> RhaiResult<Schedule> {
-    let mut o = Options::new("schedule::klub", map);
-    let std = o.float("std")?.unwrap_or(0.5);
-    let ends = interval(&mut o)?;
-    o.finish()?;
-    Ok(klub_optimum(noise, count("schedule::klub: the number of steps", n)?, std, ends)?)
+    let o = KLUB.read(map)?;
+    let n = count("schedule::klub: the number of steps", n)?;
+    Ok(klub_optimum(noise, n, o.number("std"), interval(&o))?)
 }
 
 fn density(context: &NativeCallContext, noise: &Noise, n: INT, d: Dynamic, map: Map) -> RhaiResult<Schedule> {
-    const OF: &str = "schedule::from_density";
-    let mut o = Options::new(OF, map);
-    let lambda = o.take("lambda").map(|v| numbers("from_density: option `lambda`", v)).transpose()?;
-    let points = o.count("points")?.unwrap_or(POINTS);
-    let ends = interval(&mut o)?;
-    o.finish()?;
+    const OF: &str = DENSITY.of;
+    let o = DENSITY.read(map)?;
+    let lambda = o.get("lambda").map(|v| numbers("from_density: option `lambda`", v)).transpose()?;
+    let (points, ends) = (o.count("points"), interval(&o));
     let n = count("schedule::from_density: the number of steps", n)?;
     let (from, to) = ends.resolve(noise.as_ref())?;
     let level = |t: f64| noise.lambda(&t.into()).v();
@@ -108,13 +162,6 @@ pub(super) mod in_schedule {
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
     ///
-    /// Options:
-    /// - `error` ("pixel"): the error of an evaluation at λ is taken to be σ/α; "latent": σ²/α
-    /// - `start` ("logsnr" for pixels, "time" for latents): steps from which the search starts
-    /// - `apart` (3): steps from the start whose weights are not joined with those of others; published are 3 for n ≤ 7 and 0 beyond, where
-    ///   the least bound makes errors cancel between steps and samples far worse
-    /// - `from` (T), `to` (t_min): the ends
-    ///
     /// Example: `schedule::dmn(noise::vp_discrete(#{ preset: "sd" }), 6, #{ error: "latent" }).nfe` is 6
     #[rhai_fn(name = "dmn", return_raw)]
     pub fn dmn_with(noise: Noise, n: INT, options: Map) -> RhaiResult<Schedule> {
@@ -128,13 +175,9 @@ pub(super) mod in_schedule {
         klub_schedule(&noise, n, Map::new())
     }
     /// The steps with the least KLUB, the bound of AYS (Sabour et al., 2024), for Gaussian data, where it is known in closed form. For
-    /// a network see module `ays`.
+    /// a network see module `ays`. σ/α must be finite and above 0 at the ends.
     ///
     /// Arguments: the noise schedule, the number of steps n ≥ 1.
-    ///
-    /// Options:
-    /// - `std` (0.5): the standard deviation of the data
-    /// - `from` (T), `to` (t_min): the ends; σ/α must be finite and above 0 there
     ///
     /// Example: `schedule::klub(noise::edm(), 5, #{ std: 0.5 }).sigmas[1].item()` is 0.1756484
     #[rhai_fn(name = "klub", return_raw)]
@@ -151,12 +194,7 @@ pub(super) mod in_schedule {
     /// The steps at even quantiles of a density over λ: the form of TORS, SharpEuler, SDM and CRS, each with a density of its own.
     ///
     /// Arguments: the noise schedule; the number of steps n ≥ 1; the density, up to a factor: a function of λ, or its values (an array or a
-    /// tensor) at points between which it is linear.
-    ///
-    /// Options:
-    /// - `lambda` (even from end to end): the points, ascending, that cover the interval
-    /// - `points` (513): how many, where the density is a function
-    /// - `from` (T), `to` (t_min): the ends; λ must be finite there
+    /// tensor) at points between which it is linear. λ must be finite at the ends.
     ///
     /// Example: `schedule::from_density(noise::edm(), 5, [1.0, 1.0]).nfe` is 5
     #[rhai_fn(name = "from_density", return_raw)]
@@ -195,14 +233,9 @@ pub(super) mod in_schedule {
 }
 
 fn resampled(schedule: &Schedule, n: INT, map: Map) -> RhaiResult<Schedule> {
-    let mut o = Options::new("resample", map);
-    let how = match o.one_of("by", &["log-linear", "tau"])? {
-        Some("tau") => Resampling::Tau,
-        _ => Resampling::LogLinear,
-    };
-    let space = o.one_of("space", &["lambda", "time"])?.map(Space::named).transpose()?;
-    o.finish()?;
-    Ok(schedule.resample(count("resample: the number of steps", n)?, how, space)?)
+    let o = RESAMPLE.read(map)?;
+    let how = if o.is("by", "tau") { Resampling::Tau } else { Resampling::LogLinear };
+    Ok(schedule.resample(count("resample: the number of steps", n)?, how, space(&o)?)?)
 }
 
 #[export_module]
@@ -215,11 +248,6 @@ mod methods {
         resampled(schedule, n, Map::new())
     }
     /// The schedule with n steps between the same ends; decoupled evaluation times go with their steps. An end where λ is infinite stays.
-    ///
-    /// Options:
-    /// - `by` ("log-linear"): linear between neighbouring steps, as tools do with AYS's tables; "tau": the logarithms of the gaps (ξ) are
-    ///   interpolated, which keeps a smooth schedule smooth
-    /// - `space` ("lambda"): or "time"
     ///
     /// Example: `schedule::logsnr(noise::edm(), 10).resample(4, #{ by: "tau" }).t[1].item()` is 5.656854
     #[rhai_fn(name = "resample", return_raw, pure)]
@@ -253,16 +281,10 @@ mod methods {
     }
     /// The value of DMN's bound at this schedule.
     ///
-    /// Options:
-    /// - `error` ("pixel"): or "latent", as of `schedule::dmn`
-    /// - `apart` (3): as of `schedule::dmn`
-    ///
     /// Example: `schedule::logsnr(noise::edm(), 4).dmn_bound(#{ error: "latent" })`
     #[rhai_fn(name = "dmn_bound", return_raw, pure)]
     pub fn bound_with(schedule: &mut Schedule, options: Map) -> RhaiResult<f64> {
-        let mut o = Options::new("dmn_bound", options);
-        let DmnOptions { error, apart, .. } = dmn_options(&mut o)?;
-        o.finish()?;
+        let DmnOptions { error, apart, .. } = dmn_options(&DMN_BOUND.read(options)?);
         Ok(dmn_bound(schedule, error, apart)?)
     }
     /// The KLUB of this schedule per dimension of Gaussian data with that standard deviation.
@@ -310,10 +332,9 @@ fn costs(context: &NativeCallContext, cost: Dynamic, points: Option<usize>) -> R
 }
 
 fn level(map: Map) -> RhaiResult<Level> {
-    let mut o = Options::new("search::carry: the level before", map);
-    let mut get = |key| -> RhaiResult<Tensor> {
-        let t = o.native::<Tensor>(key, "a tensor")?;
-        Ok(t.ok_or_else(|| Error::value(format!("search::carry: the level before has no `{key}`")))?)
+    let o = LEVEL.read(map)?;
+    let get = |key| -> RhaiResult<Tensor> {
+        Ok(o.native(key).ok_or_else(|| Error::value(format!("search::carry: the level before has no `{key}`")))?)
     };
     Ok(Level { states: get("states")?, cost: get("cost")?, parent: get("parent")? })
 }
@@ -333,19 +354,12 @@ mod search_api {
     /// Arguments: the costs, a tensor [points, points] (entry i, j is that of the step from i to j > i; others are not read) or a function
     /// |i, j|; the number of steps. Returns n + 1 indices, for `pick`.
     ///
-    /// Options:
-    /// - `coeff` (1.0): V(j, k) = min_i cost[j][i] + coeff · V(i, k − 1); above 1 later steps cost more (GITS)
-    /// - `points` (none): how many points, where the cost is a function
-    ///
     /// Example: `search::path(|i, j| (j - i) ** 2, 3, #{ points: 7 })` is [0, 2, 4, 6]
     #[rhai_fn(name = "path", return_raw)]
     pub fn path_with(context: NativeCallContext, cost: Dynamic, n: INT, options: Map) -> RhaiResult<Array> {
-        let mut o = Options::new("search::path", options);
-        let coeff = o.float("coeff")?.unwrap_or(1.0);
-        let points = o.count("points")?;
-        o.finish()?;
-        let cost = costs(&context, cost, points)?;
-        let path = cheapest_path(&cost, count("search::path: the number of steps", n)?, coeff)?;
+        let o = PATH.read(options)?;
+        let cost = costs(&context, cost, o.some_count("points"))?;
+        let path = cheapest_path(&cost, count("search::path: the number of steps", n)?, o.number("coeff"))?;
         Ok(path.into_iter().map(|i| Dynamic::from_int(i as INT)).collect())
     }
     /// GITS's costs of Euler jumps between the points of a teacher's trajectory (Chen et al., 2024).

@@ -1,8 +1,8 @@
 //! Rhai functions for text encoders: module `text`, and the methods of type `TextEncoder`.
 use super::error::{RhaiResult, type_of};
 use super::host::ScriptHost;
-use super::options::Options;
-use crate::tensor::device::{default_device, parse_device};
+use super::options::{DEVICE, PRECISION};
+use crate::schema::{Kind as Of, Schema, count, flag, value, word};
 use crate::text::{self, Ask, Says, TextEncoder};
 use crate::{Error, Kind, Result, access, zoo};
 use candle_core::DType;
@@ -43,17 +43,51 @@ fn place(ctx: &NativeCallContext, path: &str) -> Result<PathBuf> {
     }
 }
 
+const LOAD: Schema = Schema::new(
+    "text::load",
+    &[
+        value(
+            "tokenizer",
+            Of::Text,
+            "the one beside it",
+            "a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json`; or a file, also OpenAI's `bpe_simple_vocab_16e6.txt.gz`. \
+             T5's: a folder with `tokenizer.json` or `spiece.model`, or one of these",
+        ),
+        word("gelu", &["quick", "exact"], "\"quick\" for OpenAI's encoders, \"exact\" for OpenCLIP's")
+            .or("as `config.json` says, or the layout"),
+        PRECISION,
+        DEVICE,
+    ],
+);
+const ENCODE: Schema = Schema::method(
+    "TextEncoder",
+    "encode",
+    &[
+        count(
+            "clip_skip",
+            0,
+            [0, usize::MAX],
+            "layers at the encoder's end that are left out beyond those that the model always leaves out, counted as diffusers does; what \
+             others call \"clip skip 2\" is 1",
+        ),
+        flag("pooled", false, "a row `pooled` [B, P] for each text").or("only where the model takes it"),
+        value(
+            "t5_tokens",
+            Of::Count(1, usize::MAX),
+            "256 for Stable Diffusion 3, 512 for FLUX.1, 300 for PixArt-Σ and T5 alone, 120 for PixArt-α",
+            "how many tokens T5 reads",
+        ),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[LOAD, ENCODE];
+
 fn load_with(ctx: &NativeCallContext, given: &Dynamic, options: Map) -> RhaiResult<TextEncoder> {
     let names = paths(given)?;
-    let mut o = Options::new("text::load", options);
-    let dtype = match o.one_of("dtype", &["f32", "f64"])? {
-        Some("f64") => DType::F64,
-        _ => DType::F32,
-    };
-    let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
-    let tokenizer = o.string("tokenizer")?.map(|t| place(ctx, &t)).transpose()?;
-    let quick = o.one_of("gelu", &["quick", "exact"])?.map(|g| g == "quick");
-    o.finish()?;
+    let o = LOAD.read(options)?;
+    let (dtype, device) = (o.dtype()?.unwrap_or(DType::F32), o.device()?);
+    let tokenizer = o.some_text("tokenizer").map(|t| place(ctx, &t)).transpose()?;
+    let quick = o.some_word("gelu").map(|g| g == "quick");
     let says = Says { tokenizer: tokenizer.as_deref(), quick };
     let places = names.iter().map(|path| place(ctx, path)).collect::<Result<Vec<_>>>()?;
     let places: Vec<&Path> = places.iter().map(PathBuf::as_path).collect();
@@ -75,11 +109,8 @@ fn texts(of: &str, v: &Dynamic) -> Result<Vec<String>> {
 }
 
 fn encode(encoder: &TextEncoder, given: &Dynamic, options: Map) -> RhaiResult<Map> {
-    let mut o = Options::new("encode", options);
-    let skip = o.count("clip_skip")?.unwrap_or(0);
-    let pooled = o.bool("pooled")?.unwrap_or(false);
-    let tokens = o.count("t5_tokens")?;
-    o.finish()?;
+    let o = ENCODE.read(options)?;
+    let (skip, pooled, tokens) = (o.count("clip_skip"), o.flag("pooled"), o.some_count("t5_tokens"));
     let all = encoder.encode(&texts("encode", given)?, Ask { skip, pooled, tokens })?;
     Ok(all.into_iter().map(|(name, t)| (name.into(), Dynamic::from(t))).collect())
 }
@@ -101,12 +132,6 @@ mod text_api {
     /// and folders of one encoder each: CLIP's and then T5's are FLUX.1's, two of CLIP's and then T5's Stable Diffusion 3's. Which
     /// encoder it is, and which of its layers the denoiser reads, is told by names and shapes. The tokenizer is the one beside it; for
     /// files without one, that of OpenAI's CLIP is compiled in. Errors name the file, what it holds instead, and what to put where.
-    ///
-    /// Options:
-    /// - `tokenizer` (the one beside it): a folder with `vocab.json` and `merges.txt`, or with `tokenizer.json`; or a file, also OpenAI's `bpe_simple_vocab_16e6.txt.gz`. T5's: a folder with `tokenizer.json` or `spiece.model`, or one of these
-    /// - `gelu` (as `config.json` says, or the layout): "quick" for OpenAI's encoders, "exact" for OpenCLIP's
-    /// - `dtype` ("f32"): or "f64"
-    /// - `device` (that of `--device`): "cpu" or "cuda:0"
     ///
     /// Example: `text::load("sd15/text_encoder", #{ tokenizer: "sd15/tokenizer" })`
     #[rhai_fn(name = "load", return_raw)]
@@ -132,11 +157,6 @@ mod methods {
     /// It goes to `denoise` and `sample` as `cond`, and to `guided` as `negative`; without a negative text, guidance leads away from
     /// `encode("")`. `save` and `load` keep it in a `.safetensors` file, so that no text encoder is in memory while a denoiser runs. Texts of
     /// more than 75 tokens are cut, with a note of what is left out; T5's where they have more than `t5_tokens`.
-    ///
-    /// Options:
-    /// - `clip_skip` (0): layers at the encoder's end that are left out beyond those that the model always leaves out, counted as diffusers does; what others call "clip skip 2" is 1
-    /// - `pooled` (only where the model takes it): a row `pooled` [B, P] for each text
-    /// - `t5_tokens` (256 for Stable Diffusion 3, 512 for FLUX.1, 300 for PixArt-Σ and T5 alone, 120 for PixArt-α): how many tokens T5 reads
     ///
     /// Example: `text::load("sd15").encode(["a cat", "a dog"], #{ clip_skip: 1, pooled: true }).pooled.shape[0]` is 2
     #[rhai_fn(name = "encode", return_raw, pure)]

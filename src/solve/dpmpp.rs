@@ -22,7 +22,7 @@ pub(super) static DPMPP: Row = Row {
         TYPE,
         flag("lower_order_final", true, "let the order fall to 1 over the last steps").said("full order to the end"),
     ],
-    forms: &[("singlestep", "dpmpp_singlestep")],
+    forms: &[(flag("singlestep", false, "`solver::dpmpp_singlestep` instead, with its options"), "dpmpp_singlestep")],
     check: any,
     plan: multistep,
 };

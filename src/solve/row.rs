@@ -35,7 +35,7 @@ pub struct Row {
     /// Its options, beside those of every solver ([`COMMON`]).
     pub options: &'static [Opt],
     /// Options that make another solver of it: (a flag, that solver's name).
-    pub forms: &'static [(&'static str, &'static str)],
+    pub forms: &'static [(Opt, &'static str)],
     /// Fails where options do not go together.
     pub check: fn(&Values) -> Result<()>,
     /// The plan over drafted steps.
@@ -61,7 +61,7 @@ pub(super) fn any(_: &Values) -> Result<()> {
 
 impl Row {
     /// All options, with those of every solver.
-    pub fn all_options(&'static self) -> impl Iterator<Item = &'static Opt> {
+    pub fn all_options(&'static self) -> impl Iterator<Item = &'static Opt> + Clone {
         self.options.iter().chain(&COMMON)
     }
     /// The documentation of `solver::NAME`, in the form of doc comments.
@@ -74,12 +74,8 @@ impl Row {
             (Cost::Order, ..) => "as many evaluations per step as its order",
         };
         let notes = if self.notes.is_empty() { String::new() } else { format!("{}\n\n", self.notes) };
-        let forms = self
-            .forms
-            .iter()
-            .map(|(option, name)| format!("- `{option}` (false): `solver::{name}` instead, with its options\n"));
-        let options = self.options.iter().map(|o| o.line() + "\n").chain(forms);
-        let options: String = options.chain(COMMON.iter().map(|o| o.line() + "\n")).collect();
+        let options = self.options.iter().chain(self.forms.iter().map(|(form, _)| form)).chain(&COMMON);
+        let options: String = options.map(|o| o.line() + "\n").collect();
         format!("{}; {cost}.\n\n{notes}Options:\n{options}\nExample: {}", self.title, self.example)
     }
 }

@@ -7,24 +7,15 @@ use candle_core::{DType, Tensor};
 /// The dtype of new floating-point tensors unless told otherwise, as in PyTorch.
 pub const FLOAT: DType = DType::F32;
 
-const NAMES: [(&str, DType); 9] = [
-    ("u8", DType::U8),
-    ("u32", DType::U32),
-    ("i16", DType::I16),
-    ("i32", DType::I32),
-    ("i64", DType::I64),
-    ("bf16", DType::BF16),
-    ("f16", DType::F16),
-    ("f32", DType::F32),
-    ("f64", DType::F64),
-];
+/// The names of dtypes.
+pub const NAMES: [&str; 9] = ["u8", "u32", "i16", "i32", "i64", "bf16", "f16", "f32", "f64"];
+const TYPES: [DType; 9] =
+    [DType::U8, DType::U32, DType::I16, DType::I32, DType::I64, DType::BF16, DType::F16, DType::F32, DType::F64];
 
 /// The dtype called `name` (`"f32"`, `"i64"`, …; masks are `"u8"`). An unknown name is an error that lists them.
 pub fn parse(name: &str) -> Result<DType> {
-    match NAMES.iter().find(|(n, _)| *n == name) {
-        Some((_, d)) => Ok(*d),
-        None => Err(Error::unknown("dtype", name, NAMES.iter().map(|(n, _)| *n))),
-    }
+    let found = NAMES.iter().position(|n| *n == name);
+    found.map(|i| TYPES[i]).ok_or_else(|| Error::unknown("dtype", name, NAMES))
 }
 
 /// The dtype in which `a` and `b` meet: floats win over integers, more bits over fewer, f16 with bf16 gives f32, and
@@ -99,17 +90,10 @@ pub fn broadcast(what: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
         .collect()
 }
 
-/// How many values a tensor of this shape has, where that can be counted. Of an empty one the other sizes must be countable too: strides
-/// are made of them.
-pub fn elements(shape: &[usize]) -> Option<usize> {
-    let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1)))?;
-    Some(if shape.contains(&0) { 0 } else { n })
-}
-
 /// Fails where a tensor of this shape could not be addressed or would not fit into the memory that is left, before memory
 /// is taken. Tensors of any size count.
 pub fn check_size(what: &str, shape: &[usize], dtype: DType) -> Result<usize> {
-    let n = elements(shape);
+    let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
     let bytes = n.and_then(|n| n.checked_mul(dtype.size_in_bytes())).filter(|b| *b <= MAX_BYTES);
     let (Some(n), Some(bytes)) = (n, bytes) else {
         let size = n.and_then(|n| n.checked_mul(dtype.size_in_bytes()));

@@ -60,8 +60,9 @@ fn every_method() -> Vec<Solver> {
                 let values: Vec<Value> = match o.kind {
                     OptKind::Flag => vec![Value::Flag(o.default != Value::Flag(true))],
                     OptKind::Word(words) => words[1..].iter().map(|w| Value::Word(w)).collect(),
-                    OptKind::Number(least, most) => vec![Value::Number(0.7f64.clamp(least, most))],
+                    OptKind::Number(span) => vec![Value::Number(0.7f64.clamp(span.low, span.high))],
                     OptKind::Count(least, _) => vec![Value::Count(least + 1)],
+                    other => panic!("{other:?} of {}", row.name),
                 };
                 values.into_iter().map(|v| plain.clone().with(o.name, v).unwrap())
             });
@@ -596,7 +597,7 @@ fn errors_name_the_place_and_the_fix() {
             .err()
             .unwrap()
             .message()
-            .contains("order must be between 1 and 4")
+            .contains("option `order` must be an integer from 1 to 4")
     );
     assert!(
         Solver::named("ddim")
@@ -605,7 +606,7 @@ fn errors_name_the_place_and_the_fix() {
             .err()
             .unwrap()
             .message()
-            .contains("eta must be between 0 and 1")
+            .contains("option `eta` must be a number from 0 to 1")
     );
     assert!(fails(Method::Heun { nfe: Some(7) }, &[80.0, 1.0]).message().contains("7 evaluations take 4 steps"));
     let e =

@@ -167,7 +167,7 @@ fn errors_say_what_and_how() {
     for (code, parts) in [
         ("solver::unipc(#{ ordre: 3 })", ["unknown option", "order"].as_slice()),
         ("solver::unipc(#{ variant: \"bh3\" })", &["bh3", "bh1"]),
-        ("solver::ipndm(#{ order: 7 })", &["order must be between 1 and 4, not 7"]),
+        ("solver::ipndm(#{ order: 7 })", &["option `order` must be an integer from 1 to 4, not 7"]),
         ("solver::ipndm(#{ order: -1 })", &["order", "-1"]),
         ("solver::ddim(#{ eta: \"x\" })", &["eta", "a number"]),
         ("solver::named(\"unipx\", #{})", &["unipx", "unipc"]),

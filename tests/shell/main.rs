@@ -2,9 +2,6 @@
 mod asking;
 mod catalogue;
 mod cli;
-mod completion;
-mod drawing;
-mod echo;
 mod errors;
 mod front;
 mod hostile;

@@ -3,8 +3,9 @@ use super::graphs::How;
 use super::names::Kind as Which;
 use crate::denoise::{Predicts, TimeInput};
 use crate::nets::ldm::Shapes;
+use crate::nets::ldm::{BREADTH, HEADS, HEIGHT, SIZE};
 use crate::nets::weights::File;
-use crate::schema::{Opt, Value, count, word as choice};
+use crate::schema::{Opt, Value, word as choice};
 use crate::{Error, Kind, Result};
 use serde_json::{Value as Json, json};
 
@@ -12,15 +13,11 @@ use serde_json::{Value as Json, json};
 pub const KIND: &str = "transformer.kind";
 pub const ORIGINAL: &str = "transformer.original";
 
-const HEADS: Opt = count("heads", 1, [1, 1024], "heads of each attention").or("as published");
-const SIZE: Opt = count("size", 64, [1, 1 << 14], "height and width of what is denoised").or("as published");
-const HEIGHT: Opt = count("height", 64, [1, 1 << 14], "height of what is denoised, where it is no square").or("`size`");
-const WIDTH: Opt = count("width", 64, [1, 1 << 14], "width of what is denoised, where it is no square").or("`size`");
 const PREDICTS: Opt =
     choice("predicts", &["noise", "velocity"], "of DiT's networks: \"noise\" is DiT, \"velocity\" SiT").or("\"noise\"");
 
 /// The options of this family, beside those of autoencoders.
-pub const OPTIONS: [Opt; 5] = [HEADS, SIZE, HEIGHT, WIDTH, PREDICTS];
+pub const OPTIONS: [Opt; 5] = [HEADS, SIZE, HEIGHT, BREADTH, PREDICTS];
 
 /// All that is needed beside shapes.
 pub struct Facts {
@@ -93,7 +90,7 @@ impl Facts {
         let published = if kind == Which::Dit { 32 } else { 128 };
         let trained = placed.or(whole(&config, "sample_size")).unwrap_or(published);
         let size = set(file.option(&SIZE)?).unwrap_or(trained);
-        let size = [set(file.option(&HEIGHT)?).unwrap_or(size), set(file.option(&WIDTH)?).unwrap_or(size)];
+        let size = [set(file.option(&HEIGHT)?).unwrap_or(size), set(file.option(&BREADTH)?).unwrap_or(size)];
         let axes = config.get("axes_dims_rope").and_then(Json::as_array).map(|a| {
             a.iter().map(|v| v.as_u64().and_then(|n| usize::try_from(n).ok()).unwrap_or(0)).collect::<Vec<_>>()
         });

@@ -19,7 +19,8 @@ pub const FAMILY: Family = Family { name: "FID's InceptionV3", recognises, build
 pub const RESIZE: Opt = word(
     "resize",
     &["tf1", "torch"],
-    "bilinear as TensorFlow 1 and NVIDIA's and ADM's evaluations have it, with (p − 128)/128; or as pytorch-fid has it, with p/127.5 − 1",
+    "bilinear to 299×299 as TensorFlow 1 has it, which is what FID means (NVIDIA's and ADM's evaluations, torch-fidelity), or \"torch\", \
+     as pytorch-fid has it: the two give different distances",
 );
 
 /// What to do where a tensor does not fit.

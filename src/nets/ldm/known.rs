@@ -10,36 +10,43 @@ use crate::schema::{Opt, Value, count, flag, number, word};
 use crate::{Error, Kind, Result};
 use serde_json::{Value as Json, json};
 
-const HEADS: Opt = count("heads", 1, [1, 1024], "heads of each attention").or("as published");
+/// How many heads each attention has.
+pub const HEADS: Opt =
+    count("heads", 1, [1, 1024], "heads of each attention, for latent diffusion and its kin, as are all that follow")
+        .or("as published");
 const WIDTH: Opt =
     count("head_width", 1, [1, 1 << 16], "channels of each head, in the place of `heads`").or("as published");
 const ORDER: Opt = word(
     "attention_order",
     &["heads", "parts"],
-    "what stands together in the outputs of attention's first map: q, k and v of a head, or q, k or v of all heads, as in guided-diffusion's newer networks",
+    "what stands together in the outputs of attention's first map: q, k and v of a head, or (\"parts\") q, k or v of all heads",
 )
 .or("as published, else \"heads\"");
-const SIZE: Opt = count("size", 64, [1, 1 << 14], "height and width of what is denoised").or("as published");
-const HEIGHT: Opt = count("height", 64, [1, 1 << 14], "height of what is denoised, where it is no square").or("`size`");
-const BREADTH: Opt = count("width", 64, [1, 1 << 14], "width of what is denoised, where it is no square").or("`size`");
+/// Height and width of what is denoised.
+pub const SIZE: Opt =
+    count("size", 64, [1, 1 << 14], "height and width of what is denoised").or("as published, else 64");
+/// Its height, where it is no square.
+pub const HEIGHT: Opt = count("height", 64, [1, 1 << 14], "where it is no square").or("`size`");
+/// Its width, where it is no square.
+pub const BREADTH: Opt = count("width", 64, [1, 1 << 14], "where it is no square").or("`size`");
 const EMA: Opt = flag("ema", true, "read the averaged weights where the file has them");
 const PREDICTS: Opt = word(
     "predicts",
     &["noise", "data", "v", "flow", "velocity"],
-    "what the network was trained to give; \"flow\" is ε − x_0 and \"velocity\" x_0 − ε, as InstaFlow has it",
+    "or \"data\", \"v\", \"flow\" (ε − x_0), \"velocity\" (x_0 − ε, as InstaFlow and SiT have it)",
 )
 .or("\"noise\"");
 const SCHEDULE: Opt = word(
     "schedule",
     &["sd", "ldm", "iddpm_cosine", "iddpm_linear", "adm_cosine"],
-    "the noise schedule of its training, by a name of `noise::vp_discrete`",
+    "a preset of `noise::vp_discrete`: \"sd\", \"ldm\", \"iddpm_cosine\", \"iddpm_linear\", \"adm_cosine\"",
 )
 .or("the file's, or as published");
-const RESCALE: Opt =
-    flag("rescale_timesteps", true, "whether it is told training steps on a scale of 1000").or("as published");
-const QUANTIZE: Opt = flag("quantize", true, "whether a decoder with codes takes the nearest of them first");
-const FACTOR: Opt =
-    number("scale_factor", 1.0, [1e-6, 1e6], "latents over what the autoencoder gives").or("as published");
+const RESCALE: Opt = flag("rescale_timesteps", true, "tell it training steps on a scale of 1000").or("as published");
+const QUANTIZE: Opt =
+    flag("quantize", true, "whether an autoencoder with codes takes the nearest of them before it decodes");
+const FACTOR: Opt = number("scale_factor", 1.0, [1e-6, 1e6], "latents over what the autoencoder gives")
+    .or("the file's, or as published");
 const GROUPS: Opt = count("groups", 32, [1, 1024], "groups of each group norm").or("32");
 
 /// The options of this family.

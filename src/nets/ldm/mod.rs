@@ -6,7 +6,7 @@ mod shapes;
 mod stage;
 mod unet;
 
-pub use known::OPTIONS;
+pub use known::{BREADTH, HEADS, HEIGHT, OPTIONS, SIZE};
 pub use names::stage as first_stage_of;
 pub(super) use shapes::Shapes;
 pub use stage::DEVIATION;

@@ -7,15 +7,16 @@ use crate::denoise::{
 use crate::model::{self, Given};
 use crate::nets::family::{self, Parts};
 use crate::nets::network::Net;
+use crate::nets::{ldm, points};
 use crate::noise::{self, Noise};
 use crate::real::host_values;
+use crate::schema::{Kind as Of, Opt, Schema, above, count, flag, text, value, word};
 use crate::script::error::RhaiResult;
 use crate::script::host::{ScriptHost, callback};
 use crate::script::identity::Own;
-use crate::script::options::Options;
+use crate::script::options::{DEVICE, Given as Asked, PRECISION};
 use crate::script::trace::{Held, TracedNetwork};
-use crate::tensor::device::{default_device, parse_device};
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
@@ -26,51 +27,111 @@ fn edm_noise() -> Result<Noise> {
     noise::from_spec(&serde_json::json!({ "name": "edm" }))
 }
 
-/// Option `noise`; EDM's schedule where it is left out.
-fn noise_option(o: &mut Options) -> RhaiResult<Noise> {
-    match o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")? {
-        Some(n) => Ok(n),
-        None => Ok(edm_noise()?),
-    }
-}
-
-fn missing(of: &str, key: &str, example: &str) -> Error {
-    Error::value(format!("{of} needs the option `{key}`")).hint(format!("for example `{key}: {example}`"))
-}
-
-fn shape_option(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
-    let Some(a) = o.array("shape")? else { return Ok(None) };
-    let dim = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok()).filter(|d| *d > 0);
-    match a.iter().map(dim).collect::<Option<Vec<_>>>() {
-        Some(s) => Ok(Some(s)),
-        None => Err(Error::value("`shape` must be an array of sizes ≥ 1, one sample's without the batch").into()),
-    }
-}
-
-/// The options that say of a network what its file does not, by the name of each.
-const GIVEN: [&str; 14] = [
-    "heads",
-    "head_width",
-    "attention_order",
-    "size",
-    "height",
-    "width",
-    "ema",
+/// A noise schedule.
+pub const NOISE: Of = Of::Native("NoiseSchedule", "noise schedule (`noise::edm()`, …)");
+const OWN_NOISE: Opt = value("noise", NOISE, "`noise::edm()`", "the noise schedule");
+const TRAINED: Opt = value("noise", NOISE, "", "the schedule in which it was trained").needed("noise::edm()");
+const PREDICTS: Opt = word(
     "predicts",
-    "schedule",
-    "rescale_timesteps",
-    "quantize",
-    "scale_factor",
-    "groups",
-    "points",
+    &["noise", "data", "score", "v", "flow", "edm"],
+    "what it returns: \"noise\" ε, \"data\" x_0, \"score\" −ε/σ, \"v\" α ε − σ x_0, \"flow\" ε − x_0, or \"edm\" F_θ",
+)
+.needed("\"noise\"");
+const TIMES: &[&str] = &["sigma", "t", "log", "flow", "steps"];
+const TIME: Opt = value(
+    "time",
+    Of::Either(&[Of::Word(TIMES), Of::NUMBER]),
+    "\"sigma\", for \"flow\" \"flow\"",
+    "what it is told: \"sigma\", the VE noise level s = σ/α, \"t\", \"log\" (ln(s)/4, as EDM's networks take it), \"flow\" (σ/(α + σ)), \"steps\" \
+     (the training step, 0 to N − 1), or a factor k for k·t",
+);
+const SIGMA_DATA: Opt = above("sigma_data", 0.5, [0.0, f64::MAX], "the data's standard deviation, of \"edm\"");
+const CLAMP_TIME: Opt =
+    flag("clamp_time", false, "run at noise levels outside the schedule's range too, told the nearest one");
+/// What a network's output and second input mean.
+const MEANING: &[Opt] = &[TRAINED, PREDICTS, SIGMA_DATA, TIME, CLAMP_TIME];
+/// What is said of a model that is loaded.
+pub const LOADING: &[&[Opt]] = &[
+    &[
+        word("dtype", &["f32", "f64", "f16", "bf16"], "or \"f64\"; on a GPU also \"f16\" and \"bf16\""),
+        DEVICE,
+        value("noise", NOISE, "its own", "expresses the denoiser in another noise schedule"),
+        flag(
+            "clamp_time",
+            false,
+            "let the denoiser run at noise levels that it was not trained at, telling it the nearest one",
+        ),
+        value(
+            "augment",
+            Of::NESTED,
+            "none",
+            "augmentation labels for all samples, where the network was trained with them",
+        ),
+    ],
+    &ldm::OPTIONS,
+    &points::OPTIONS,
 ];
+const LOAD: Schema = Schema::new("denoiser::load", &[]).with(LOADING);
+const GAUSSIAN: Schema = Schema::new(
+    "denoiser::gaussian",
+    &[
+        value("mean", Of::NESTED, "0.0", "a tensor or nested array of one sample's shape; or a number, with `shape`"),
+        value("std", Of::NESTED, "1.0", "a number, or one per entry"),
+        value("shape", Of::SIZES, "that of `mean`", "one sample's, where the mean is a number"),
+        OWN_NOISE,
+    ],
+);
+const MIXTURE: Schema = Schema::new(
+    "denoiser::mixture",
+    &[
+        value("means", Of::NESTED, "", "a tensor [K, …], an array of K tensors, or nested arrays")
+            .needed("[[-1.0, 0.0], [1.0, 0.0]]"),
+        value("stds", Of::NESTED, "", "K numbers ≥ 0, or one for all").needed("0.2"),
+        value("weights", Of::NESTED, "equal", "K numbers ≥ 0, normalized here"),
+        OWN_NOISE,
+    ],
+);
+const EMPIRICAL: Schema = Schema::new("denoiser::empirical", &[OWN_NOISE]);
+const FROM_FN: Schema = Schema::new(
+    "denoiser::from_fn",
+    &[
+        count("classes", 0, [0, 1 << 24], "the width of one-hot conditions"),
+        value("shape", Of::SIZES, "any", "one sample's, if only one will do"),
+        text("name", "script function", "in tables and records"),
+        value(
+            "key",
+            Of::Any,
+            "a hash of the function, where nothing that it captures or reads can change",
+            "data by which caches and checkpoints know it",
+        ),
+    ],
+)
+.with(&[MEANING]);
+const ONNX: Schema = Schema::new(
+    "denoiser::onnx",
+    &[
+        value(
+            "inputs",
+            Of::Map,
+            "by name and shape",
+            "a map: `x` and `time` are names of its inputs (`time: false` where there is none); any other key is the name of a condition, with \
+             the name of its input, a number at which it is held, or a map: `input`, `shape` (where the file leaves it open), `value`, or for \
+             labels `classes` and the number that means `none`, under the key `classes`",
+        ),
+        value("shape", Of::SIZES, "the file's", "one sample's, where the file leaves it open"),
+        value("output", Of::Text, "the only one", "the name of the output"),
+        PRECISION,
+        DEVICE,
+        value("name", Of::Text, "the file's", "in tables and records"),
+    ],
+)
+.with(&[MEANING]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[LOAD, GAUSSIAN, MIXTURE, EMPIRICAL, FROM_FN, ONNX];
 
-/// A number, a word, or true or false.
-fn plain(key: &str, v: &Dynamic) -> Result<serde_json::Value> {
-    let found = v.as_int().map(Into::into).or(v.as_float().map(Into::into)).or(v.as_bool().map(Into::into));
-    found.or(v.clone().into_string().map(Into::into)).map_err(|t| {
-        Error::new(Kind::Type, format!("option `{key}` must be a number, a word, or true or false, not {t}"))
-    })
+/// Option `noise`; EDM's schedule where it is left out.
+fn noise_option(o: &Asked) -> Result<Noise> {
+    o.native("noise").map_or_else(edm_noise, Ok)
 }
 
 /// How a model is to be loaded.
@@ -84,24 +145,23 @@ pub struct Loading {
 }
 
 impl Loading {
-    /// Takes these options.
-    pub fn new(o: &mut Options) -> RhaiResult<Loading> {
-        let dtype = match o.one_of("dtype", &["f32", "f64", "f16", "bf16"])? {
-            Some("f64") => DType::F64,
-            Some("f16") => DType::F16,
-            Some("bf16") => DType::BF16,
-            _ => DType::F32,
-        };
-        let augment = o.take("augment").map(|a| host_values(&tensor_of("`augment`", a)?)).transpose()?;
-        let device = o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?;
-        let clamp = o.bool("clamp_time")?.unwrap_or(false);
-        let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
-        let mut given = Given::new();
-        for key in GIVEN {
-            let Some(v) = o.take(key) else { continue };
-            given.insert(key.into(), plain(key, &v)?);
-        }
-        Ok(Loading { dtype, device, augment, clamp, noise, given })
+    /// By these options.
+    pub fn new(o: &Asked) -> Result<Loading> {
+        let augment = o.get("augment").map(|a| host_values(&tensor_of("`augment`", a)?)).transpose()?;
+        let told = ldm::OPTIONS.iter().chain(&points::OPTIONS);
+        let told: Vec<&str> = told.map(|opt| opt.name).filter(|name| o.has(name)).collect();
+        Ok(Loading {
+            dtype: o.dtype()?.unwrap_or(DType::F32),
+            device: o.device()?,
+            augment,
+            clamp: o.flag("clamp_time"),
+            noise: o.native("noise"),
+            given: o
+                .values()
+                .filter(|(opt, _)| told.contains(&opt.name))
+                .map(|(opt, value)| (opt.name.into(), value.to_json()))
+                .collect(),
+        })
     }
 
     /// The parts of the model of this name.
@@ -132,24 +192,18 @@ pub fn denoiser_of(name: &str, net: Net, how: &Loading) -> Result<DynDenoiser> {
 }
 
 fn load_with(ctx: &NativeCallContext, name: &str, options: Map) -> RhaiResult<DynDenoiser> {
-    let mut o = Options::new("denoiser::load", options);
-    let loading = Loading::new(&mut o)?;
-    o.finish()?;
+    let loading = Loading::new(&LOAD.read(options)?)?;
     Ok(denoiser_of(name, family::denoiser(loading.parts(ctx, name)?)?, &loading)?)
 }
 
 /// What option `time` of a network means.
-fn time_input(of: &str, given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> RhaiResult<TimeInput> {
+fn time_input(given: Option<Dynamic>, noise: &Noise, predicts: Predicts) -> RhaiResult<TimeInput> {
     let default = if predicts == Predicts::Flow { TimeInput::FlowTime } else { TimeInput::Sigma };
     let Some(v) = given else { return Ok(default) };
     if v.is_int() || v.is_float() {
         return Ok(TimeInput::Scaled(number("time", &v)?));
     }
-    let name = v
-        .into_string()
-        .map_err(|t| Error::new(Kind::Type, format!("{of}: `time` must be a name or a factor of t, not {t}")))?;
-    Ok(match name.as_str() {
-        "sigma" => TimeInput::Sigma,
+    Ok(match v.to_string().as_str() {
         "t" => TimeInput::T,
         "log" => TimeInput::LnSigmaOver4,
         "flow" => TimeInput::FlowTime,
@@ -163,10 +217,7 @@ fn time_input(of: &str, given: Option<Dynamic>, noise: &Noise, predicts: Predict
             }
             TimeInput::Discrete { steps: steps as usize }
         }
-        _ => {
-            let known = ["sigma", "t", "log", "flow", "steps"];
-            return Err(Error::unknown(&format!("value for option `time` of {of}"), &name, known).into());
-        }
+        _ => TimeInput::Sigma,
     })
 }
 
@@ -179,38 +230,28 @@ struct Meaning {
 }
 
 impl Meaning {
-    /// By the options `noise`, `predicts`, `sigma_data`, `time` and `clamp_time` of the function `of`.
-    fn read(of: &str, o: &mut Options) -> RhaiResult<Meaning> {
-        let noise = o.native::<Noise>("noise", "a noise schedule (`noise::edm()`, …)")?;
-        let predicts = o.one_of("predicts", &["noise", "data", "score", "v", "flow", "edm"])?;
-        let sigma_data = o.float("sigma_data")?;
-        let (time, clamp) = (o.take("time"), o.bool("clamp_time")?.unwrap_or(false));
-        let noise = noise.ok_or_else(|| missing(of, "noise", "noise::edm()"))?;
-        let predicts = match predicts.ok_or_else(|| missing(of, "predicts", "\"noise\""))? {
-            "noise" => Predicts::Noise,
+    /// By these options.
+    fn read(o: &Asked) -> RhaiResult<Meaning> {
+        let predicts = match o.word("predicts") {
             "data" => Predicts::Data,
             "score" => Predicts::Score,
             "v" => Predicts::V,
             "flow" => Predicts::Flow,
-            _ => Predicts::EdmF { sigma_data: sigma_data.unwrap_or(0.5) },
+            "edm" => Predicts::EdmF { sigma_data: o.number("sigma_data") },
+            _ => Predicts::Noise,
         };
-        if sigma_data.is_some() && !matches!(predicts, Predicts::EdmF { .. }) {
-            return Err(Error::value(format!("{of}: `sigma_data` belongs to `predicts: \"edm\"`")).into());
+        if o.has("sigma_data") && !matches!(predicts, Predicts::EdmF { .. }) {
+            return Err(Error::value(format!("{}: `sigma_data` belongs to `predicts: \"edm\"`", o.of())).into());
         }
-        let time = time_input(of, time, &noise, predicts)?;
-        Ok(Meaning { noise, predicts, time, clamp })
+        let noise = noise_option(o)?;
+        let time = time_input(o.get("time"), &noise, predicts)?;
+        Ok(Meaning { noise, predicts, time, clamp: o.flag("clamp_time") })
     }
     /// The denoiser of a network.
     fn denoiser(self, net: Rc<dyn Network>) -> RhaiResult<DynDenoiser> {
         let Meaning { noise, predicts, time, clamp } = self;
         Ok(Rc::new(Preconditioned::new(net, noise, predicts)?.with_time(time)?.clamp_time(clamp)))
     }
-}
-
-/// The type and the device of option `dtype` and `device`, for networks whose weights are in f32 or f64.
-fn place(o: &mut Options) -> RhaiResult<(DType, Device)> {
-    let dtype = if o.one_of("dtype", &["f32", "f64"])? == Some("f64") { DType::F64 } else { DType::F32 };
-    Ok((dtype, o.string("device")?.map_or_else(|| Ok(default_device()), |d| parse_device(&d))?))
 }
 
 /// Denoisers: pretrained networks, exact ones, networks of other frameworks, and functions of a script.
@@ -229,26 +270,6 @@ pub mod denoiser_api {
     }
     /// A pretrained denoiser: built-in, from a file, or published, as with a name alone.
     ///
-    /// Options:
-    /// - `dtype` ("f32"): or "f64"; on a GPU also "f16" and "bf16"
-    /// - `device` (that of `--device`): "cpu" or "cuda:0"
-    /// - `noise` (its own, EDM's): expresses it in another noise schedule
-    /// - `clamp_time` (false): let it run at noise levels that it was not trained at, telling it the nearest one
-    /// - `augment` (none): augmentation labels for all samples, where the network was trained with them
-    /// - `heads` (as published): heads of each attention, for latent diffusion and its kin, as are all that follow
-    /// - `head_width` (as published): channels of each head, in the place of `heads`
-    /// - `attention_order` (as published, else "heads"): what stands together in the outputs of attention's first map: q, k and v of a head, or ("parts") q, k or v of all heads
-    /// - `size` (as published, else 64): height and width of what is denoised
-    /// - `height`, `width` (both `size`): where it is no square
-    /// - `ema` (true): read the averaged weights where the file has them
-    /// - `predicts` ("noise"): or "data", "v", "flow" (ε − x_0), "velocity" (x_0 − ε, as InstaFlow and SiT have it)
-    /// - `schedule` (the file's, or as published): a preset of `noise::vp_discrete`: "sd", "ldm", "iddpm_cosine", "iddpm_linear", "adm_cosine"
-    /// - `rescale_timesteps` (as published): tell it training steps on a scale of 1000
-    /// - `groups` (32): groups of each group norm
-    /// - `quantize` (true): whether an autoencoder with codes takes the nearest of them before it decodes
-    /// - `scale_factor` (the file's, or as published): latents over what the autoencoder gives
-    /// - `points` (the file's, or 2048): points of a cloud, of networks of these
-    ///
     /// Example: `denoiser::load("fashion28", #{ noise: noise::vp_linear() })`
     #[rhai_fn(name = "load", return_raw)]
     pub fn load_options(
@@ -262,23 +283,14 @@ pub mod denoiser_api {
     ///
     /// Its arithmetic is f64.
     ///
-    /// Options:
-    /// - `mean` (0.0): a tensor or nested array of one sample's shape; or a number, with `shape`
-    /// - `std` (1.0): a number, or one per entry
-    /// - `shape` (that of `mean`): one sample's, where the mean is a number
-    /// - `noise` (`noise::edm()`): the noise schedule
-    ///
     /// Example: `denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 })`
     #[rhai_fn(return_raw)]
     pub fn gaussian(options: Map) -> RhaiResult<DynDenoiser> {
-        let of = "denoiser::gaussian";
-        let mut o = Options::new(of, options);
-        let noise = noise_option(&mut o)?;
-        let mut mean = tensor_of("`mean`", o.take("mean").unwrap_or(0.0.into()))?;
-        let std = tensor_of("`std`", o.take("std").unwrap_or(1.0.into()))?;
-        let shape = shape_option(&mut o)?;
-        o.finish()?;
-        match shape {
+        let o = GAUSSIAN.read(options)?;
+        let noise = noise_option(&o)?;
+        let mut mean = tensor_of("`mean`", o.get("mean").unwrap_or(0.0.into()))?;
+        let std = tensor_of("`std`", o.get("std").unwrap_or(1.0.into()))?;
+        match o.counts("shape") {
             Some(s) if mean.elem_count() == 1 => {
                 mean = mean.reshape(()).and_then(|m| m.broadcast_as(s)).map_err(Error::from)?;
             }
@@ -287,7 +299,10 @@ pub mod denoiser_api {
                     Error::shape("denoiser::gaussian: `shape` is not that of `mean`", &[&s, mean.dims()]).into()
                 );
             }
-            None if mean.rank() == 0 => return Err(missing(of, "shape", "[1, 28, 28]").into()),
+            None if mean.rank() == 0 => {
+                let e = Error::value("denoiser::gaussian needs the option `shape`");
+                return Err(e.hint("for example `shape: [1, 28, 28]`").into());
+            }
             _ => {}
         }
         Ok(Rc::new(Gaussian::new(&mean, &std, noise)?))
@@ -296,24 +311,16 @@ pub mod denoiser_api {
     ///
     /// Its arithmetic is f64.
     ///
-    /// Options:
-    /// - `means`: a tensor [K, …], an array of K tensors, or nested arrays
-    /// - `stds`: K numbers ≥ 0, or one for all
-    /// - `weights` (equal): K numbers ≥ 0, normalized here
-    /// - `noise` (`noise::edm()`): the noise schedule
-    ///
     /// Example: `denoiser::mixture(#{ means: [[-1.0, 0.0], [1.0, 0.0]], stds: 0.2 })`
     #[rhai_fn(return_raw)]
     pub fn mixture(options: Map) -> RhaiResult<DynDenoiser> {
-        let of = "denoiser::mixture";
-        let mut o = Options::new(of, options);
-        let noise = noise_option(&mut o)?;
-        let (means, stds, weights) = (o.take("means"), o.take("stds"), o.take("weights"));
-        o.finish()?;
-        let means = tensor_of("`means`", means.ok_or_else(|| missing(of, "means", "[[-1.0, 0.0], [1.0, 0.0]]"))?)?;
-        let stds = host_values(&tensor_of("`stds`", stds.ok_or_else(|| missing(of, "stds", "0.2"))?)?)?;
-        let weights = weights.map(|w| host_values(&tensor_of("`weights`", w)?)).transpose()?;
-        Ok(Rc::new(Mixture::new(&means, &stds, weights.as_deref(), noise)?))
+        let o = MIXTURE.read(options)?;
+        let tensor = |key: &str| o.get(key).map(|v| tensor_of(&format!("`{key}`"), v)).transpose();
+        let host = |key: &str| tensor(key)?.map(|t| host_values(&t)).transpose();
+        let (Some(means), Some(stds)) = (tensor("means")?, host("stds")?) else {
+            return Err(Error::value("denoiser::mixture needs the options `means` and `stds`").into());
+        };
+        Ok(Rc::new(Mixture::new(&means, &stds, host("weights")?.as_deref(), noise_option(&o)?)?))
     }
     /// The exact denoiser of a finite data set, in EDM's noise schedule: what a perfectly overfitted network would be.
     ///
@@ -328,15 +335,10 @@ pub mod denoiser_api {
     ///
     /// `data` is a tensor [M, …] of M samples. The arithmetic is f64; memory is bounded.
     ///
-    /// Options:
-    /// - `noise` (`noise::edm()`): the noise schedule
-    ///
     /// Example: `denoiser::empirical(randn([10, 2], #{ seed: 0 }), #{ noise: noise::flow() }).denoise(ones([1, 2]), 0.5)`
     #[rhai_fn(name = "empirical", return_raw)]
     pub fn empirical_with(data: Tensor, options: Map) -> RhaiResult<DynDenoiser> {
-        let mut o = Options::new("denoiser::empirical", options);
-        let noise = noise_option(&mut o)?;
-        o.finish()?;
+        let noise = noise_option(&EMPIRICAL.read(options)?)?;
         Ok(Rc::new(Empirical::new(&data, noise)?))
     }
     /// A denoiser from a network that is a function of the script: `|x, sigma, cond|` returns what it predicts, of x's shape.
@@ -350,27 +352,13 @@ pub mod denoiser_api {
     /// is compared with the function at the first evaluation (within 5e-4 of the largest value). A note says what keeps it a function.
     /// With `shape`, its operations and weights are its hash.
     ///
-    /// Options:
-    /// - `noise`: the schedule in which it was trained
-    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "score" −ε/σ, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
-    /// - `sigma_data` (0.5): the data's standard deviation, of "edm"
-    /// - `time` ("sigma", for "flow" "flow"): the second argument: "sigma", "t", "log" (ln(s)/4, as EDM's networks take it),
-    ///   "flow" (σ/(α + σ)), "steps" (the training step, 0 to N − 1), or a factor k for k·t
-    /// - `classes` (0): the width of one-hot conditions
-    /// - `shape` (any): one sample's, if only one will do
-    /// - `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one
-    /// - `name` ("script function"): in tables and records
-    /// - `key` (a hash of the function, where nothing that it captures or reads can change): data by which caches and checkpoints know it
-    ///
     /// Example: `denoiser::from_fn(#{ noise: noise::edm(), predicts: "data" }, |x, sigma, cond| x / (1.0 + sigma.reshape([-1, 1]) ** 2))`
     #[rhai_fn(return_raw)]
     pub fn from_fn(context: NativeCallContext, options: Map, network: FnPtr) -> RhaiResult<DynDenoiser> {
-        let of = "denoiser::from_fn";
-        let mut o = Options::new(of, options);
-        let how = Meaning::read(of, &mut o)?;
-        let (classes, shape) = (o.count("classes")?.unwrap_or(0), shape_option(&mut o)?);
-        let own = Own::new(&context, &mut o, network)?;
-        o.finish()?;
+        let o = FROM_FN.read(options)?;
+        let how = Meaning::read(&o)?;
+        let (classes, shape) = (o.count("classes"), o.counts("shape"));
+        let own = Own::new(&context, &o, network)?;
         let (key, said, held) = (own.fixed_key(&context), own.is_said(), Held::of(&context, &own.function));
         let net = FnNetwork { name: own.name, key, ..FnNetwork::new(callback(own.function), shape, classes) };
         let net = TracedNetwork::new(net, held, said);
@@ -387,33 +375,14 @@ pub mod denoiser_api {
     ///
     /// Errors name the file, and the operation and node that cannot be run. Data beside the file is read from its own folder only.
     ///
-    /// Options:
-    /// - `noise`: the schedule in which it was trained
-    /// - `predicts`: what it returns: "noise" ε, "data" x_0, "score" −ε/σ, "v" α ε − σ x_0, "flow" ε − x_0, or "edm" F_θ
-    /// - `inputs` (by name and shape): a map: `x` and `time` are names of its inputs (`time: false` where there is none); any other key is the name of a
-    ///   condition, with the name of its input, a number at which it is held, or a map: `input`, `shape` (where the file leaves it open), `value`, or for labels
-    ///   `classes` and the number that means `none`, under the key `classes`
-    /// - `time` ("sigma", for "flow" "flow"): what it is told: "sigma", "t", "log" (ln(s)/4), "flow" (σ/(α + σ)), "steps" (the
-    ///   training step, 0 to N − 1), or a factor k for k·t
-    /// - `sigma_data` (0.5): the data's standard deviation, of "edm"
-    /// - `shape` (the file's): one sample's, where the file leaves it open
-    /// - `output` (the only one): the name of the output
-    /// - `clamp_time` (false): run at noise levels outside the schedule's range too, told the nearest one
-    /// - `dtype` ("f32"): or "f64"
-    /// - `device` (that of `--device`): "cpu" or "cuda:0"
-    /// - `name` (the file's): in tables and records
-    ///
     /// Example: `denoiser::onnx("network.onnx", #{ noise: noise::edm(), predicts: "data", time: "log" }).denoise(zeros([2, 1, 8, 8]), 0.5).shape` is [2, 1, 8, 8]
     #[rhai_fn(name = "onnx", return_raw)]
     pub fn from_onnx(path: ImmutableString, options: Map) -> RhaiResult<DynDenoiser> {
-        let of = "denoiser::onnx";
-        let mut o = Options::new(of, options);
-        let how = Meaning::read(of, &mut o)?;
-        let mut asked = onnx::asked(of, &mut o)?;
-        asked.name = o.string("name")?;
-        let (dtype, device) = place(&mut o)?;
-        o.finish()?;
-        let net = crate::nets::onnx::network(Path::new(path.as_str()), &asked, &device, dtype)?;
+        let o = ONNX.read(options)?;
+        let how = Meaning::read(&o)?;
+        let asked = onnx::asked(&o)?;
+        let dtype = o.dtype()?.unwrap_or(DType::F32);
+        let net = crate::nets::onnx::network(Path::new(path.as_str()), &asked, &o.device()?, dtype)?;
         how.denoiser(Rc::new(net))
     }
 }

@@ -4,13 +4,13 @@ use crate::files::cloud;
 use crate::files::image::Image;
 use crate::metric::clouds::{Frame, frame as frame_of};
 use crate::real::host_values;
+use crate::schema::{Kind as Of, Schema, Span, count, flag, value, word};
 use crate::script::error::RhaiResult;
-use crate::script::options::Options;
 use crate::tensor::aside;
-use crate::{Error, Kind, Result};
+use crate::{Error, Result};
 use candle_core::Tensor;
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, Engine, Map};
+use rhai::{Dynamic, Engine, Map};
 
 /// Adds this area's functions to `engine`.
 pub(super) fn register(engine: &mut Engine) {
@@ -36,47 +36,51 @@ pub fn drawn(x: &Tensor) -> Result<Image> {
     clouds(&points("show", x)?, &CloudOptions::default())
 }
 
-/// Numbers in an array, so many.
-fn numbers(what: &str, v: &Dynamic, count: usize) -> Result<Vec<f64>> {
-    let number = |v: &Dynamic| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64));
-    let found = v.read_lock::<Array>().and_then(|a| a.iter().map(number).collect::<Option<Vec<f64>>>());
-    found
-        .filter(|v| v.len() == count)
-        .ok_or_else(|| Error::new(Kind::Type, format!("cloud::picture: {what} must be {count} numbers")))
-}
+const PICTURE: Schema = Schema::new(
+    "cloud::picture",
+    &[
+        value(
+            "views",
+            Of::List(&Of::List(&Of::NUMBER, 2), 0),
+            "[[-52, 26]]",
+            "azimuth and elevation of the eye in degrees; several lie side by side",
+        ),
+        count("size", 200, [8, 4096], "pixels of a view's side"),
+        word("up", &["z", "x", "y"], "or \"x\", \"y\" (as in ShapeNet)"),
+        value("color", Of::List(&Of::Number(Span::between(0.0, 255.0)), 3), "[92, 132, 190]", "red, green and blue"),
+        value("radius", ABOVE_0, "less for more points", "of a ball, over the cloud's extent"),
+        value(
+            "extent",
+            ABOVE_0,
+            "that of each cloud",
+            "half of the side of the cube that is seen, for clouds that are to be compared in size",
+        ),
+        value("columns", Of::Count(1, usize::MAX), "about √B", "clouds in a row"),
+    ],
+);
+const ABOVE_0: Of = Of::Number(Span { low: 0.0, high: f64::MAX, open: [true, false] });
+const SAVE: Schema = Schema::new("cloud::save", &[flag("ascii", false, "a PLY as text")]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[PICTURE, SAVE];
 
 fn picture_of(x: Tensor, options: Map) -> RhaiResult<Image> {
-    let mut o = Options::new("cloud::picture", options);
+    let o = PICTURE.read(options)?;
     let d = CloudOptions::default();
-    let views = match o.array("views")? {
-        Some(all) => all.iter().map(|v| numbers("a view", v, 2).map(|v| (v[0], v[1]))).collect::<Result<Vec<_>>>()?,
-        None => d.views.clone(),
-    };
-    let color = match o.take("color") {
-        Some(v) => {
-            let c = numbers("`color`", &v, 3)?;
-            if c.iter().any(|c| !(0.0..=255.0).contains(c)) {
-                return Err(Error::value("cloud::picture: `color` must be three numbers within [0, 255]").into());
-            }
-            [c[0] as u8, c[1] as u8, c[2] as u8]
-        }
-        None => d.color,
-    };
-    let up = match o.one_of("up", &["x", "y", "z"])? {
-        Some("x") => 0,
-        Some("y") => 1,
-        _ => 2,
-    };
+    let views = o.lists("views").map(|all| all.iter().map(|v| (v[0], v[1])).collect());
+    let color = o.numbers("color").map(|c| [c[0] as u8, c[1] as u8, c[2] as u8]);
     let options = CloudOptions {
-        size: o.count("size")?.unwrap_or(d.size),
-        views,
-        radius: o.float("radius")?,
-        color,
-        up,
-        extent: o.float("extent")?,
-        columns: o.count("columns")?,
+        size: o.count("size"),
+        views: views.unwrap_or(d.views),
+        radius: o.some_number("radius"),
+        color: color.unwrap_or(d.color),
+        up: match o.word("up") {
+            "x" => 0,
+            "y" => 1,
+            _ => 2,
+        },
+        extent: o.some_number("extent"),
+        columns: o.some_count("columns"),
     };
-    o.finish()?;
     Ok(aside::run(usize::MAX, move || clouds(&points("cloud::picture", &x)?, &options))?)
 }
 
@@ -105,15 +109,10 @@ mod cloud_api {
     }
     /// Writes a cloud, as without options.
     ///
-    /// Options:
-    /// - `ascii` (false): a PLY as text
-    ///
     /// Example: `cloud::save(out("x.ply"), ones([5, 3]), #{ ascii: true });`
     #[rhai_fn(name = "save", return_raw)]
     pub fn save_with(path: &str, x: Tensor, options: Map) -> RhaiResult<()> {
-        let mut o = Options::new("cloud::save", options);
-        let ascii = o.bool("ascii")?.unwrap_or(false);
-        o.finish()?;
+        let ascii = SAVE.read(options)?.flag("ascii");
         Ok(cloud::save(path, &x, ascii)?)
     }
     /// Each cloud in its bounding box: moved to its middle, and scaled so that coordinates are in [−1, 1].
@@ -151,15 +150,6 @@ mod cloud_api {
         picture_of(x, Map::new())
     }
     /// A picture of clouds [B, N, 3] or of one cloud [N, 3]: shaded balls, paler in the distance, each cloud as large as fills its square.
-    ///
-    /// Options:
-    /// - `views` ([[-52, 26]]): azimuth and elevation of the eye in degrees; several lie side by side
-    /// - `size` (200): pixels of a view's side
-    /// - `up` ("z"): or "x", "y" (as in ShapeNet)
-    /// - `color` ([92, 132, 190]): red, green and blue
-    /// - `radius` (less for more points): of a ball, over the cloud's extent
-    /// - `extent` (that of each cloud): half of the side of the cube that is seen, for clouds that are to be compared in size
-    /// - `columns` (about √B): clouds in a row
     ///
     /// Example: `cloud::picture(randn([3, 64, 3], #{ seed: 0 }), #{ size: 40, views: [[0, 0], [90, 0]], columns: 3 }).width` is 240
     #[rhai_fn(name = "picture", return_raw)]

@@ -4,8 +4,8 @@ use super::folders::load_csv;
 use crate::files::state::Data;
 use crate::files::table::{Table, number};
 use crate::files::{atomic, hash, json, state};
+use crate::schema::{Kind as Of, Opt, Schema, count, flag, text, value};
 use crate::script::error::RhaiResult;
-use crate::script::options::Options;
 use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
@@ -44,17 +44,6 @@ fn cell(v: &Dynamic, digits: usize) -> RhaiResult<String> {
     }
 }
 
-fn strings(what: &str, a: &Array) -> RhaiResult<Vec<String>> {
-    let one = |v: &Dynamic| match v.is_string() {
-        true => Ok(v.to_string()),
-        false => {
-            Err(Error::new(Kind::Type, format!("{what} must be strings, not {}", crate::script::error::type_of(v)))
-                .into())
-        }
-    };
-    a.iter().map(one).collect()
-}
-
 fn row(what: &str, v: &Dynamic, i: usize) -> RhaiResult<Array> {
     v.read_lock::<Array>().map(|a| a.clone()).ok_or_else(|| {
         Error::new(Kind::Type, format!("{what}: row {i} must be an array, not {}", crate::script::error::type_of(v)))
@@ -62,21 +51,47 @@ fn row(what: &str, v: &Dynamic, i: usize) -> RhaiResult<Array> {
     })
 }
 
+const MARKED: &str = "titles of columns in which that value is marked, with * or in bold";
+const TABLE: Schema = Schema::new(
+    "table",
+    &[
+        value("header", Of::TEXTS, "[]", "titles"),
+        flag("markdown", false, "as a Markdown table"),
+        count("digits", 4, [1, 17], "significant digits of floats"),
+        value("lowest", Of::TEXTS, "[]", MARKED),
+        value("highest", Of::TEXTS, "[]", MARKED),
+    ],
+);
+const OWNER: Opt =
+    value("owner", Of::Text, "none", "text that stands for what the state is of, the hash of a run, say");
+const STATE_SAVE: Schema = Schema::new("state::save", &[OWNER]);
+const STATE_LOAD: Schema = Schema::new("state::load", &[OWNER]);
+const STATE_REMOVE: Schema = Schema::new("state::remove", &[OWNER.needed("\"run 1\"")]);
+const CSV_SAVE: Schema = Schema::new("csv::save", &[value("header", Of::TEXTS, "[]", "titles, the first line")]);
+/// Those of `csv::load`.
+pub(super) const CSV_LOAD: Schema = Schema::new(
+    "csv::load",
+    &[
+        flag("header", true, "the first line has the titles"),
+        text("separator", ",", "what stands between cells, an ASCII character"),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[TABLE, STATE_SAVE, STATE_LOAD, STATE_REMOVE, CSV_SAVE, CSV_LOAD];
+
 fn make_table(rows: Array, map: Map) -> RhaiResult<Table> {
-    let mut o = Options::new("table", map);
-    let header = strings("table: the titles in `header`", &o.array("header")?.unwrap_or_default())?;
-    let markdown = o.bool("markdown")?.unwrap_or(false);
-    let digits = o.count("digits")?.unwrap_or(4);
+    let o = TABLE.read(map)?;
+    let header = o.texts("header");
+    let (markdown, digits) = (o.flag("markdown"), o.count("digits"));
     let mut best = vec![];
     for (key, highest) in [("lowest", false), ("highest", true)] {
-        for name in strings("table: the columns to mark", &o.array(key)?.unwrap_or_default())? {
+        for name in o.texts(key) {
             match header.iter().position(|h| *h == name) {
                 Some(c) => best.push((c, highest)),
                 None => return Err(Error::unknown("column", &name, header.iter().map(String::as_str)).into()),
             }
         }
     }
-    o.finish()?;
     let rows = rows
         .iter()
         .enumerate()
@@ -110,11 +125,8 @@ fn csv_text(rows: &Array, header: &[String]) -> RhaiResult<String> {
     Ok(out)
 }
 
-fn owner(what: &str, options: Map) -> RhaiResult<Option<String>> {
-    let mut o = Options::new(what, options);
-    let owner = o.string("owner")?;
-    o.finish()?;
-    Ok(owner)
+fn owner(schema: Schema, options: Map) -> RhaiResult<Option<String>> {
+    Ok(schema.read(options)?.some_text("owner"))
 }
 
 fn save_as(path: &str, map: Map, owner: Option<String>) -> RhaiResult<()> {
@@ -195,15 +207,12 @@ mod state_api {
     }
     /// Writes a map to one file, which belongs to an owner: it replaces nothing but a state of the same owner.
     ///
-    /// Options:
-    /// - `owner` (none): text that stands for what the state is of, the hash of a run, say
-    ///
     /// Errors, kind `value`, where another file of that name is in the way: it stays as it is.
     ///
     /// Example: `state::save(out("run.state"), #{ iteration: 7 }, #{ owner: "run 1" });`
     #[rhai_fn(name = "save", return_raw)]
     pub fn save_with(path: &str, map: Map, options: Map) -> RhaiResult<()> {
-        let owner = owner("state::save", options)?;
+        let owner = owner(STATE_SAVE, options)?;
         save_as(path, map, owner)
     }
     /// Reads the map that `state::save` wrote; tensors come to the device of the run (`--device`).
@@ -217,28 +226,22 @@ mod state_api {
     }
     /// Reads the map that `state::save` wrote for the same owner.
     ///
-    /// Options:
-    /// - `owner` (none): text that stands for what the state is of
-    ///
     /// Errors, kind `value`, on a file that is another owner's, or no state.
     ///
     /// Example: `state::save(out("run.state"), #{ iteration: 7 }, #{ owner: "run 1" }); state::load(out("run.state"), #{ owner: "run 1" }).iteration` is 7
     #[rhai_fn(name = "load", return_raw)]
     pub fn load_with(path: &str, options: Map) -> RhaiResult<Map> {
-        let owner = owner("state::load", options)?;
+        let owner = owner(STATE_LOAD, options)?;
         load_as(path, owner)
     }
     /// Deletes the file that `state::save` wrote for this owner; nothing happens if there is none.
-    ///
-    /// Options:
-    /// - `owner`: text that stands for what the state is of
     ///
     /// Errors, kind `value`, on any other file, which stays.
     ///
     /// Example: `state::remove(out("run.state"), #{ owner: "run 1" });`
     #[rhai_fn(return_raw)]
     pub fn remove(path: &str, options: Map) -> RhaiResult<()> {
-        match owner("state::remove", options)? {
+        match owner(STATE_REMOVE, options)? {
             Some(owner) => Ok(state::remove(path, &owner)?),
             None => Err(Error::value("state::remove needs the option `owner`").into()),
         }
@@ -257,15 +260,10 @@ mod csv_api {
     }
     /// Writes rows of values as a CSV file; floats in full.
     ///
-    /// Options:
-    /// - `header` ([]): titles, the first line
-    ///
     /// Example: `csv::save(out("cells.csv"), [["euler", 5, 0.013]], #{ header: ["solver", "nfe", "loss"] });`
     #[rhai_fn(name = "save", return_raw)]
     pub fn save_with(path: &str, rows: Array, options: Map) -> RhaiResult<()> {
-        let mut o = Options::new("csv::save", options);
-        let header = strings("csv::save: the titles in `header`", &o.array("header")?.unwrap_or_default())?;
-        o.finish()?;
+        let header = CSV_SAVE.read(options)?.texts("header");
         Ok(atomic::write(path, csv_text(&rows, &header)?.as_bytes())?)
     }
     /// The rows of a CSV file whose first line has the titles.
@@ -278,10 +276,6 @@ mod csv_api {
         load_csv(path, Map::new())
     }
     /// The rows of a CSV file.
-    ///
-    /// Options:
-    /// - `header` (true): the first line has the titles
-    /// - `separator` (","): what stands between cells, an ASCII character
     ///
     /// Errors: lines with different numbers of cells; the message has the line.
     ///
@@ -303,12 +297,6 @@ mod globals {
         make_table(rows, Map::new())
     }
     /// A table of rows of values, aligned when printed: numbers to the right, () as an empty cell.
-    ///
-    /// Options:
-    /// - `header` ([]): titles
-    /// - `markdown` (false): as a Markdown table
-    /// - `digits` (4): significant digits of floats
-    /// - `lowest` ([]), `highest` ([]): titles of columns in which that value is marked, with * or in bold
     ///
     /// Example: `print(table([["euler", 0.31], ["ld3", 0.12]], #{ header: ["method", "loss"], lowest: ["loss"] }));`
     #[rhai_fn(name = "table", return_raw)]

@@ -1,9 +1,9 @@
 //! Rhai functions that find and read files: `glob`, `read_text`, `csv::load`.
+use super::data::CSV_LOAD;
 use crate::access;
 use crate::files::atomic;
 use crate::host::check_cancelled;
 use crate::script::error::RhaiResult;
-use crate::script::options::Options;
 use crate::{Error, Kind, Result};
 use glob::{MatchOptions, Pattern};
 use rhai::plugin::*;
@@ -97,10 +97,8 @@ fn cell(text: &str) -> Dynamic {
 
 /// The rows of a CSV file, and its titles.
 pub(super) fn load_csv(path: &str, options: Map) -> RhaiResult<Map> {
-    let mut o = Options::new("csv::load", options);
-    let header = o.bool("header")?.unwrap_or(true);
-    let separator = o.string("separator")?.unwrap_or_else(|| ",".into());
-    o.finish()?;
+    let o = CSV_LOAD.read(options)?;
+    let (header, separator) = (o.flag("header"), o.text("separator"));
     let [separator] = separator.as_bytes() else {
         return Err(Error::value(format!("csv::load: separator must be one ASCII character, not {separator:?}")).into());
     };

@@ -6,8 +6,9 @@ use crate::draw::sheet::{SheetOptions, sheet as make_sheet};
 use crate::files::animation::{self, Timing};
 use crate::files::image::{GridOptions, Image, QUALITY, from_batch, grid as make_grid};
 use crate::real::host_values;
+use crate::schema::{Kind as Of, Opt, Schema, count, flag, number, text, value, word};
 use crate::script::error::RhaiResult;
-use crate::script::options::Options;
+use crate::script::options::{Given, read};
 use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
@@ -58,15 +59,111 @@ fn numbers(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
     a.iter().map(one).collect()
 }
 
+/// The texts around a plot, and its size.
+const AROUND: &[Opt] = &[
+    text("title", "", "texts"),
+    text("x_label", "", "texts"),
+    text("y_label", "", "texts"),
+    value("size", Of::List(&Of::Count(150, 8000), 2), "[720, 440]", "width and height"),
+];
+const LINES: Schema = Schema::new(
+    "plot::lines",
+    &[
+        value(
+            "series",
+            Of::ARRAY,
+            "[]",
+            "maps `#{ name, x, y, line, points, low, high }` with x and y arrays or tensors; x counts from 0 when absent; () and NaN are gaps; \
+             `line` (true) and `points` (of up to 40 values) say how they are drawn; `low` and `high` are the ends of a band around the line",
+        ),
+        flag("log_x", false, "logarithmic axes"),
+        flag("log_y", false, "logarithmic axes"),
+    ],
+)
+.with(&[AROUND]);
+/// What `plot::lines` draws.
+const SERIES: &[Opt] = &[
+    text("name", "", ""),
+    value("x", Of::Any, "", ""),
+    value("y", Of::Any, "", ""),
+    value("low", Of::Any, "", ""),
+    value("high", Of::Any, "", ""),
+    flag("line", true, ""),
+    flag("points", true, "").or("of up to 40 values"),
+];
+const BARS: Schema = Schema::new(
+    "plot::bars",
+    &[
+        value("groups", Of::ARRAY, "[]", "names below the groups"),
+        value(
+            "series",
+            Of::ARRAY,
+            "[]",
+            "maps `#{ name, y, error }`: bars of one colour, a height and an error for each group",
+        ),
+    ],
+)
+.with(&[AROUND]);
+/// What `plot::bars` draws.
+const BAR: &[Opt] = &[text("name", "", ""), value("y", Of::Any, "", ""), value("error", Of::Any, "", "")];
+const HISTOGRAM: Schema = Schema::new("plot::histogram", &[count("bins", 30, [1, 1000], "intervals")]).with(&[AROUND]);
+const HEAT: Schema = Schema::new(
+    "plot::heat",
+    &[
+        value("rows", Of::ARRAY, "[]", "names"),
+        value("columns", Of::ARRAY, "[]", "names"),
+        flag("log", false, "colours by the logarithm"),
+        flag("numbers", false, "write the numbers into cells that are large enough"),
+    ],
+)
+.with(&[AROUND]);
+const SCHEDULES: Schema = Schema::new(
+    "plot::schedules",
+    &[
+        word("axis", &["sigma", "lambda", "t"], ""),
+        text("title", "", "a line above"),
+        count("width", 720, [150, 8000], "of the plot"),
+    ],
+);
+const ANIMATION: Schema = Schema::new(
+    "image::animation",
+    &[
+        number("fps", 8.0, [0.1, 50.0], "frames a second"),
+        count("repeat", 0, [0, u16::MAX as usize], "how often all is shown; 0: for ever"),
+        number("rest", 0.0, [0.0, f64::MAX], "seconds that the last frame stands longer"),
+    ],
+);
+const SHEET: Schema = Schema::new(
+    "image::sheet",
+    &[
+        value("columns", Of::ARRAY, "[]", "captions"),
+        value("title", Of::Text, "none", "a line above"),
+        value("scale", Of::Count(1, usize::MAX), "as makes pictures 72 pixels high", "pixels per pixel"),
+        count("pad", 4, [0, usize::MAX], "pixels between"),
+        number("font", 15.0, [4.0, 400.0], "pixels"),
+    ],
+);
+const GRID: Schema = Schema::new(
+    "image::grid",
+    &[
+        value("cols", Of::Count(1, usize::MAX), "about √B", "pictures in a row"),
+        count("scale", 1, [1, usize::MAX], "pixels per pixel"),
+        count("pad", 2, [0, usize::MAX], "pixels between"),
+        count("background", 255, [0, 255], "grey level between"),
+    ],
+);
+const SAVE_IMAGE: Schema =
+    Schema::method("Image", "save", &[count("quality", QUALITY as usize, [1, 100], "of a JPEG")]);
+const SAVE_PLOT: Schema = Schema::method("Plot", "save", &[count("scale", 2, [1, 8], "pixels per unit in a PNG")]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] =
+    &[LINES, BARS, HISTOGRAM, HEAT, SCHEDULES, ANIMATION, SHEET, GRID, SAVE_IMAGE, SAVE_PLOT];
+
 fn animate(frames: &Dynamic, path: &str, map: Map) -> RhaiResult<()> {
-    let mut o = Options::new("image::animation", map);
-    let fps = o.float("fps")?.unwrap_or(8.0);
-    let repeat = o.count("repeat")?.unwrap_or(0);
-    let rest = o.float("rest")?.unwrap_or(0.0);
-    o.finish()?;
-    let Ok(repeat) = u16::try_from(repeat) else {
-        return Err(Error::value(format!("image::animation: repeat must be at most {}, not {repeat}", u16::MAX)).into());
-    };
+    let o = ANIMATION.read(map)?;
+    // the range is that of a u16
+    let repeat = u16::try_from(o.count("repeat")).unwrap_or(u16::MAX);
+    let (fps, rest) = (o.number("fps"), o.number("rest"));
     let needs = || wrong("image::animation takes a tensor [N, C, H, W] or an array of images".into());
     let frames: Vec<Image> = match (frames.read_lock::<Tensor>(), frames.read_lock::<Array>()) {
         (Some(t), _) => from_batch("image::animation", &t)?,
@@ -83,93 +180,61 @@ fn series(v: &Dynamic, i: usize) -> RhaiResult<Series> {
             wrong(format!("{what} must be a map #{{ name, x, y }}, not {}", crate::script::error::type_of(v))).into()
         );
     };
-    let mut o = Options::new(&what, map);
-    let name = o.string("name")?.unwrap_or_default();
-    let Some(y) = o.take("y") else {
+    let o = read(&what, SERIES.iter(), map)?;
+    let given = |key: &str| o.get(key).map(|v| numbers(&format!("{what}: {key}"), &v)).transpose();
+    let Some(y) = given("y")? else {
         return Err(Error::value(format!("{what} has no `y`")).into());
     };
-    let y = numbers(&format!("{what}: y"), &y)?;
-    let x = match o.take("x") {
-        Some(x) => numbers(&format!("{what}: x"), &x)?,
-        None => (0..y.len()).map(|i| i as f64).collect(),
-    };
-    let band = match (o.take("low"), o.take("high")) {
-        (Some(low), Some(high)) => {
-            Some([numbers(&format!("{what}: low"), &low)?, numbers(&format!("{what}: high"), &high)?])
-        }
+    let x = given("x")?.unwrap_or_else(|| (0..y.len()).map(|i| i as f64).collect());
+    let band = match (given("low")?, given("high")?) {
+        (Some(low), Some(high)) => Some([low, high]),
         (None, None) => None,
         _ => return Err(Error::value(format!("{what}: a band needs both `low` and `high`")).into()),
     };
-    let line = o.bool("line")?.unwrap_or(true);
-    let points = o.bool("points")?.unwrap_or(!line || y.len() <= 40);
-    o.finish()?;
-    Ok(Series { name, x, y, line, points, band })
-}
-
-fn size(o: &mut Options, default: (usize, usize)) -> RhaiResult<(usize, usize)> {
-    let Some(a) = o.array("size")? else { return Ok(default) };
-    let side = |v: &Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok());
-    match a.iter().map(side).collect::<Option<Vec<_>>>().as_deref() {
-        Some(&[w, h]) => Ok((w, h)),
-        _ => Err(wrong("plot: option `size` must be [width, height], two integers".into()).into()),
-    }
+    let line = o.flag("line");
+    let points = o.some_flag("points").unwrap_or(!line || y.len() <= 40);
+    Ok(Series { name: o.text("name"), x, y, line, points, band })
 }
 
 /// The texts around a plot, and its size.
-fn around(o: &mut Options) -> RhaiResult<LinesOptions> {
+fn around(o: &Given) -> LinesOptions {
     let d = LinesOptions::default();
-    Ok(LinesOptions {
-        title: o.string("title")?.unwrap_or_default(),
-        x_label: o.string("x_label")?.unwrap_or_default(),
-        y_label: o.string("y_label")?.unwrap_or_default(),
-        size: size(o, d.size)?,
-        ..d
-    })
-}
-
-/// Texts in an array, or whatever its values are as texts.
-fn names(a: Option<Array>) -> Vec<String> {
-    a.unwrap_or_default().iter().map(Dynamic::to_string).collect()
+    let size = match o.counts("size").as_deref() {
+        Some(&[w, h]) => (w, h),
+        _ => d.size,
+    };
+    LinesOptions { title: o.text("title"), x_label: o.text("x_label"), y_label: o.text("y_label"), size, ..d }
 }
 
 fn make_bars(map: Map) -> RhaiResult<ScriptPlot> {
-    let mut o = Options::new("plot::bars", map);
-    let options = around(&mut o)?;
-    let groups = names(o.array("groups")?);
-    let all = o.array("series")?.unwrap_or_default();
-    o.finish()?;
+    let o = BARS.read(map)?;
+    let (options, groups) = (around(&o), o.texts("groups"));
+    let all = o.array("series").unwrap_or_default();
     let one = |(i, v): (usize, &Dynamic)| -> RhaiResult<Bars> {
         let what = format!("plot::bars, series {i}");
         let map = v
             .read_lock::<Map>()
             .map(|m| m.clone())
             .ok_or_else(|| wrong(format!("{what} must be a map #{{ name, y }}")))?;
-        let mut o = Options::new(&what, map);
-        let name = o.string("name")?.unwrap_or_default();
-        let values = o.take("y").ok_or_else(|| Error::value(format!("{what} has no `y`")))?;
-        let errors = o.take("error").map(|e| numbers(&format!("{what}: error"), &e)).transpose()?;
-        o.finish()?;
-        Ok(Bars { name, values: numbers(&format!("{what}: y"), &values)?, errors })
+        let o = read(&what, BAR.iter(), map)?;
+        let values = o.get("y").ok_or_else(|| Error::value(format!("{what} has no `y`")))?;
+        let errors = o.get("error").map(|e| numbers(&format!("{what}: error"), &e)).transpose()?;
+        Ok(Bars { name: o.text("name"), values: numbers(&format!("{what}: y"), &values)?, errors })
     };
     let all = all.iter().enumerate().map(one).collect::<RhaiResult<Vec<_>>>()?;
     Ok(ScriptPlot(Rc::new(charts::bars(&groups, &all, &options)?)))
 }
 
 fn make_histogram(values: &Dynamic, map: Map) -> RhaiResult<ScriptPlot> {
-    let mut o = Options::new("plot::histogram", map);
-    let options = around(&mut o)?;
-    let bins = o.count("bins")?.unwrap_or(30);
-    o.finish()?;
-    Ok(ScriptPlot(Rc::new(charts::histogram(&numbers("plot::histogram", values)?, bins, &options)?)))
+    let o = HISTOGRAM.read(map)?;
+    let values = numbers("plot::histogram", values)?;
+    Ok(ScriptPlot(Rc::new(charts::histogram(&values, o.count("bins"), &around(&o))?)))
 }
 
 fn make_heat(values: &Dynamic, map: Map) -> RhaiResult<ScriptPlot> {
-    let mut o = Options::new("plot::heat", map);
-    let options = around(&mut o)?;
-    let names = [names(o.array("rows")?), names(o.array("columns")?)];
-    let log = o.bool("log")?.unwrap_or(false);
-    let write = o.bool("numbers")?.unwrap_or(false);
-    o.finish()?;
+    let o = HEAT.read(map)?;
+    let names = [o.texts("rows"), o.texts("columns")];
+    let (log, write) = (o.flag("log"), o.flag("numbers"));
     let rows = match values.read_lock::<Tensor>() {
         Some(t) => {
             let &[_, columns] = t.dims() else {
@@ -187,32 +252,25 @@ fn make_heat(values: &Dynamic, map: Map) -> RhaiResult<ScriptPlot> {
                 .collect::<RhaiResult<_>>()?
         }
     };
-    Ok(ScriptPlot(Rc::new(charts::heat(&Heat { values: rows, names, log, numbers: write }, &options)?)))
+    Ok(ScriptPlot(Rc::new(charts::heat(&Heat { values: rows, names, log, numbers: write }, &around(&o))?)))
 }
 
 fn make_lines(map: Map) -> RhaiResult<ScriptPlot> {
-    let mut o = Options::new("plot::lines", map);
-    let options = LinesOptions {
-        log_x: o.bool("log_x")?.unwrap_or(false),
-        log_y: o.bool("log_y")?.unwrap_or(false),
-        ..around(&mut o)?
-    };
-    let all = o.array("series")?.unwrap_or_default();
-    o.finish()?;
+    let o = LINES.read(map)?;
+    let options = LinesOptions { log_x: o.flag("log_x"), log_y: o.flag("log_y"), ..around(&o) };
+    let all = o.array("series").unwrap_or_default();
     let all = all.iter().enumerate().map(|(i, v)| series(v, i)).collect::<RhaiResult<Vec<_>>>()?;
     Ok(ScriptPlot(Rc::new(draw_lines(&all, &options)?)))
 }
 
 fn make_schedules(all: Array, map: Map) -> RhaiResult<ScriptPlot> {
-    let mut o = Options::new("plot::schedules", map);
-    let space = match o.one_of("axis", &["sigma", "lambda", "t"])? {
-        Some("lambda") => Space::Lambda,
-        Some("t") => Space::Time,
+    let o = SCHEDULES.read(map)?;
+    let space = match o.word("axis") {
+        "lambda" => Space::Lambda,
+        "t" => Space::Time,
         _ => Space::Sigma,
     };
-    let title = o.string("title")?.unwrap_or_default();
-    let width = o.count("width")?.unwrap_or(720);
-    o.finish()?;
+    let (title, width) = (o.text("title"), o.count("width"));
     let one = |v: Dynamic| {
         v.try_cast_result::<Schedule>().map_err(|v| {
             wrong(format!(
@@ -227,17 +285,14 @@ fn make_schedules(all: Array, map: Map) -> RhaiResult<ScriptPlot> {
 }
 
 fn make_contact_sheet(rows: Array, map: Map) -> RhaiResult<Image> {
-    let mut o = Options::new("image::sheet", map);
-    let d = SheetOptions::default();
-    let columns = o.array("columns")?.unwrap_or_default();
+    let o = SHEET.read(map)?;
     let options = SheetOptions {
-        scale: o.count("scale")?,
-        pad: o.count("pad")?.unwrap_or(d.pad),
-        title: o.string("title")?,
-        columns: columns.iter().map(Dynamic::to_string).collect(),
-        font: o.float("font")?.unwrap_or(d.font),
+        scale: o.some_count("scale"),
+        pad: o.count("pad"),
+        title: o.some_text("title"),
+        columns: o.texts("columns"),
+        font: o.number("font"),
     };
-    o.finish()?;
     let row = |(i, v): (usize, Dynamic)| -> RhaiResult<(String, Tensor)> {
         let pair = v.try_cast::<Array>().and_then(|a| <[Dynamic; 2]>::try_from(a).ok());
         match pair.map(|[label, t]| (label.into_string(), t.try_cast::<Tensor>())) {
@@ -273,26 +328,13 @@ mod image_api {
     }
     /// A batch [B, C, H, W] (values in [−1, 1]) as one picture.
     ///
-    /// Options:
-    /// - `cols` (about √B): pictures in a row
-    /// - `scale` (1): pixels per pixel
-    /// - `pad` (2): pixels between
-    /// - `background` (255): grey level between
-    ///
     /// Example: `image::grid(randn([6, 1, 8, 8], #{ seed: 0 }), #{ cols: 3, scale: 2 }).save(out("x.png"));`
     #[rhai_fn(name = "grid", return_raw)]
     pub fn grid_with(x: Tensor, options: Map) -> RhaiResult<Image> {
-        let mut o = Options::new("image::grid", options);
-        let d = GridOptions::default();
-        let background = o.count("background")?.unwrap_or(usize::from(d.background));
-        let Ok(background) = u8::try_from(background) else {
-            return Err(
-                Error::value(format!("image::grid: background must be within [0, 255], not {background}")).into()
-            );
-        };
-        let cols = o.count("cols")?;
-        let (scale, pad) = (o.count("scale")?.unwrap_or(d.scale), o.count("pad")?.unwrap_or(d.pad));
-        o.finish()?;
+        let o = GRID.read(options)?;
+        // the range is that of a u8
+        let background = u8::try_from(o.count("background")).unwrap_or(u8::MAX);
+        let (cols, scale, pad) = (o.some_count("cols"), o.count("scale"), o.count("pad"));
         grid_of(x, GridOptions { cols, scale, pad, background })
     }
     /// A contact sheet: labelled rows of pictures.
@@ -303,13 +345,6 @@ mod image_api {
     /// A contact sheet: labelled rows of pictures, as papers show them.
     ///
     /// Arguments: rows [label, tensor [B, C, H, W]]; a label's further lines are drawn smaller.
-    ///
-    /// Options:
-    /// - `columns` ([]): captions
-    /// - `title` (none): a line above
-    /// - `scale` (as makes pictures 72 pixels high): pixels per pixel
-    /// - `pad` (4): pixels between
-    /// - `font` (15): pixels
     ///
     /// Example: `let x = zeros([2, 1, 8, 8]); image::sheet([["teacher", x], ["LD3\nNFE 5", x]], #{ title: "same noises" }).save(out("sheet.png"));`
     #[rhai_fn(name = "sheet", return_raw)]
@@ -328,11 +363,6 @@ mod image_api {
     /// Writes pictures one after the other to a `.gif`, or a `.png` that moves (APNG, which keeps all colours): a trajectory, for example.
     ///
     /// Arguments: a tensor [N, C, H, W] with values in [−1, 1], or an array of images of one size.
-    ///
-    /// Options:
-    /// - `fps` (8): frames a second, from 0.1 to 50
-    /// - `repeat` (0): how often all is shown; 0: for ever
-    /// - `rest` (0): seconds that the last frame stands longer
     ///
     /// Example: `let x = zeros([2, 1, 8, 8]); image::animation([image::grid(x), image::grid(x + 1)], out("two.png"), #{ fps: 2, rest: 1 });`
     #[rhai_fn(name = "animation", return_raw)]
@@ -355,26 +385,12 @@ mod image_api {
 mod plot_api {
     /// A plot of lines and points over two axes, with a legend.
     ///
-    /// Options:
-    /// - `series` ([]): maps `#{ name, x, y, line, points, low, high }` with x and y arrays or tensors; x counts from 0 when absent; ()
-    ///   and NaN are gaps; `line` (true) and `points` (of up to 40 values) say how they are drawn; `low` and `high` are the ends of a band
-    ///   around the line
-    /// - `title` (""), `x_label` (""), `y_label` (""): texts
-    /// - `log_x` (false), `log_y` (false): logarithmic axes
-    /// - `size` ([720, 440]): width and height
-    ///
     /// Example: `plot::lines(#{ title: "loss", log_y: true, series: [#{ name: "train", y: [0.3, 0.1, 0.02] }] }).save(out("loss.svg"));`
     #[rhai_fn(return_raw)]
     pub fn lines(options: Map) -> RhaiResult<ScriptPlot> {
         make_lines(options)
     }
     /// Bars in groups, from 0, with their errors.
-    ///
-    /// Options:
-    /// - `groups` ([]): names below the groups
-    /// - `series` ([]): maps `#{ name, y, error }`: bars of one colour, a height and an error for each group
-    /// - `title` (""), `x_label` (""), `y_label` (""): texts
-    /// - `size` ([720, 440]): width and height
     ///
     /// Example: `plot::bars(#{ groups: ["NFE 4", "NFE 6"], series: [#{ name: "LD3", y: [3.1, 2.2], error: [0.2, 0.1] }] }).save(out("bars.svg"));`
     #[rhai_fn(return_raw)]
@@ -390,11 +406,6 @@ mod plot_api {
     }
     /// How many values of a tensor or an array fall into each of some equal intervals.
     ///
-    /// Options:
-    /// - `bins` (30): intervals
-    /// - `title` (""), `x_label` (""), `y_label` (""): texts
-    /// - `size` ([720, 440]): width and height
-    ///
     /// Example: `plot::histogram([1, 2, 2, 3], #{ bins: 3, title: "numbers" }).save(out("histogram.svg"));`
     #[rhai_fn(name = "histogram", return_raw)]
     pub fn histogram_with(values: Dynamic, options: Map) -> RhaiResult<ScriptPlot> {
@@ -408,13 +419,6 @@ mod plot_api {
         make_heat(&values, Map::new())
     }
     /// A tensor [H, W], or an array of rows, as colours that tell dark from light to all eyes, with their scale; () and NaN stay white.
-    ///
-    /// Options:
-    /// - `rows` ([]), `columns` ([]): names
-    /// - `log` (false): colours by the logarithm
-    /// - `numbers` (false): write the numbers into cells that are large enough
-    /// - `title` (""), `x_label` (""), `y_label` (""): texts
-    /// - `size` ([720, 440]): width and height
     ///
     /// Example: `plot::heat([[1, 2], [3, ()]], #{ rows: ["a", "b"], columns: ["x", "y"], numbers: true }).save(out("heat.svg"));`
     #[rhai_fn(name = "heat", return_raw)]
@@ -439,11 +443,6 @@ mod plot_api {
         make_schedules(all, Map::new())
     }
     /// Schedules below each other, a tick at each step from noise (left) to data (right); rings are decoupled evaluation times.
-    ///
-    /// Options:
-    /// - `axis` ("sigma"): or "lambda" or "t"
-    /// - `title` (""): a line above
-    /// - `width` (720): of the plot
     ///
     /// Example: `let n = noise::edm(); plot::schedules([schedule::edm(n, 5), schedule::logsnr(n, 5)], #{ axis: "lambda" }).save(out("steps.png"));`
     #[rhai_fn(name = "schedules", return_raw)]
@@ -486,15 +485,10 @@ mod methods {
     }
     /// Writes a PNG or JPEG file, as a whole or not at all.
     ///
-    /// Options:
-    /// - `quality` (92): of a JPEG, from 1 to 100
-    ///
     /// Example: `image::from(zeros([1, 8, 8])).save(out("x.jpg"), #{ quality: 80 });`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_image_with(image: &mut Image, path: &str, options: Map) -> RhaiResult<()> {
-        let mut o = Options::new("save", options);
-        let quality = o.count("quality")?.unwrap_or(usize::from(QUALITY));
-        o.finish()?;
+        let quality = SAVE_IMAGE.read(options)?.count("quality");
         Ok(image.save_with(path, u8::try_from(quality).unwrap_or(u8::MAX))?)
     }
     /// One line about the picture.
@@ -512,16 +506,10 @@ mod methods {
     }
     /// Writes the plot as `.png` or `.svg`.
     ///
-    /// Options:
-    /// - `scale` (2): pixels per unit in a PNG
-    ///
     /// Example: `plot::schedules([schedule::edm(noise::edm(), 5)]).save(out("steps.png"), #{ scale: 1 });`
     #[rhai_fn(name = "save", return_raw, pure)]
     pub fn save_plot_with(plot: &mut ScriptPlot, path: &str, options: Map) -> RhaiResult<()> {
-        let mut o = Options::new("save", options);
-        let scale = o.count("scale")?.unwrap_or(2);
-        o.finish()?;
-        Ok(plot.0.save(path, scale)?)
+        Ok(plot.0.save(path, SAVE_PLOT.read(options)?.count("scale"))?)
     }
     /// The plot as an image, one pixel per unit.
     ///

@@ -3,9 +3,10 @@ use super::convert::{from_json, to_json};
 use crate::discretize::Schedule;
 use crate::files::result;
 use crate::noise::from_spec;
+use crate::schema::{Kind as Of, Opt, Schema, flag, text, value};
 use crate::script::error::RhaiResult;
 use crate::script::front::note_renamed;
-use crate::script::options::Options;
+use crate::script::options::read;
 use crate::{Error, Kind};
 use candle_core::{Device, Tensor};
 use rhai::plugin::*;
@@ -46,12 +47,20 @@ fn joined(schedule: &Schedule, entries: Map) -> RhaiResult<serde_json::Map<Strin
     Ok(all)
 }
 
-fn accept(what: &str, options: Map) -> RhaiResult<bool> {
-    let mut o = Options::new(what, options);
-    let accept = o.bool("accept_edits")?.unwrap_or(false);
-    o.finish()?;
-    Ok(accept)
-}
+const ACCEPT: &[Opt] = &[flag("accept_edits", false, "read it although its hash does not fit")];
+const LOAD: Schema = Schema::new("schedule::load", ACCEPT);
+const INFO: Schema = Schema::new("schedule::info", ACCEPT);
+const LOAD_SCHEDULE: Schema = Schema::new("load_schedule", ACCEPT);
+const SCHEDULE_INFO: Schema = Schema::new("schedule_info", ACCEPT);
+/// A schedule as data.
+const DATA: &[Opt] = &[
+    text("name", "map", ""),
+    value("noise", Of::Any, "", ""),
+    value("t", Of::List(&Of::NUMBER, 0), "", ""),
+    value("t_eval", Of::List(&Of::NUMBER, 0), "", ""),
+];
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[LOAD, INFO, LOAD_SCHEDULE, SCHEDULE_INFO];
 
 /// Schedules as files and as plain data.
 #[export_module]
@@ -93,34 +102,25 @@ mod globals {
     }
 }
 
-fn load(of: &str, path: &str, options: Map) -> RhaiResult<Schedule> {
-    Ok(result::load(path, accept(of, options)?)?.schedule)
+fn load(of: Schema, path: &str, options: Map) -> RhaiResult<Schedule> {
+    Ok(result::load(path, of.read(options)?.flag("accept_edits"))?.schedule)
 }
 
-fn info(of: &str, path: &str, options: Map) -> RhaiResult<Dynamic> {
-    Ok(from_json(&Value::Object(result::load(path, accept(of, options)?)?.body)))
+fn info(of: Schema, path: &str, options: Map) -> RhaiResult<Dynamic> {
+    Ok(from_json(&Value::Object(result::load(path, of.read(options)?.flag("accept_edits"))?.body)))
 }
 
 fn from_map(of: &str, map: Map) -> RhaiResult<Schedule> {
-    let mut o = Options::new(of, map);
-    let name = o.string("name")?.unwrap_or_else(|| "map".into());
-    let noise = o.take("noise");
-    let (t, t_eval) = (o.array("t")?, o.array("t_eval")?);
-    o.finish()?;
-    let (Some(noise), Some(t)) = (noise, t) else {
+    let o = read(of, DATA.iter(), map)?;
+    let (Some(noise), Some(t)) = (o.get("noise"), o.numbers("t")) else {
         return Err(Error::value(format!("{of}: the map needs `noise` and `t`")).into());
     };
-    let numbers = |a: rhai::Array| -> crate::Result<Vec<f64>> {
-        let number = |v: &Dynamic| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64));
-        a.iter()
-            .map(|v| number(v).ok_or_else(|| Error::new(Kind::Type, format!("times must be numbers, not {v}"))))
-            .collect()
-    };
-    let schedule = Schedule::from_steps(from_spec(&to_json(&noise, false)?)?, &numbers(t)?, name)?;
+    let schedule = Schedule::from_steps(from_spec(&to_json(&noise, false)?)?, &t, o.text("name"))?;
+    let t_eval = o.numbers("t_eval");
     match t_eval {
         None => Ok(schedule),
         Some(e) => {
-            let e = Tensor::new(numbers(e)?, &Device::Cpu).map_err(Error::from)?;
+            let e = Tensor::new(e, &Device::Cpu).map_err(Error::from)?;
             Ok(schedule.with_eval(Some(&e))?)
         }
     }
@@ -134,34 +134,28 @@ pub(in crate::script) mod in_schedule {
     /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json")); schedule::load(out("steps.json")).nfe` is 5
     #[rhai_fn(return_raw)]
     pub fn load(path: &str) -> RhaiResult<Schedule> {
-        super::load("schedule::load", path, Map::new())
+        super::load(LOAD, path, Map::new())
     }
     /// Reads a schedule file.
-    ///
-    /// Options:
-    /// - `accept_edits` (false): read it although its hash does not fit
     ///
     /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json")); schedule::load(out("steps.json"), #{ accept_edits: true })`
     #[rhai_fn(name = "load", return_raw)]
     pub fn load_with(path: &str, options: Map) -> RhaiResult<Schedule> {
-        super::load("schedule::load", path, options)
+        super::load(LOAD, path, options)
     }
     /// All that stands in a schedule file, as a map: `solver`, `losses`, `seed`, `versions`, …
     ///
     /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json"), #{ seed: 3 }); schedule::info(out("steps.json")).seed` is 3
     #[rhai_fn(return_raw)]
     pub fn info(path: &str) -> RhaiResult<Dynamic> {
-        super::info("schedule::info", path, Map::new())
+        super::info(INFO, path, Map::new())
     }
     /// All that stands in a schedule file, as a map.
-    ///
-    /// Options:
-    /// - `accept_edits` (false): read it although its hash does not fit
     ///
     /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json"), #{ seed: 3 }); schedule::info(out("steps.json"), #{ accept_edits: true }).seed` is 3
     #[rhai_fn(name = "info", return_raw)]
     pub fn info_with(path: &str, options: Map) -> RhaiResult<Dynamic> {
-        super::info("schedule::info", path, options)
+        super::info(INFO, path, options)
     }
     /// The schedule that `to_map` described: `#{ name, noise, t, t_eval }`.
     ///
@@ -205,14 +199,11 @@ mod renamed {
     }
     /// The old name of `schedule::load`, with its options.
     ///
-    /// Options:
-    /// - `accept_edits` (false): as of `schedule::load`
-    ///
     /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json")); load_schedule(out("steps.json"), #{ accept_edits: true })`
     #[rhai_fn(name = "load_schedule", return_raw)]
     pub fn load_schedule_with(context: NativeCallContext, path: &str, options: Map) -> RhaiResult<Schedule> {
         note_renamed(&context, "load_schedule", "schedule::load");
-        load("load_schedule", path, options)
+        load(LOAD_SCHEDULE, path, options)
     }
     /// The old name of `schedule::info`; it goes with version 0.2.
     ///
@@ -223,14 +214,11 @@ mod renamed {
     }
     /// The old name of `schedule::info`, with its options.
     ///
-    /// Options:
-    /// - `accept_edits` (false): as of `schedule::info`
-    ///
     /// Example: `schedule::edm(noise::edm(), 5).save(out("steps.json"), #{ seed: 3 }); schedule_info(out("steps.json"), #{ accept_edits: true }).seed` is 3
     #[rhai_fn(name = "schedule_info", return_raw)]
     pub fn schedule_info_with(context: NativeCallContext, path: &str, options: Map) -> RhaiResult<Dynamic> {
         note_renamed(&context, "schedule_info", "schedule::info");
-        info("schedule_info", path, options)
+        info(SCHEDULE_INFO, path, options)
     }
     /// The old name of `schedule::from_map`; it goes with version 0.2.
     ///

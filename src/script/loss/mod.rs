@@ -2,8 +2,8 @@
 mod perceptual;
 
 use super::error::RhaiResult;
-use super::options::Options;
 use crate::loss::{Loss, Reduction};
+use crate::schema::{Opt, Schema, above, word};
 use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
@@ -17,15 +17,26 @@ pub fn register(engine: &mut Engine) {
     engine.register_static_module("loss", loss.into());
 }
 
+const fn reduction(doc: &'static str) -> Opt {
+    word("reduction", &Reduction::NAMES, doc)
+}
+const REDUCTION: Opt = reduction("\"sum\", or \"none\": the mean of each sample, [B]");
+const DELTA: Opt = above("delta", 1.0, [0.0, f64::MAX], "where the loss turns from squared to absolute");
+const L1: Schema = Schema::new("loss::l1", &[REDUCTION]);
+const L2: Schema = Schema::new("loss::l2", &[REDUCTION]);
+const HUBER: Schema = Schema::new("loss::huber", &[DELTA, REDUCTION]);
+const PSEUDO_HUBER: Schema = Schema::new("loss::pseudo_huber", &[DELTA, REDUCTION]);
+const CHAMFER: Schema =
+    Schema::new("loss::chamfer", &[reduction("over the batch; \"sum\", or \"none\": one value for each cloud, [B]")]);
+/// The losses that `loss::get` knows.
+const BY_NAME: &[Schema] = &[L1, L2, HUBER, PSEUDO_HUBER];
+/// Options of this area's functions.
+pub const SCHEMAS: &[&[Schema]] = &[BY_NAME, &[CHAMFER], perceptual::SCHEMAS];
+
 fn read(name: &str, map: Map) -> RhaiResult<(Loss, Reduction)> {
-    let mut o = Options::new(&format!("loss::{name}"), map);
-    let delta = match name {
-        "huber" | "pseudo_huber" => o.float("delta")?,
-        _ => None,
-    };
-    let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
-    o.finish()?;
-    Ok((Loss::of(name, delta)?, reduction))
+    let o = Schema::among(BY_NAME, &format!("loss::{name}"))?.read(map)?;
+    let delta = ["huber", "pseudo_huber"].contains(&name).then(|| o.number("delta"));
+    Ok((Loss::of(name, delta)?, Reduction::of(o.word("reduction"))?))
 }
 
 fn eval(name: &str, x: Tensor, target: Tensor, map: Map) -> RhaiResult<Tensor> {
@@ -70,9 +81,6 @@ mod loss_api {
     }
     /// The absolute difference of two tensors of one shape, reduced. Its gradient at equality is 0.
     ///
-    /// Options:
-    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
-    ///
     /// Example: `loss::l1(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ reduction: "none" })` is [0, 2]
     #[rhai_fn(name = "l1", return_raw)]
     pub fn l1_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
@@ -86,9 +94,6 @@ mod loss_api {
         eval("l2", x, target, Map::new())
     }
     /// The squared difference of two tensors of one shape, reduced.
-    ///
-    /// Options:
-    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
     ///
     /// Example: `loss::l2(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ reduction: "sum" }).item()` is 4
     #[rhai_fn(name = "l2", return_raw)]
@@ -104,10 +109,6 @@ mod loss_api {
     }
     /// The Huber loss: d²/2 where |d| is at most delta, delta·(|d| − delta/2) beyond (as `torch.nn.HuberLoss`).
     ///
-    /// Options:
-    /// - `delta` (1.0): above 0, where the loss turns from squared to absolute
-    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
-    ///
     /// Example: `loss::huber(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ delta: 0.1 })`
     #[rhai_fn(name = "huber", return_raw)]
     pub fn huber_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
@@ -121,10 +122,6 @@ mod loss_api {
         eval("pseudo_huber", x, target, Map::new())
     }
     /// The pseudo-Huber loss delta²·(√(1 + (d/delta)²) − 1), element by element.
-    ///
-    /// Options:
-    /// - `delta` (1.0): above 0, where the loss turns from squared to absolute
-    /// - `reduction` ("mean"): "sum", or "none": the mean of each sample, [B]
     ///
     /// Example: `loss::pseudo_huber(tensor([1.0, 3.0]), tensor([1.0, 1.0]), #{ delta: 0.03 })`
     #[rhai_fn(name = "pseudo_huber", return_raw)]
@@ -140,15 +137,10 @@ mod loss_api {
     }
     /// The Chamfer distance of clouds [B, N, 3] and [B, M, 3] (see `metric::chamfer`); differentiable in both, nearest points held constant.
     ///
-    /// Options:
-    /// - `reduction` ("mean"): over the batch; "sum", or "none": one value for each cloud, [B]
-    ///
     /// Example: `loss::chamfer(zeros([2, 4, 3]), ones([2, 5, 3]), #{ reduction: "none" })` is [6, 6]
     #[rhai_fn(name = "chamfer", return_raw)]
     pub fn chamfer_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
-        let mut o = Options::new("loss::chamfer", options);
-        let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
-        o.finish()?;
+        let reduction = Reduction::of(CHAMFER.read(options)?.word("reduction"))?;
         // every point meets every other
         let load = aside::load_of_pairs(&[&x, &target]);
         Ok(aside::run(load, move || {

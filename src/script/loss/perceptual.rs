@@ -1,14 +1,14 @@
 //! Rhai functions for perceptual losses, and where their networks' weights are found.
-use super::of_two;
+use super::{of_two, reduction};
 use crate::files::checkpoint;
 use crate::host::Host;
 use crate::loss::Reduction;
 use crate::loss::perceptual::{Compare, Perceptual, Settings};
 use crate::nets::features::{Spec, State, spec};
+use crate::schema::{Kind as Of, Opt, Schema, flag, value};
 use crate::script::error::RhaiResult;
 use crate::script::host::ScriptHost;
-use crate::script::options::Options;
-use crate::{Error, Result, zoo};
+use crate::{Result, zoo};
 use rhai::plugin::*;
 use rhai::{FnPtr, Map};
 use std::path::Path;
@@ -29,32 +29,45 @@ fn state(spec: &Spec, path: Option<&str>, host: &dyn Host) -> Result<State> {
     }
 }
 
-fn read_layers(o: &mut Options) -> RhaiResult<Option<Vec<usize>>> {
-    let Some(a) = o.array("layers")? else { return Ok(None) };
-    let index = |v: &rhai::Dynamic| v.as_int().ok().and_then(|i| usize::try_from(i).ok());
-    match a.iter().map(index).collect::<Option<Vec<_>>>() {
-        Some(v) => Ok(Some(v)),
-        None => Err(Error::value("loss::features: `layers` must be an array of integers from 0 on").into()),
-    }
-}
+const SHARED: &[Opt] =
+    &[flag("normalize", false, "true where images are in [0, 1]"), reduction("or \"sum\", or \"none\": [B]")];
+const LPIPS: Schema = Schema::new(
+    "loss::lpips",
+    &[
+        value("trunk", Of::Text, "the published file", "a file with torchvision's weights, `.pth` or safetensors"),
+        value("heads", Of::Text, "those of the `lpips` package", "a file with other linear heads"),
+        flag("lpips", true, "false leaves the heads out, all weights are 1"),
+    ],
+)
+.with(&[SHARED]);
+const FEATURES: Schema = Schema::new(
+    "loss::features",
+    &[
+        value("layers", Of::List(&Of::COUNT, 0), "all", "which layers, counted from 0"),
+        flag("unit", false, "true compares features of unit length over channels, summed over channels"),
+        value("trunk", Of::Text, "the published file, or the one built in", "a file with the network's weights"),
+    ],
+)
+.with(&[SHARED]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[LPIPS, FEATURES];
 
-fn make(ctx: &NativeCallContext, name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
-    let mut o = Options::new(&format!("loss::{name}"), map);
-    let trunk = o.string("trunk")?;
-    let unit_range = o.bool("normalize")?.unwrap_or(false);
-    let reduction = Reduction::of(o.one_of("reduction", &Reduction::NAMES)?.unwrap_or("mean"))?;
+fn make(ctx: &NativeCallContext, schema: Schema, name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
+    let o = schema.read(map)?;
+    let trunk = o.some_text("trunk");
+    let unit_range = o.flag("normalize");
+    let reduction = Reduction::of(o.word("reduction"))?;
     let (mut layers, mut heads) = (None, None);
     let compare = if name == "lpips" {
-        heads = o.string("heads")?.map(|path| read_state(Path::new(&path), |_| true)).transpose()?;
-        if o.bool("lpips")?.unwrap_or(true) { Compare::Lpips } else { Compare::Unit }
+        heads = o.some_text("heads").map(|path| read_state(Path::new(&path), |_| true)).transpose()?;
+        if o.flag("lpips") { Compare::Lpips } else { Compare::Unit }
     } else {
-        layers = read_layers(&mut o)?;
-        if o.bool("unit")?.unwrap_or(false) { Compare::Unit } else { Compare::Plain }
+        layers = o.counts("layers");
+        if o.flag("unit") { Compare::Unit } else { Compare::Plain }
     };
-    o.finish()?;
     let spec = spec(net)?;
     let state = state(spec, trunk.as_deref(), &ScriptHost::new(ctx))
-        .map_err(|e| e.context(format!("loss::{name}(\"{net}\")")))?;
+        .map_err(|e| e.context(format!("{}(\"{net}\")", schema.of)))?;
     let loss = Perceptual::new(spec, state, Settings { compare, layers, unit_range, heads });
     let loss = loss.map_err(|e| match &trunk {
         Some(path) => e.context(format!("`{path}`")),
@@ -74,21 +87,14 @@ pub mod perceptual_api {
     /// Example: `loss::lpips("squeeze", #{ trunk: "squeezenet.safetensors" }).call(rand([1, 3, 32, 32], #{ seed: 0 }), zeros([1, 3, 32, 32])).shape` is []
     #[rhai_fn(return_raw)]
     pub fn lpips(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
-        make(&ctx, "lpips", net, Map::new())
+        make(&ctx, LPIPS, "lpips", net, Map::new())
     }
     /// LPIPS (version 0.1) over "vgg", "alex" or "squeeze" as a function value `|x, target|` of images [B, C, H, W].
-    ///
-    /// Options:
-    /// - `trunk` (the published file): a file with torchvision's weights, `.pth` or safetensors
-    /// - `heads` (those of the `lpips` package): a file with other linear heads
-    /// - `lpips` (true): false leaves the heads out, all weights are 1
-    /// - `normalize` (false): true where images are in [0, 1]
-    /// - `reduction` ("mean"): or "sum", or "none": [B]
     ///
     /// Example: `loss::lpips("squeeze", #{ trunk: "squeezenet.safetensors", reduction: "none" }).call(zeros([2, 3, 32, 32]), zeros([2, 3, 32, 32])).shape` is [2]
     #[rhai_fn(name = "lpips", return_raw)]
     pub fn lpips_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
-        make(&ctx, "lpips", net, options)
+        make(&ctx, LPIPS, "lpips", net, options)
     }
     /// The mean squared difference of a network's features ("fashion28", built in; "vgg", "alex", "squeeze"), as a function
     /// value `|x, target|` of images [B, C, H, W] in [−1, 1].
@@ -96,20 +102,13 @@ pub mod perceptual_api {
     /// Example: `loss::features("fashion28").call(zeros([1, 1, 28, 28]), zeros([1, 1, 28, 28])).item()` is 0.0
     #[rhai_fn(return_raw)]
     pub fn features(ctx: NativeCallContext, net: &str) -> RhaiResult<FnPtr> {
-        make(&ctx, "features", net, Map::new())
+        make(&ctx, FEATURES, "features", net, Map::new())
     }
     /// A distance of features as a function value `|x, target|`: the sum over layers of the mean squared difference.
-    ///
-    /// Options:
-    /// - `layers` (all): which layers, counted from 0
-    /// - `unit` (false): true compares features of unit length over channels, summed over channels
-    /// - `trunk` (the published file, or the one built in): a file with the network's weights
-    /// - `normalize` (false): true where images are in [0, 1]
-    /// - `reduction` ("mean"): or "sum", or "none": [B]
     ///
     /// Example: `loss::features("fashion28", #{ layers: [1, 2], reduction: "none" }).call(zeros([2, 1, 28, 28]), zeros([2, 1, 28, 28])).shape` is [2]
     #[rhai_fn(name = "features", return_raw)]
     pub fn features_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
-        make(&ctx, "features", net, options)
+        make(&ctx, FEATURES, "features", net, options)
     }
 }

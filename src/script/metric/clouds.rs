@@ -1,7 +1,8 @@
 //! Rhai functions that compare point clouds, and sets of them.
 use crate::metric::clouds::{self, Clouds, Distance, frame};
+use crate::schema::{Schema, count, word};
 use crate::script::error::RhaiResult;
-use crate::script::options::Options;
+use crate::script::options::Given;
 use crate::tensor::aside;
 use candle_core::{Device, Tensor};
 use rhai::plugin::*;
@@ -12,11 +13,26 @@ fn aside<T: Send + 'static>(work: impl FnOnce() -> crate::Result<T> + Send + 'st
     Ok(aside::run(usize::MAX, work)?)
 }
 
-fn distance(o: &mut Options) -> RhaiResult<Distance> {
-    Ok(match o.one_of("distance", &["chamfer", "emd"])? {
-        Some("emd") => Distance::EarthMover,
-        _ => Distance::Chamfer,
-    })
+const DISTANCES: &[&str] = &["chamfer", "emd"];
+const CLOUD_DISTANCES: Schema = Schema::new("metric::cloud_distances", &[word("distance", DISTANCES, "")]);
+const CLOUDS: Schema = Schema::new(
+    "metric::clouds",
+    &[
+        word(
+            "frame",
+            &["bbox", "unit", "half", "34", "global", "none"],
+            "how each cloud is normalized before, by a name of `cloud::normalize`: \"unit\", \"half\", \"34\", \"global\"; \"none\": not at all",
+        ),
+        word("distance", DISTANCES, "or \"emd\", which takes about a second for two clouds of 2,048 points"),
+        count("neighbours", 1, [0, usize::MAX], "of the classifier; 0: without it, for a third of the distances"),
+        count("resolution", 28, [0, usize::MAX], "nodes of the grid along an axis, for the JSD; 0: without it"),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[CLOUD_DISTANCES, CLOUDS];
+
+fn distance(o: &Given) -> Distance {
+    if o.is("distance", "emd") { Distance::EarthMover } else { Distance::Chamfer }
 }
 
 fn paired(
@@ -64,16 +80,11 @@ pub mod clouds_api {
     }
     /// The distances of each cloud of `a` to each of `b`, a tensor [A, B] in f64.
     ///
-    /// Options:
-    /// - `distance` ("chamfer"): or "emd"
-    ///
     /// Example: `metric::cloud_distances(zeros([2, 4, 3]), ones([3, 4, 3]), #{ distance: "emd" }).shape` is [2, 3]
     #[rhai_fn(name = "cloud_distances", return_raw)]
     pub fn cloud_distances_with(a: Tensor, b: Tensor, options: Map) -> RhaiResult<Tensor> {
-        let of = "metric::cloud_distances";
-        let mut o = Options::new(of, options);
-        let how = distance(&mut o)?;
-        o.finish()?;
+        let of = CLOUD_DISTANCES.of;
+        let how = distance(&CLOUD_DISTANCES.read(options)?);
         aside(move || {
             let (a, b) = (Clouds::new(of, &a)?, Clouds::new(of, &b)?);
             let d = clouds::distances(&a, &b, how)?;
@@ -95,24 +106,15 @@ pub mod clouds_api {
     ///
     /// Distances are not kept: memory grows with the number of clouds. In f32 where both sets are.
     ///
-    /// Options:
-    /// - `frame` ("bbox"): how each cloud is normalized before, by a name of `cloud::normalize`; "none": not at all
-    /// - `distance` ("chamfer"): or "emd", which takes about a second for two clouds of 2,048 points
-    /// - `neighbours` (1): of the classifier; 0: without it, for a third of the distances
-    /// - `resolution` (28): nodes of the grid along an axis, for the JSD; 0: without it
-    ///
     /// Errors: clouds that are no points x, y, z, empty sets, the cloud and point of a number that is not finite.
     ///
     /// Example: `let x = randn([4, 32, 3], #{ seed: 0 }); metric::clouds(x, x, #{ neighbours: 0 }).mmd` is 0
     #[rhai_fn(name = "clouds", return_raw)]
     pub fn clouds_with(samples: Tensor, references: Tensor, options: Map) -> RhaiResult<Map> {
-        let of = "metric::clouds";
-        let mut o = Options::new(of, options);
-        let how = o.one_of("frame", &["bbox", "unit", "half", "34", "global", "none"])?.unwrap_or("bbox");
-        let by = distance(&mut o)?;
-        let neighbours = o.count("neighbours")?.unwrap_or(1);
-        let resolution = o.count("resolution")?.unwrap_or(28);
-        o.finish()?;
+        let of = CLOUDS.of;
+        let o = CLOUDS.read(options)?;
+        let (how, by) = (o.word("frame"), distance(&o));
+        let (neighbours, resolution) = (o.count("neighbours"), o.count("resolution"));
         let (found, filled) = aside(move || {
             let read = |what: &str, x: &Tensor| {
                 let what = format!("{of}: {what}");

@@ -2,8 +2,9 @@
 use super::stats::ScriptStats;
 use crate::metric::{self, Rows, Tested};
 use crate::real::host_values;
+use crate::schema::{Opt, Schema, above, count};
 use crate::script::error::{RhaiResult, type_of};
-use crate::script::options::Options;
+use crate::script::options::SEED;
 use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
@@ -24,9 +25,53 @@ fn tested(t: Tested) -> Map {
     Map::from([("value".into(), t.value.into()), ("p".into(), t.p.into()), ("rows".into(), rows.into())])
 }
 
-fn seed(o: &mut Options) -> RhaiResult<u64> {
-    Ok(o.int("seed")?.unwrap_or(0) as u64)
-}
+const MOST: usize = usize::MAX;
+const DRAWS: &[&[Opt]] = &[&[SEED]];
+const KID: Schema = Schema::new(
+    "metric::kid",
+    &[count("subsets", 100, [1, MOST], "how many subsets"), count("size", 1000, [2, MOST], "samples in each subset")],
+)
+.with(DRAWS);
+const INCEPTION_SCORE: Schema = Schema::new(
+    "metric::inception_score",
+    &[count(
+        "splits",
+        10,
+        [1, MOST],
+        "parts of the samples, in their order, over which mean and standard deviation are",
+    )],
+);
+const NEIGHBOURS: Schema = Schema::new(
+    "metric::neighbours",
+    &[count(
+        "k",
+        5,
+        [1, MOST],
+        "a neighbourhood reaches to the k-th neighbour; precision and recall are published with 3",
+    )],
+);
+const BOOTSTRAP: Schema = Schema::new(
+    "metric::bootstrap",
+    &[count("replicates", 200, [2, MOST], "resamplings"), above("level", 0.95, [0.0, 1.0], "of the interval")],
+)
+.with(DRAWS);
+const TWO_SAMPLE: Schema = Schema::new(
+    "metric::two_sample",
+    &[
+        count("rows", 1000, [2, MOST], "of each set at most, drawn at random; 4000 at most"),
+        count("permutations", 500, [1, MOST], "relabellings; p is at least 1 / (1 + permutations)"),
+    ],
+)
+.with(DRAWS);
+const PAIRED: Schema = Schema::new(
+    "metric::paired",
+    &[count("permutations", 9999, [1, MOST], "draws of random signs of the differences")],
+)
+.with(DRAWS);
+const NEARER: Schema =
+    Schema::new("metric::nearer", &[count("permutations", 200, [1, MOST], "random exchanges")]).with(DRAWS);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[KID, INCEPTION_SCORE, NEIGHBOURS, BOOTSTRAP, TWO_SAMPLE, PAIRED, NEARER];
 
 /// Values [N] from a tensor or an array of numbers.
 fn values(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
@@ -55,17 +100,11 @@ pub mod compare_api {
     /// It may be below 0, and does not depend on the number of samples in the mean. A set with no more samples than `size` is taken whole;
     /// where both are, there is one subset. Bińkowski et al. 2018.
     ///
-    /// Options:
-    /// - `subsets` (100), `size` (1000): how many subsets, and samples in each
-    /// - `seed` (0): of the draws
-    ///
     /// Example: `metric::kid(randn([20, 3], #{ seed: 0 }), randn([20, 3], #{ seed: 1 }), #{ subsets: 5, size: 10 })`
     #[rhai_fn(name = "kid", return_raw)]
     pub fn kid_with(x: Tensor, y: Tensor, options: Map) -> RhaiResult<Map> {
-        let mut o = Options::new("metric::kid", options);
-        let (subsets, size) = (o.count("subsets")?.unwrap_or(100), o.count("size")?.unwrap_or(1000));
-        let seed = seed(&mut o)?;
-        o.finish()?;
+        let o = KID.read(options)?;
+        let (subsets, size, seed) = (o.count("subsets"), o.count("size"), o.seed());
         let (mean, std) =
             aside(move || metric::kid(&Rows::new("kid", &x)?, &Rows::new("kid", &y)?, subsets, size, seed))?;
         Ok(pair(mean, std))
@@ -81,15 +120,10 @@ pub mod compare_api {
     ///
     /// Salimans et al. 2016.
     ///
-    /// Options:
-    /// - `splits` (10): parts of the samples, in their order, over which mean and standard deviation are
-    ///
     /// Example: `metric::inception_score(eye(10) * 1000, #{ splits: 1 }).mean` is 10
     #[rhai_fn(name = "inception_score", return_raw)]
     pub fn inception_score_with(logits: Tensor, options: Map) -> RhaiResult<Map> {
-        let mut o = Options::new("metric::inception_score", options);
-        let splits = o.count("splits")?.unwrap_or(10);
-        o.finish()?;
+        let splits = INCEPTION_SCORE.read(options)?.count("splits");
         let (mean, std) = aside(move || metric::inception_score(&logits, splits))?;
         Ok(pair(mean, std))
     }
@@ -103,15 +137,10 @@ pub mod compare_api {
     /// Precision and recall (Kynkäänniemi et al. 2019), density and coverage (Naeem et al. 2020) of samples' features [N, D] beside real ones
     /// [M, D]: `#{ precision, recall, density, coverage }`.
     ///
-    /// Options:
-    /// - `k` (5): a neighbourhood reaches to the k-th neighbour; precision and recall are published with 3
-    ///
     /// Example: `metric::neighbours(randn([20, 3], #{ seed: 0 }), randn([20, 3], #{ seed: 1 }), #{ k: 3 })`
     #[rhai_fn(name = "neighbours", return_raw)]
     pub fn neighbours_with(real: Tensor, samples: Tensor, options: Map) -> RhaiResult<Map> {
-        let mut o = Options::new("metric::neighbours", options);
-        let k = o.count("k")?.unwrap_or(5);
-        o.finish()?;
+        let k = NEIGHBOURS.read(options)?.count("k");
         let n = aside(move || {
             metric::neighbours(&Rows::new("neighbours", &real)?, &Rows::new("neighbours", &samples)?, k)
         })?;
@@ -130,18 +159,11 @@ pub mod compare_api {
     /// The interval is that of resampled distances around their mean, laid around the value; `error` is the standard error, `bias` about how
     /// much the number of samples adds to the value. The reference counts as exact.
     ///
-    /// Options:
-    /// - `replicates` (200): resamplings
-    /// - `level` (0.95): of the interval
-    /// - `seed` (0): of the draws
-    ///
     /// Example: `let x = randn([50, 2], #{ seed: 0 }); metric::bootstrap(x, metric::stats(randn([50, 2], #{ seed: 1 })), #{ replicates: 20 })`
     #[rhai_fn(name = "bootstrap", return_raw)]
     pub fn bootstrap_with(features: Tensor, reference: ScriptStats, options: Map) -> RhaiResult<Map> {
-        let mut o = Options::new("metric::bootstrap", options);
-        let (replicates, level) = (o.count("replicates")?.unwrap_or(200), o.float("level")?.unwrap_or(0.95));
-        let seed = seed(&mut o)?;
-        o.finish()?;
+        let o = BOOTSTRAP.read(options)?;
+        let (replicates, level, seed) = (o.count("replicates"), o.number("level"), o.seed());
         let reference = reference.0.borrow().clone();
         // on this thread, whose notes go where the script's do
         reference.warn("the reference of the Fréchet distance");
@@ -165,18 +187,11 @@ pub mod compare_api {
     /// `value` is the unbiased squared MMD with the kernel (x·y/D + 1)³, `p` the part of random relabellings with at least as large a value,
     /// `rows` how many rows of each were looked at. Gretton et al. 2012.
     ///
-    /// Options:
-    /// - `rows` (1000): of each set at most, drawn at random; 4000 at most
-    /// - `permutations` (500): relabellings; p is at least 1 / (1 + permutations)
-    /// - `seed` (0): of the draws
-    ///
     /// Example: `metric::two_sample(randn([20, 3], #{ seed: 0 }), randn([20, 3], #{ seed: 1 }) + 3, #{ permutations: 99 }).p` is 0.01
     #[rhai_fn(name = "two_sample", return_raw)]
     pub fn two_sample_with(x: Tensor, y: Tensor, options: Map) -> RhaiResult<Map> {
-        let mut o = Options::new("metric::two_sample", options);
-        let (rows, permutations) = (o.count("rows")?.unwrap_or(1000), o.count("permutations")?.unwrap_or(500));
-        let seed = seed(&mut o)?;
-        o.finish()?;
+        let o = TWO_SAMPLE.read(options)?;
+        let (rows, permutations, seed) = (o.count("rows"), o.count("permutations"), o.seed());
         let of = "two_sample";
         let t = aside(move || metric::two_sample(&Rows::new(of, &x)?, &Rows::new(of, &y)?, rows, permutations, seed))?;
         Ok(tested(t))
@@ -191,17 +206,11 @@ pub mod compare_api {
     /// Whether paired values a_i and b_i (losses from the same noises) have one mean: `#{ value, p, rows }`, with the mean of a − b and the
     /// two-sided p of its sign.
     ///
-    /// Options:
-    /// - `permutations` (9999): draws of random signs of the differences
-    /// - `seed` (0): of the draws
-    ///
     /// Example: `metric::paired([1.0, 2.0, 3.0], [0.9, 1.8, 2.9], #{ permutations: 99 }).value` is about 0.1333
     #[rhai_fn(name = "paired", return_raw)]
     pub fn paired_with(a: Dynamic, b: Dynamic, options: Map) -> RhaiResult<Map> {
-        let mut o = Options::new("metric::paired", options);
-        let permutations = o.count("permutations")?.unwrap_or(9999);
-        let seed = seed(&mut o)?;
-        o.finish()?;
+        let o = PAIRED.read(options)?;
+        let (permutations, seed) = (o.count("permutations"), o.seed());
         let (a, b) = (values("metric::paired: a", &a)?, values("metric::paired: b", &b)?);
         Ok(tested(aside(move || metric::paired(&a, &b, permutations, seed))?))
     }
@@ -217,17 +226,11 @@ pub mod compare_api {
     /// `value` is the Fréchet distance of x less that of y, `p` the part of random exchanges of x_i and y_i with at least as large a
     /// difference. Row i of both must belong together, as samples from one noise do.
     ///
-    /// Options:
-    /// - `permutations` (200): random exchanges
-    /// - `seed` (0): of the draws
-    ///
     /// Example: `let r = randn([50, 2], #{ seed: 0 }); metric::nearer(r, r + 2, metric::stats(r), #{ permutations: 19 }).p` is 0.05
     #[rhai_fn(name = "nearer", return_raw)]
     pub fn nearer_with(x: Tensor, y: Tensor, reference: ScriptStats, options: Map) -> RhaiResult<Map> {
-        let mut o = Options::new("metric::nearer", options);
-        let permutations = o.count("permutations")?.unwrap_or(200);
-        let seed = seed(&mut o)?;
-        o.finish()?;
+        let o = NEARER.read(options)?;
+        let (permutations, seed) = (o.count("permutations"), o.seed());
         let reference = reference.0.borrow().clone();
         let of = "nearer";
         let t =

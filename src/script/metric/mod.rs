@@ -4,12 +4,23 @@ mod compare;
 mod stats;
 
 use super::error::RhaiResult;
-use super::options::Options;
 use crate::Error;
+use crate::schema::{Kind as Of, Opt, Schema, above, value};
 use crate::tensor::aside;
 use candle_core::Tensor;
 use rhai::plugin::*;
 use rhai::{Dynamic, Engine, FLOAT, Map};
+
+const RANGE: Opt = above("range", 2.0, [0.0, f64::MAX], "the largest possible value minus the smallest");
+const PSNR: Schema = Schema::new("metric::psnr", &[RANGE]);
+const SSIM: Schema = Schema::new("metric::ssim", &[RANGE]);
+/// A Gaussian as `metric::gaussian` returns it.
+const GAUSSIAN: Schema = Schema::new(
+    "metric::frechet",
+    &[value("mean", Of::TENSOR, "", "").needed("f.mean"), value("cov", Of::TENSOR, "", "").needed("f.cov")],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[&[Schema]] = &[&[PSNR, SSIM], clouds::SCHEMAS, compare::SCHEMAS, stats::SCHEMAS];
 
 /// Adds this area's functions to `engine`.
 pub fn register(engine: &mut Engine) {
@@ -40,15 +51,10 @@ mod metric_api {
     }
     /// The peak signal-to-noise ratio of each sample in dB, a tensor [B] in f64.
     ///
-    /// Options:
-    /// - `range` (2.0): the largest possible value minus the smallest
-    ///
     /// Example: `metric::psnr(ones([1, 4]), zeros([1, 4]), #{ range: 255 })`
     #[rhai_fn(name = "psnr", return_raw)]
     pub fn psnr_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
-        let mut o = Options::new("metric::psnr", options);
-        let range = o.float("range")?.unwrap_or(2.0);
-        o.finish()?;
+        let range = PSNR.read(options)?.number("range");
         Ok(aside::run(aside::load(&[&x, &target]), move || crate::metric::psnr(&x, &target, range))?)
     }
     /// The structural similarity of each image with its target, for images [B, C, H, W] in [−1, 1] of at least 11×11 pixels; a tensor [B] in f64.
@@ -62,15 +68,10 @@ mod metric_api {
     }
     /// The structural similarity of each image with its target, a tensor [B] in f64.
     ///
-    /// Options:
-    /// - `range` (2.0): the largest possible value minus the smallest
-    ///
     /// Example: `metric::ssim(zeros([1, 1, 12, 12]), ones([1, 1, 12, 12]), #{ range: 1 })`
     #[rhai_fn(name = "ssim", return_raw)]
     pub fn ssim_with(x: Tensor, target: Tensor, options: Map) -> RhaiResult<Tensor> {
-        let mut o = Options::new("metric::ssim", options);
-        let range = o.float("range")?.unwrap_or(2.0);
-        o.finish()?;
+        let range = SSIM.read(options)?.number("range");
         // some 100 operations for each value
         let load = aside::load(&[&x, &target]).saturating_mul(100);
         Ok(aside::run(load, move || crate::metric::ssim(&x, &target, range))?)
@@ -94,10 +95,8 @@ mod metric_api {
     #[rhai_fn(return_raw)]
     pub fn frechet(a: Map, b: Map) -> RhaiResult<FLOAT> {
         let read = |map: Map| -> RhaiResult<(Tensor, Tensor)> {
-            let mut o = Options::new("metric::frechet", map);
-            let (mean, cov) = (o.native::<Tensor>("mean", "a tensor")?, o.native::<Tensor>("cov", "a tensor")?);
-            o.finish()?;
-            match (mean, cov) {
+            let o = GAUSSIAN.read(map)?;
+            match (o.native("mean"), o.native("cov")) {
                 (Some(m), Some(c)) => Ok((m, c)),
                 _ => Err(Error::value("metric::frechet: a Gaussian needs `mean` and `cov`").into()),
             }

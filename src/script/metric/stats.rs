@@ -2,10 +2,10 @@
 use crate::data::{self, Dataset, Labels, Opening, Prepare};
 use crate::metric::{Extractor, NAMES, Stats};
 use crate::nets::inception::RESIZE;
+use crate::schema::{Kind as Of, Opt, Schema, count, flag, value};
 use crate::script::error::RhaiResult;
 use crate::script::files::{from_json, to_json};
 use crate::script::host::ScriptHost;
-use crate::script::options::Options;
 use crate::tensor::aside;
 use crate::tensor::device::default_device;
 use crate::{Error, model, zoo};
@@ -37,38 +37,57 @@ pub fn register(engine: &mut Engine) {
     engine.register_global_module(rhai::exported_module!(methods).into());
 }
 
+const NETWORK: Schema = Schema::new(
+    "metric::network",
+    &[
+        value("file", Of::Text, "the published one", "pytorch-fid's `pt_inception-2015-12-05`, `.pth` or safetensors"),
+        RESIZE,
+    ],
+);
+const QUANTIZE: Opt =
+    flag("quantize", false, "as if the images had been written to 8-bit files first, by EDM's rule ⌊127.5 x + 128⌋");
+const FEATURES: Schema = Schema::new("features", &[QUANTIZE]);
+const LOGITS: Schema = Schema::new("logits", &[QUANTIZE]);
+const STATS_OF: Schema = Schema::new(
+    "stats_of",
+    &[
+        count("batch", 64, [1, usize::MAX], "pictures at a time"),
+        count("most", 0, [0, usize::MAX], "take the first so many, of files in the order of their names").or("all"),
+    ],
+);
+const LOAD_STATS: Schema = Schema::new(
+    "metric::load_stats",
+    &[flag("spatial", false, "take `mu_s` and `sigma_s`, which ADM's sFID compares")],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[NETWORK, FEATURES, LOGITS, STATS_OF, LOAD_STATS];
+
 fn network_with(ctx: &NativeCallContext, name: &str, map: Map) -> RhaiResult<ScriptExtractor> {
-    let mut o = Options::new("metric::network", map);
-    let resize = o.string("resize")?;
-    let file = o.string("file")?;
-    o.finish()?;
+    let o = NETWORK.read(map)?;
+    let file = o.some_text("file");
     let device = default_device();
     match name {
-        "fashion28" if resize.is_some() || file.is_some() => {
+        "fashion28" if o.has("resize") || file.is_some() => {
             let e = Error::value("metric::network: `resize` and `file` are for \"inception\"");
             Err(e.hint("the built-in network takes images as they are").into())
         }
         "fashion28" => Ok(ScriptExtractor(Extractor::fashion28(&device)?)),
         "inception" => {
-            let resize = RESIZE.from_json("metric::network", &resize.map_or(serde_json::Value::Null, Into::into))?;
             let path = match file {
                 Some(path) => PathBuf::from(path),
                 None => zoo::locate("inception", &ScriptHost::new(ctx))?,
             };
-            let given = [(RESIZE.name.to_string(), resize.to_json())].into();
+            let resize = o.word("resize");
+            let given = [(RESIZE.name.to_string(), resize.into())].into();
             let parts = model::load_given(&model::Source::Path(path), &device, DType::F32, given)?;
-            let how = resize.to_json();
-            Ok(ScriptExtractor(Extractor::inception(parts, how.as_str().unwrap_or_default())?))
+            Ok(ScriptExtractor(Extractor::inception(parts, resize)?))
         }
         _ => Err(Error::unknown("feature network", name, NAMES).into()),
     }
 }
 
-fn run(net: &ScriptExtractor, images: &Tensor, map: Map, of: &str, which: usize) -> RhaiResult<Tensor> {
-    let mut o = Options::new(of, map);
-    let quantize = o.bool("quantize")?.unwrap_or(false);
-    o.finish()?;
-    let [features, logits] = net.0.run(images, quantize)?;
+fn run(net: &ScriptExtractor, images: &Tensor, map: Map, of: Schema, which: usize) -> RhaiResult<Tensor> {
+    let [features, logits] = net.0.run(images, of.read(map)?.flag("quantize"))?;
     Ok(if which == 0 { features } else { logits })
 }
 
@@ -81,10 +100,9 @@ fn pictures(path: &str) -> RhaiResult<Dataset> {
 
 fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: Map) -> RhaiResult<ScriptStats> {
     use crate::host::Host;
-    let mut o = Options::new("stats_of", map);
-    let batch = o.count("batch")?.unwrap_or(64).max(1);
-    let n = o.count("most")?.unwrap_or(usize::MAX).min(set.len());
-    o.finish()?;
+    let o = STATS_OF.read(map)?;
+    let batch = o.count("batch");
+    let n = o.some_count("most").unwrap_or(usize::MAX).min(set.len());
     let mut stats = net.0.stats();
     let mut progress = ScriptHost::new(ctx).progress("features", n as u64);
     for from in (0..n).step_by(batch) {
@@ -109,11 +127,6 @@ pub mod stats_api {
         network_with(&ctx, name, Map::new())
     }
     /// A network whose features are measured, with options for "inception".
-    ///
-    /// Options:
-    /// - `file` (the published one): pytorch-fid's `pt_inception-2015-12-05`, `.pth` or safetensors
-    /// - `resize` ("tf1"): bilinear to 299×299 as TensorFlow 1 has it, which is what FID means (NVIDIA's and ADM's evaluations,
-    ///   torch-fidelity), or "torch", as pytorch-fid has it: the two give different distances
     ///
     /// Example: `let k = (); try { metric::network("inception", #{ file: "absent.pth", resize: "torch" }); } catch (e) { k = e.kind; } k` is "io"
     #[rhai_fn(name = "network", return_raw)]
@@ -152,15 +165,10 @@ pub mod stats_api {
     }
     /// Statistics in a file, with a choice among those of ADM's.
     ///
-    /// Options:
-    /// - `spatial` (false): take `mu_s` and `sigma_s`, which ADM's sFID compares
-    ///
     /// Example: `metric::stats(randn([9, 2], #{ seed: 0 })).save(out("ref.npz")); metric::load_stats(out("ref.npz"), #{ spatial: false }).width` is 2
     #[rhai_fn(name = "load_stats", return_raw)]
     pub fn load_stats_with(path: ImmutableString, options: Map) -> RhaiResult<ScriptStats> {
-        let mut o = Options::new("metric::load_stats", options);
-        let spatial = o.bool("spatial")?.unwrap_or(false);
-        o.finish()?;
+        let spatial = LOAD_STATS.read(options)?.flag("spatial");
         let path = path.to_string();
         Ok(aside::run(usize::MAX, move || Stats::load(path, spatial))?.into())
     }
@@ -267,17 +275,14 @@ mod methods {
     /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28])).shape` is [2, 128]
     #[rhai_fn(return_raw, pure)]
     pub fn features(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
-        run(net, &images, Map::new(), "features", 0)
+        run(net, &images, Map::new(), FEATURES, 0)
     }
     /// Features [B, D] in f32 of images [B, C, H, W] in [−1, 1].
-    ///
-    /// Options:
-    /// - `quantize` (false): as if the images had been written to 8-bit files first, by EDM's rule ⌊127.5 x + 128⌋
     ///
     /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 128]
     #[rhai_fn(name = "features", return_raw, pure)]
     pub fn features_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
-        run(net, &images, options, "features", 0)
+        run(net, &images, options, FEATURES, 0)
     }
     /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1], for `metric::inception_score`; those of "inception" without their bias, as
     /// the score has them.
@@ -285,17 +290,14 @@ mod methods {
     /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28])).shape` is [2, 10]
     #[rhai_fn(return_raw, pure)]
     pub fn logits(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
-        run(net, &images, Map::new(), "logits", 1)
+        run(net, &images, Map::new(), LOGITS, 1)
     }
     /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1].
-    ///
-    /// Options:
-    /// - `quantize` (false): as if the images had been written to 8-bit files first
     ///
     /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 10]
     #[rhai_fn(name = "logits", return_raw, pure)]
     pub fn logits_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
-        run(net, &images, options, "logits", 1)
+        run(net, &images, options, LOGITS, 1)
     }
     /// Empty statistics for this network's features.
     ///
@@ -320,10 +322,6 @@ mod methods {
     }
     /// Statistics of pictures on disk, some of them at a time.
     ///
-    /// Options:
-    /// - `batch` (64): pictures at a time
-    /// - `most` (all): take the first so many, in the order of their names
-    ///
     /// Example: `let net = metric::network("fashion28"); image::grid(zeros([1, 1, 28, 28]), #{ pad: 0 }).save(out("p/0.png")); net.stats_of(out("p"), #{ batch: 8, most: 1 }).count` is 1
     #[rhai_fn(name = "stats_of", return_raw, pure)]
     pub fn stats_of_some(
@@ -342,10 +340,6 @@ mod methods {
         stats_of(&ctx, net, &set, Map::new())
     }
     /// Statistics of a data set, some pictures of it at a time.
-    ///
-    /// Options:
-    /// - `batch` (64): pictures at a time
-    /// - `most` (all): take the first so many
     ///
     /// Example: `metric::network("fashion28").stats_of(data::of(zeros([3, 1, 28, 28])), #{ batch: 2, most: 2 }).count` is 2
     #[rhai_fn(name = "stats_of", return_raw, pure)]

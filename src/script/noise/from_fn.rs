@@ -3,9 +3,9 @@ use super::build;
 use crate::noise::table::{Knots, MOST};
 use crate::noise::{Noise, Spec};
 use crate::real::host_values;
+use crate::schema::{Kind as Of, Schema, number, value};
 use crate::script::error::RhaiResult;
 use crate::script::host::ScriptHost;
-use crate::script::options::Options;
 use crate::tensor::grad;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -13,6 +13,16 @@ use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, Map};
 
 const OF: &str = "noise::from_fn";
+const ANY: [f64; 2] = [f64::MIN, f64::MAX];
+pub(super) const FROM_FN: Schema = Schema::new(
+    OF,
+    &[
+        value("alpha", Of::Function, "", "α(t)").needed("|t| 1.0 - t"),
+        value("sigma", Of::Function, "", "σ(t)").needed("|t| t"),
+        number("t_min", 1e-3, ANY, "the ends of time"),
+        number("t_max", 1.0, ANY, "the ends of time"),
+    ],
+);
 /// How far the table may be from the functions' logarithms.
 const CLOSE: f64 = 1e-8;
 /// Knots to begin with.
@@ -96,14 +106,11 @@ fn knots(ctx: &NativeCallContext, [alpha, sigma]: [&FnPtr; 2], [t_min, t_max]: [
 }
 
 fn made(ctx: &NativeCallContext, options: Map) -> RhaiResult<Noise> {
-    let mut o = Options::new(OF, options);
-    let (alpha, sigma) = (o.function("alpha")?, o.function("sigma")?);
-    let (t_min, t_max) = (o.float("t_min")?.unwrap_or(1e-3), o.float("t_max")?.unwrap_or(1.0));
-    o.finish()?;
-    let (Some(alpha), Some(sigma)) = (alpha, sigma) else {
-        let e = Error::value(format!("{OF}: alpha and sigma must be given"));
-        return Err(e.hint("`noise::from_fn(#{ alpha: |t| …, sigma: |t| … })`").into());
+    let o = FROM_FN.read(options)?;
+    let (Some(alpha), Some(sigma)) = (o.function("alpha"), o.function("sigma")) else {
+        return build("table", Map::new());
     };
+    let (t_min, t_max) = (o.number("t_min"), o.number("t_max"));
     if !(t_min < t_max && t_min.is_finite() && t_max.is_finite()) {
         return Err(Error::value(format!("{OF}: t_min = {t_min} must be below t_max = {t_max}")).into());
     }
@@ -129,21 +136,12 @@ pub(super) mod api {
     /// and ln σ, of about nine digits; it is what results record, so nothing of the script is needed to sample with them again.
     /// Errors unless α and σ are above 0 and smooth, and σ/α grows with t.
     ///
-    /// Options:
-    /// - `alpha`, `sigma`: the functions
-    /// - `t_min` (0.001), `t_max` (1.0): the ends of time
-    ///
     /// Example: `noise::from_fn(#{ alpha: |t| (t * 1.5).cos(), sigma: |t| (t * 1.5).sin() }).lambda(0.5)` is about 0.0709
     #[rhai_fn(return_raw)]
     pub fn from_fn(ctx: NativeCallContext, options: Map) -> RhaiResult<Noise> {
         made(&ctx, options)
     }
     /// A noise schedule from a table: ln α and ln σ with their slopes at times, cubic between them. What `noise::from_fn` makes.
-    ///
-    /// Options:
-    /// - `t`: the times, ascending, 2 to 8192, an array or a tensor
-    /// - `log_alpha`, `log_sigma`: ln α and ln σ at each
-    /// - `dlog_alpha`, `dlog_sigma`: their derivatives in t at each
     ///
     /// Errors unless σ/α grows with t, between the knots too.
     ///

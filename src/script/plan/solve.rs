@@ -2,7 +2,7 @@
 use super::super::denoise::{cond_of, drawn_cond, value_of};
 use super::super::error::{RhaiResult, carry};
 use super::super::host::{ScriptHost, callback};
-use super::super::options::Options;
+use super::super::options::SEED;
 use super::{ScriptSolver, solvers};
 use crate::denoise::{Cond, DynDenoiser, State};
 use crate::discretize::Schedule;
@@ -12,6 +12,7 @@ use crate::plan::steps::{self, Step};
 use crate::plan::tracked::prior_scale;
 use crate::plan::{Remat, SolveOptions, StepInfo, Tracked};
 use crate::real::{Real, through_tensors};
+use crate::schema::{Kind as Of, Opt, Schema, count, flag, number, value};
 use crate::tensor::device::default_device;
 use crate::tensor::dtype::FLOAT;
 use crate::tensor::random::{self, stream};
@@ -30,37 +31,61 @@ struct Request {
 /// Rows that `sample` draws at a time when nothing is differentiated.
 const BATCH: usize = 64;
 
-fn request(what: &str, map: Map, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Request> {
-    let mut o = Options::new(what, map);
-    let default = SolveOptions::default();
-    let seed = o.int("seed")?.unwrap_or(0) as u64;
-    let first_sample = o.count("first")?.unwrap_or(0) as u64;
-    let remat = match o.take("remat") {
-        None => Remat::Auto,
-        Some(v) => match (v.as_bool(), v.clone().into_immutable_string()) {
-            (Ok(true), _) => Remat::Always,
-            (Ok(false), _) => Remat::Never,
-            (_, Ok(s)) if s == "auto" => Remat::Auto,
-            _ => {
-                let m = format!("{what}: option `remat` must be true, false or \"auto\", not {v}");
-                return Err(Error::new(Kind::Type, m).into());
-            }
-        },
+const NOISES: &str = "noise of SDE solvers and classes drawn are those of samples `first`, `first` + 1, … of this seed";
+/// What a sampler may be told.
+const RUN: &[Opt] = &[
+    value(
+        "cond",
+        Of::Any,
+        "classes drawn by seed for a network that has them",
+        "a class, an array of classes, rows [B, …] or \"none\"",
+    ),
+    Opt { doc: NOISES, ..SEED },
+    count("first", 0, [0, usize::MAX], NOISES),
+    flag("trajectory", false, "return `#{ x, trajectory, t, nfe }`, with the state at the end of each step"),
+    value(
+        "callback",
+        Of::Function,
+        "none",
+        "a function `|s|` with `s.step`, `s.t`, `s.x`, `s.output`, called at the end of each step",
+    ),
+    count("batch", BATCH, [1, usize::MAX], "rows at a time where nothing is differentiated"),
+    value(
+        "remat",
+        Of::Either(&[Of::Flag, Of::Word(&["auto"])]),
+        "\"auto\"",
+        "in the reverse pass, true repeats evaluations, false keeps their activations; \"auto\" keeps those of as many evaluations as \
+         `budget` holds",
+    ),
+    number("budget", 4.0, [0.0, f64::INFINITY], "GiB of activations under \"auto\""),
+];
+const SOLVE: Schema = Schema::new("solve", RUN);
+const SAMPLE: Schema = Schema::new("sample", RUN);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[SOLVE, SAMPLE];
+
+fn request(what: Schema, map: Map, net: &DynDenoiser, x: &Tensor) -> RhaiResult<Request> {
+    let o = what.read(map)?;
+    let (seed, first_sample) = (o.seed(), o.count("first") as u64);
+    let remat = match o.get("remat").map(|v| v.as_bool()) {
+        Some(Ok(true)) => Remat::Always,
+        Some(Ok(false)) => Remat::Never,
+        _ => Remat::Auto,
     };
-    let budget = o.float("budget")?.map_or(default.budget, |gib| (gib.max(0.0) * (1u64 << 30) as f64) as u64);
-    let trajectory = o.bool("trajectory")?.unwrap_or(false);
-    let batch = o.count("batch")?.unwrap_or(BATCH);
-    let callback = o.function("callback")?.map(callback);
-    let cond = match o.take("cond") {
+    let cond = match o.get("cond") {
         None => drawn_cond(net, x, seed, first_sample)?,
-        Some(v) => cond_of(net, x, v).map_err(|e| e.context(what))?,
+        Some(v) => cond_of(net, x, v).map_err(|e| e.context(what.of))?,
     };
-    o.finish()?;
-    if batch == 0 {
-        return Err(Error::value(format!("{what}: option `batch` must be at least 1")).into());
-    }
-    let options = SolveOptions { cond, seed, first_sample, remat, budget, trajectory, batch };
-    Ok(Request { options, callback })
+    let options = SolveOptions {
+        cond,
+        seed,
+        first_sample,
+        remat,
+        budget: (o.number("budget") * (1u64 << 30) as f64) as u64,
+        trajectory: o.flag("trajectory"),
+        batch: o.count("batch"),
+    };
+    Ok(Request { options, callback: o.function("callback").map(callback) })
 }
 
 /// Fails when the times of a schedule mean other noise levels to the denoiser.
@@ -112,7 +137,7 @@ fn step_map(step: usize, t: f64, x: &Tensor, output: Option<&Tensor>) -> Value {
 /// Runs a plan; `prior`: x is unit-variance noise.
 fn run_plan(
     ctx: &NativeCallContext,
-    what: &str,
+    what: Schema,
     net: &DynDenoiser,
     plan: &Tracked,
     x: &Tensor,
@@ -144,7 +169,7 @@ fn from_prior(schedule: &Schedule, z: &Tensor) -> Result<Tensor, Error> {
 /// Runs a script's own stepping function.
 fn run_steps(
     ctx: &NativeCallContext,
-    what: &str,
+    what: Schema,
     net: &DynDenoiser,
     f: &rhai::FnPtr,
     schedule: &Schedule,
@@ -242,7 +267,7 @@ impl Sampler {
                     Cond::None => "none".into(),
                     given => value_of(given),
                 };
-                let made = run_steps(ctx, "generate", net, f, schedule, &x, Map::from([("cond".into(), cond)]))?;
+                let made = run_steps(ctx, SAMPLE, net, f, schedule, &x, Map::from([("cond".into(), cond)]))?;
                 let kind = crate::script::error::type_of(&made);
                 let wrong = || Error::new(Kind::Internal, format!("a solver returned {kind}")).into();
                 made.try_cast::<Tensor>().ok_or_else(wrong)
@@ -261,7 +286,7 @@ fn with_schedule(
     prior: bool,
     map: Map,
 ) -> RhaiResult<Dynamic> {
-    let what = if prior { "sample" } else { "solve" };
+    let what = if prior { SAMPLE } else { SOLVE };
     same_noise(&schedule.noise, net.noise(), &schedule.t)?;
     match solver {
         ScriptSolver::FromFn(own) => {
@@ -295,17 +320,6 @@ pub mod api {
     /// t. A plan in place of solver and schedule runs as it is. Gradients reach x_T, the schedule's `t` and `t_eval`, and what
     /// a plan was made from.
     ///
-    /// Options:
-    /// - `cond` (classes drawn by seed for a network that has them): a class, an array of classes, rows [B, …] or "none"
-    /// - `seed` (0), `first` (0): noise of SDE solvers and classes drawn are those of samples `first`, `first` + 1, … of this
-    ///   seed
-    /// - `trajectory` (false): return `#{ x, trajectory, t, nfe }`, with the state at the end of each step
-    /// - `callback` (none): a function `|s|` with `s.step`, `s.t`, `s.x`, `s.output`, called at the end of each step
-    /// - `batch` (64): rows at a time where nothing is differentiated
-    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps those of as many
-    ///   evaluations as `budget` holds
-    /// - `budget` (4.0): GiB of activations under "auto"
-    ///
     /// Errors where a state is not finite, naming the step and the time; where the schedule's noise levels are not the
     /// denoiser's.
     ///
@@ -337,7 +351,7 @@ pub mod api {
     /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); solve(net, plan::from_matrix([[1, 0], [0.1, 0.9]], [80.0]), 80.0 * randn([4, 2]))`
     #[rhai_fn(name = "solve", return_raw)]
     pub fn solve_plan(ctx: NativeCallContext, net: DynDenoiser, plan: Tracked, x_t: Tensor) -> RhaiResult<Dynamic> {
-        run_plan(&ctx, "solve", &net, &plan, &x_t, false, Map::new())
+        run_plan(&ctx, SOLVE, &net, &plan, &x_t, false, Map::new())
     }
     /// Runs a plan from x_T, with the options of `solve`.
     #[rhai_fn(name = "solve", return_raw)]
@@ -348,24 +362,13 @@ pub mod api {
         x_t: Tensor,
         options: Map,
     ) -> RhaiResult<Dynamic> {
-        run_plan(&ctx, "solve", &net, &plan, &x_t, false, options)
+        run_plan(&ctx, SOLVE, &net, &plan, &x_t, false, options)
     }
     /// Samples from unit-variance noise: `solve` from x_T = prior_std(t_0) · z.
     ///
     /// `z`: noise [B, …] of unit variance (not scaled by σ_T), or a number of samples, whose noise is drawn by `seed` and
     /// `first`. A plan in place of solver and schedule runs as it is. Gradients reach z, the schedule's `t` and `t_eval`, and
     /// what a plan was made from.
-    ///
-    /// Options:
-    /// - `cond` (classes drawn by seed for a network that has them): a class, an array of classes, rows [B, …] or "none"
-    /// - `seed` (0), `first` (0): noise of SDE solvers and classes drawn are those of samples `first`, `first` + 1, … of this
-    ///   seed
-    /// - `trajectory` (false): return `#{ x, trajectory, t, nfe }`, with the state at the end of each step
-    /// - `callback` (none): a function `|s|` with `s.step`, `s.t`, `s.x`, `s.output`, called at the end of each step
-    /// - `batch` (64): rows at a time where nothing is differentiated
-    /// - `remat` ("auto"): in the reverse pass, true repeats evaluations, false keeps their activations; "auto" keeps those of as many
-    ///   evaluations as `budget` holds
-    /// - `budget` (4.0): GiB of activations under "auto"
     ///
     /// Errors where a state is not finite, naming the step and the time; where the schedule's noise levels are not the
     /// denoiser's.
@@ -424,7 +427,7 @@ pub mod api {
     /// Example: `let net = denoiser::gaussian(#{ mean: [0.5, -0.5], std: 0.3 }); sample(net, solver::ddim().plan(schedule::edm(net.noise, 5)), noise([4, 2]))`
     #[rhai_fn(name = "sample", return_raw)]
     pub fn sample_plan(ctx: NativeCallContext, net: DynDenoiser, plan: Tracked, z: Tensor) -> RhaiResult<Dynamic> {
-        run_plan(&ctx, "sample", &net, &plan, &z, true, Map::new())
+        run_plan(&ctx, SAMPLE, &net, &plan, &z, true, Map::new())
     }
     /// Runs a plan from unit-variance noise, with the options of `solve`.
     #[rhai_fn(name = "sample", return_raw)]
@@ -435,6 +438,6 @@ pub mod api {
         z: Tensor,
         options: Map,
     ) -> RhaiResult<Dynamic> {
-        run_plan(&ctx, "sample", &net, &plan, &z, true, options)
+        run_plan(&ctx, SAMPLE, &net, &plan, &z, true, options)
     }
 }

@@ -2,47 +2,27 @@
 use super::super::error::RhaiResult;
 use super::super::files::convert;
 use super::super::identity::Own;
-use super::super::options::Options;
+use super::super::options::read;
 use super::{ScriptSolver, index};
 use crate::discretize::Schedule;
 use crate::plan::Tracked;
-use crate::schema::{Kind as OptKind, Opt, Value};
-use crate::solve::{Solver, TABLE};
+use crate::schema::{Kind as Of, Opt, Schema, text, value};
+use crate::solve::{Row, Solver, TABLE};
 use crate::{Error, Kind};
 use rhai::plugin::*;
 use rhai::{Dynamic, FnPtr, FuncRegistration, INT, ImmutableString, Map, Module, NativeCallContext};
 
-/// The value of an option, if the script gives one.
-fn value(o: &mut Options, opt: &'static Opt) -> RhaiResult<Value> {
-    let given = match opt.kind {
-        OptKind::Count(..) => o.count(opt.name)?.map(Value::Count),
-        OptKind::Number(..) => o.float(opt.name)?.map(Value::Number),
-        OptKind::Flag => o.bool(opt.name)?.map(Value::Flag),
-        OptKind::Word(words) => match o.string(opt.name)? {
-            None => None,
-            Some(w) => Some(Value::Word(opt.word(&w).ok_or_else(|| {
-                let what = format!("value for option `{}` of {}", opt.name, o.of());
-                Error::unknown(&what, &w, words.iter().copied())
-            })?)),
-        },
-    };
-    Ok(given.unwrap_or(Value::Unset))
-}
-
 /// The native solver `name` from its options.
-fn build(name: &str, map: Map) -> RhaiResult<ScriptSolver> {
-    let mut o = Options::new(&format!("solver::{name}"), map);
+fn build(name: &str, mut map: Map) -> RhaiResult<ScriptSolver> {
+    let of = format!("solver::{name}");
     for (form, other) in Solver::named(name)?.row().forms {
-        if o.bool(form)?.unwrap_or(false) {
-            return build(other, o.rest());
+        let asked = map.remove_entry(form.name).into_iter().collect();
+        if read(&of, std::iter::once(form), asked)?.flag(form.name) {
+            return build(other, map);
         }
     }
-    let solver = Solver::build(name, |row| -> RhaiResult<_> {
-        let values = row.all_options().map(|opt| Ok((opt, value(&mut o, opt)?))).collect::<RhaiResult<Vec<_>>>()?;
-        o.finish()?;
-        Ok(values)
-    })?;
-    Ok(ScriptSolver::Native(solver))
+    let given = |row: &'static Row| read(&of, row.all_options(), map).map(|o| o.values().collect());
+    Ok(ScriptSolver::Native(Solver::build(name, given)?))
 }
 
 /// Adds a function for each row of the table, without options and with them.
@@ -79,12 +59,11 @@ pub(super) fn plan_of(ctx: &NativeCallContext, solver: &ScriptSolver, schedule: 
     }
 }
 
-fn own(ctx: &NativeCallContext, of: &'static str, options: Map, f: FnPtr) -> RhaiResult<Own> {
-    let mut o = Options::new(of, options);
-    let own = Own::new(ctx, &mut o, f)?;
-    o.finish()?;
-    Ok(own)
-}
+const KEY: Opt = value("key", Of::Any, "a hash of the function", "data by which caches and checkpoints know it");
+const FROM_PLAN: Schema = Schema::new("solver::from_plan", &[text("name", "from_plan", "in tables and records"), KEY]);
+const FROM_FN: Schema = Schema::new("solver::from_fn", &[text("name", "from_fn", "in tables and records"), KEY]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[FROM_PLAN, FROM_FN];
 
 /// Solvers: what turns time steps into a sampler.
 #[export_module]
@@ -129,14 +108,10 @@ pub mod api {
     }
     /// A solver by its coefficients, under a name of its own.
     ///
-    /// Options:
-    /// - `name` ("from_plan"): in tables and records
-    /// - `key` (a hash of the function): data by which caches and checkpoints know it
-    ///
     /// Example: `solver::from_plan(#{ name: "mine", key: 1 }, |s| solver::ipndm().plan(s)).describe()` is "mine"
     #[rhai_fn(name = "from_plan", return_raw)]
     pub fn from_plan_named(ctx: NativeCallContext, options: Map, f: FnPtr) -> RhaiResult<ScriptSolver> {
-        Ok(ScriptSolver::FromPlan(own(&ctx, "solver::from_plan", options, f)?))
+        Ok(ScriptSolver::FromPlan(Own::new(&ctx, &FROM_PLAN.read(options)?, f)?))
     }
     /// A solver step by step with tensors: a function `|s| x` that returns the state at the end of a step.
     ///
@@ -155,14 +130,10 @@ pub mod api {
     }
     /// A solver step by step with tensors, under a name of its own.
     ///
-    /// Options:
-    /// - `name` ("from_fn"): in tables and records
-    /// - `key` (a hash of the function): data by which caches and checkpoints know it
-    ///
     /// Example: `solver::from_fn(#{ name: "idle", key: 1 }, |s| s.x).describe()` is "idle"
     #[rhai_fn(name = "from_fn", return_raw)]
     pub fn from_fn_named(ctx: NativeCallContext, options: Map, f: FnPtr) -> RhaiResult<ScriptSolver> {
-        Ok(ScriptSolver::FromFn(own(&ctx, "solver::from_fn", options, f)?))
+        Ok(ScriptSolver::FromFn(Own::new(&ctx, &FROM_FN.read(options)?, f)?))
     }
 }
 

@@ -1,8 +1,9 @@
 //! Reading arguments: numbers where tensors may stand, shapes, dimensions, dtype and device options.
+use crate::schema::{Opt, Schema, word};
 use crate::script::error::RhaiResult;
-use crate::script::options::Options;
+use crate::script::options::{DEVICE, Given};
 use crate::tensor::arith::Operand;
-use crate::tensor::{device, dtype};
+use crate::tensor::dtype::NAMES;
 use crate::{Error, Kind};
 use candle_core::{DType, Device, Tensor};
 use rhai::{Array, Dynamic, Map};
@@ -80,47 +81,26 @@ pub fn pair(what: &str, v: &Dynamic) -> Result<(usize, usize), Error> {
     }
 }
 
-/// `dtype` and `device` among a function's options; a string alone is a dtype.
-pub struct Place {
-    /// The dtype asked for, if any.
-    pub dtype: Option<DType>,
-    /// The device asked for, else the default.
-    pub device: Device,
-    /// What else may be asked for.
-    pub options: Options,
+/// The option `dtype` of a function whose result has this one where nothing is said.
+pub const fn dtype(default: &'static str, doc: &'static str) -> Opt {
+    word("dtype", &NAMES, doc).or(default)
 }
+/// Of which type of numbers a tensor is, and where it is.
+pub const PLACE: &[Opt] =
+    &[dtype("\"f32\"", "\"f64\", \"f32\", \"f16\", \"bf16\", \"i64\", \"i32\", \"i16\", \"u32\" or \"u8\""), DEVICE];
 
-impl Place {
-    /// Reads `dtype` and `device`; the rest stays in `options`, to be read and finished by the caller.
-    pub fn read(what: &str, v: Dynamic) -> RhaiResult<Place> {
-        let mut map = Map::new();
-        if v.is_string() {
-            map.insert("dtype".into(), v);
-        } else if v.is_map() {
-            map = v.cast::<Map>();
-        } else if !v.is_unit() {
-            let e = wrong_type(what, "options like #{ dtype: \"f64\" }", &v);
-            return Err(if v.is_int() { e.hint(format!("a shape is one list: `{what}([2, 3])`")) } else { e }.into());
-        }
-        let mut options = Options::new(what, map);
-        let dtype = options.string("dtype")?.map(|d| dtype::parse(&d)).transpose()?;
-        let device = match options.string("device")? {
-            Some(d) => device::parse_device(&d)?,
-            None => device::default_device(),
-        };
-        Ok(Place { dtype, device, options })
+/// The options in `v`, a map; a string alone is a dtype.
+pub fn place(schema: Schema, v: Dynamic) -> RhaiResult<(Option<DType>, Device, Given)> {
+    let what = schema.of;
+    let mut map = Map::new();
+    if v.is_string() {
+        map.insert("dtype".into(), v);
+    } else if v.is_map() {
+        map = v.cast::<Map>();
+    } else if !v.is_unit() {
+        let e = wrong_type(what, "options like #{ dtype: \"f64\" }", &v);
+        return Err(if v.is_int() { e.hint(format!("a shape is one list: `{what}([2, 3])`")) } else { e }.into());
     }
-    /// [`Place::read`] for functions without further options.
-    pub fn only(what: &str, v: Dynamic) -> RhaiResult<(Option<DType>, Device)> {
-        let p = Place::read(what, v)?;
-        p.options.finish()?;
-        Ok((p.dtype, p.device))
-    }
-    /// The `seed` option, else the session's next one.
-    pub fn seed(&mut self) -> RhaiResult<u64> {
-        Ok(match self.options.int("seed")? {
-            Some(s) => s as u64,
-            None => crate::tensor::random::next_session_seed(),
-        })
-    }
+    let o = schema.read(map)?;
+    Ok((o.dtype()?, o.device()?, o))
 }

@@ -1,7 +1,9 @@
 //! Creation: constants, ranges, random numbers, arrays of numbers; and the way back.
-use super::args::{self, Place};
+use super::args::{self, PLACE, place};
 use super::{Defs, done, on, size};
+use crate::schema::{Opt, Schema, count};
 use crate::script::error::RhaiResult;
+use crate::script::options::{DEVICE, SESSION_SEED};
 use crate::tensor::dtype::FLOAT;
 use crate::tensor::random::{self, stream};
 use crate::tensor::{aside, create, device, display, dtype, reduce, shape};
@@ -9,14 +11,31 @@ use crate::{Error, Result};
 use candle_core::{DType, Device, Tensor};
 use rhai::{Array, Dynamic, INT};
 
-const OPTIONS: &str = "A string in place of the options is a dtype: `zeros([2], \"f64\")`.\n\nOptions:\n\
-    - `dtype` (\"f32\"): \"f64\", \"f32\", \"f16\", \"bf16\", \"i64\", \"u32\" or \"u8\"\n\
-    - `device` (that of `--device`): \"cpu\" or \"cuda:0\"";
+const OPTIONS: &str = "A string in place of the options is a dtype: `zeros([2], \"f64\")`.";
+
+const ZEROS: Schema = Schema::new("zeros", PLACE);
+const ONES: Schema = Schema::new("ones", PLACE);
+const FULL: Schema = Schema::new("full", PLACE);
+const ARANGE: Schema = Schema::new("arange", PLACE);
+const LINSPACE: Schema = Schema::new("linspace", PLACE);
+const EYE: Schema = Schema::new("eye", PLACE);
+const TENSOR: Schema = Schema::new("tensor", PLACE);
+const DRAWN: &[Opt] = &[SESSION_SEED, count("first", 0, [0, usize::MAX], "number of the first row")];
+const RANDN: Schema = Schema::new("randn", DRAWN).with(&[PLACE]);
+const NOISE: Schema = Schema::new("noise", DRAWN).with(&[PLACE]);
+const RAND: Schema = Schema::new("rand", DRAWN).with(&[PLACE]);
+const RANDINT: Schema = Schema::new("randint", DRAWN).with(&[&[args::dtype("\"i64\"", "of the result"), DEVICE]]);
+const PERMUTATION: Schema =
+    Schema::new("permutation", &[SESSION_SEED, DEVICE, args::dtype("\"i64\"", "has no effect")]);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] =
+    &[ZEROS, ONES, FULL, ARANGE, LINSPACE, EYE, TENSOR, RANDN, NOISE, RAND, RANDINT, PERMUTATION];
 
 /// `fn(shape[, options])`.
-fn shaped(d: &mut Defs, name: &'static str, doc: &str, f: fn(&[usize], DType, &Device) -> Result<Tensor>) {
+fn shaped(d: &mut Defs, schema: Schema, doc: &str, f: fn(&[usize], DType, &Device) -> Result<Tensor>) {
+    let name = schema.of;
     let make = move |s: Dynamic, o: Dynamic| -> RhaiResult<Tensor> {
-        let (dtype, device) = Place::only(name, o)?;
+        let (dtype, device, _) = place(schema, o)?;
         let shape = args::shape(name, &s)?;
         new(&shape.clone(), &device, move |device| f(&shape, dtype.unwrap_or(FLOAT), device))
     };
@@ -44,21 +63,20 @@ fn text(x: &Tensor, f: fn(&Tensor) -> String) -> RhaiResult<String> {
 type Draw = fn(u64, u64, &[usize], u64, DType, &Device) -> Result<Tensor>;
 
 /// `fn(shape[, options])` with `seed` and `first`.
-fn random_shaped(d: &mut Defs, name: &'static str, doc: &str, stream: u64, f: Draw) {
+fn random_shaped(d: &mut Defs, schema: Schema, doc: &str, stream: u64, f: Draw) {
+    let name = schema.of;
     let make = move |s: Dynamic, o: Dynamic| -> RhaiResult<Tensor> {
-        let mut p = Place::read(name, o)?;
-        let first = p.options.count("first")?.unwrap_or(0) as u64;
-        let seed = p.seed()?;
-        p.options.finish()?;
-        let (shape, dtype) = (args::shape(name, &s)?, p.dtype.unwrap_or(FLOAT));
-        new(&shape.clone(), &p.device, move |device| f(seed, first, &shape, stream, dtype, device))
+        let (dtype, device, o) = place(schema, o)?;
+        let (seed, first) = (o.seed(), o.count("first") as u64);
+        let (shape, dtype) = (args::shape(name, &s)?, dtype.unwrap_or(FLOAT));
+        new(&shape.clone(), &device, move |device| f(seed, first, &shape, stream, dtype, device))
     };
     d.add(name, "shape: array -> Tensor", doc, move |s: Dynamic| make(s, Dynamic::UNIT));
     d.add(name, "shape: array, options: map -> Tensor", doc, make);
 }
 
 fn full(s: Dynamic, v: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
-    let (dtype, device) = Place::only("full", o)?;
+    let (dtype, device, _) = place(FULL, o)?;
     let shape = args::shape("full", &s)?;
     match v.as_int() {
         Ok(i) => {
@@ -72,7 +90,7 @@ fn full(s: Dynamic, v: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
 }
 
 fn arange(start: Dynamic, end: Dynamic, step: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
-    let (dtype, device) = Place::only("arange", o)?;
+    let (dtype, device, _) = place(ARANGE, o)?;
     let n = |v: &Dynamic| args::number("arange", v);
     let (a, b, s) = (n(&start)?, n(&end)?, n(&step)?);
     let count = ((b - a) / s).abs().ceil() as usize;
@@ -85,12 +103,10 @@ fn arange(start: Dynamic, end: Dynamic, step: Dynamic, o: Dynamic) -> RhaiResult
 }
 
 fn randint(low: INT, high: INT, s: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
-    let mut p = Place::read("randint", o)?;
-    let first = p.options.count("first")?.unwrap_or(0) as u64;
-    let seed = p.seed()?;
-    p.options.finish()?;
-    let (shape, dtype) = (args::shape("randint", &s)?, p.dtype.unwrap_or(DType::I64));
-    new(&shape.clone(), &p.device, move |device| {
+    let (dtype, device, o) = place(RANDINT, o)?;
+    let (seed, first) = (o.seed(), o.count("first") as u64);
+    let (shape, dtype) = (args::shape("randint", &s)?, dtype.unwrap_or(DType::I64));
+    new(&shape.clone(), &device, move |device| {
         Ok(random::integers(seed, first, low, high, &shape, device)?.to_dtype(dtype)?)
     })
 }
@@ -154,7 +170,7 @@ fn is_mask(v: &Dynamic) -> bool {
 }
 
 fn tensor(v: Dynamic, o: Dynamic) -> RhaiResult<Tensor> {
-    let (dtype, device) = Place::only("tensor", o)?;
+    let (dtype, device, _) = place(TENSOR, o)?;
     let (mut flat, mut shape) = (Flat::Ints(vec![]), vec![]);
     if !flatten(&v, 0, &mut flat, &mut shape)? {
         let t = stacked(&v)?.to_device(&device).map_err(Error::from)?;
@@ -219,8 +235,8 @@ fn to(t: Tensor, name: &str) -> RhaiResult<Tensor> {
 }
 
 pub(super) fn register(d: &mut Defs) {
-    shaped(d, "zeros", &format!("A tensor of zeros.\n\n{OPTIONS}\n\nExample: `zeros([2, 3])`"), create::zeros);
-    shaped(d, "ones", &format!("A tensor of ones.\n\n{OPTIONS}\n\nExample: `ones([2, 3])`"), create::ones);
+    shaped(d, ZEROS, &format!("A tensor of zeros.\n\n{OPTIONS}\n\nExample: `zeros([2, 3])`"), create::zeros);
+    shaped(d, ONES, &format!("A tensor of ones.\n\n{OPTIONS}\n\nExample: `ones([2, 3])`"), create::ones);
 
     let doc = format!(
         "A tensor filled with one value; an integer gives i64 unless `dtype` says otherwise.\n\n{OPTIONS}\n\nExample: `full([2], 0.5)`"
@@ -258,7 +274,7 @@ pub(super) fn register(d: &mut Defs) {
         "`n` numbers evenly from `start` to `end`, both included.\n\n{OPTIONS}\n\nExample: `linspace(0, 1, 5)`"
     );
     let linspace = |a: Dynamic, b: Dynamic, n: INT, o: Dynamic| -> RhaiResult<Tensor> {
-        let (dtype, device) = Place::only("linspace", o)?;
+        let (dtype, device, _) = place(LINSPACE, o)?;
         let at = |v: &Dynamic| args::number("linspace", v);
         let (a, b, n) = (at(&a)?, at(&b)?, args::count("linspace", n)?);
         new(&[n], &device, move |device| create::linspace(a, b, n, dtype.unwrap_or(FLOAT), device))
@@ -270,7 +286,7 @@ pub(super) fn register(d: &mut Defs) {
 
     let doc = format!("The identity matrix of size n × n.\n\n{OPTIONS}\n\nExample: `eye(3)`");
     let eye = |n: INT, o: Dynamic| -> RhaiResult<Tensor> {
-        let (dtype, device) = Place::only("eye", o)?;
+        let (dtype, device, _) = place(EYE, o)?;
         let n = args::count("eye", n)?;
         new(&[n, n], &device, move |device| create::eye(n, dtype.unwrap_or(FLOAT), device))
     };
@@ -286,35 +302,28 @@ pub(super) fn register(d: &mut Defs) {
 
     const SEEDED: &str = "Row i of the first dimension is sample `first + i` and depends on (seed, first + i) alone: not \
                           on how many are drawn together. Without a seed the session's next one is taken \
-                          (`manual_seed`, `--seed`).\n\nOptions:\n- `seed` (the session's next): integer\n\
-                          - `first` (0): number of the first row\n- `dtype` (\"f32\"): dtype of the result\n\
-                          - `device` (that of `--device`): \"cpu\" or \"cuda:0\"";
+                          (`manual_seed`, `--seed`).";
     let doc = format!("Standard normal numbers.\n\n{SEEDED}\n\nExample: `randn([4, 2], #{{ seed: 0 }})`");
-    random_shaped(d, "randn", &doc, stream::NORMAL, random::normal);
+    random_shaped(d, RANDN, &doc, stream::NORMAL, random::normal);
     let doc = format!(
         "Unit-variance noise for `sample`: the same numbers as `randn`.\n\n{SEEDED}\n\n\
          Example: `noise([16, 3, 64, 64], #{{ seed: 1 }})`"
     );
-    random_shaped(d, "noise", &doc, stream::NORMAL, random::normal);
+    random_shaped(d, NOISE, &doc, stream::NORMAL, random::normal);
     let doc = format!("Numbers uniform in [0, 1).\n\n{SEEDED}\n\nExample: `rand([4], #{{ seed: 0 }})`");
-    random_shaped(d, "rand", &doc, stream::UNIFORM, random::uniform);
-    let doc = "Integers uniform in low..high (without high), i64.\n\nOptions:\n- `seed` (the session's next): integer\n\
-               - `first` (0): number of the first row\n- `dtype` (\"i64\"): dtype of the result\n\
-               - `device` (that of `--device`): \"cpu\" or \"cuda:0\"\n\n\
+    random_shaped(d, RAND, &doc, stream::UNIFORM, random::uniform);
+    let doc = "Integers uniform in low..high (without high), i64.\n\n\
                Example: `randint(0, 10, [16], #{ seed: 0 })`";
     d.add("randint", "low: int, high: int, shape: array -> Tensor", doc, |l: INT, h: INT, s: Dynamic| {
         randint(l, h, s, Dynamic::UNIT)
     });
     d.add("randint", "low: int, high: int, shape: array, options: map -> Tensor", doc, randint);
-    let doc = "The integers 0..n in random order, i64.\n\nOptions:\n- `seed` (the session's next): integer\n\
-               - `device` (that of `--device`): \"cpu\" or \"cuda:0\"\n- `dtype` (\"i64\"): has no effect\n\n\
+    let doc = "The integers 0..n in random order, i64.\n\n\
                Example: `let x = arange(6); x.index(0, permutation(6, #{ seed: 1 }))`";
     let permutation = |n: INT, o: Dynamic| -> RhaiResult<Tensor> {
-        let mut p = Place::read("permutation", o)?;
-        let seed = p.seed()?;
-        p.options.finish()?;
-        let n = args::count("permutation", n)?;
-        new(&[n], &p.device, move |device| random::permutation(seed, n, device))
+        let (_, device, o) = place(PERMUTATION, o)?;
+        let (seed, n) = (o.seed(), args::count("permutation", n)?);
+        new(&[n], &device, move |device| random::permutation(seed, n, device))
     };
     d.add("permutation", "n: int -> Tensor", doc, move |n: INT| permutation(n, Dynamic::UNIT));
     d.add("permutation", "n: int, options: map -> Tensor", doc, permutation);

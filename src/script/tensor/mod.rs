@@ -17,11 +17,15 @@ pub(in crate::script) use args::number as number_of;
 pub(in crate::script) use args::tensors as list_of;
 pub(in crate::script) use index::part_of;
 
+use crate::schema::Schema;
 use crate::script::error::RhaiResult;
 use crate::script::trace::Watched;
 use crate::tensor::aside;
 use candle_core::{Device, Tensor};
 use rhai::{Engine, FuncRegistration, RhaiNativeFunc, Variant};
+
+/// Options of this area's functions.
+pub const SCHEMAS: &[&[Schema]] = &[create::SCHEMAS, nn::SCHEMAS];
 
 /// Adds this area's types and functions to `engine`.
 pub fn register(engine: &mut Engine) {

@@ -1,9 +1,8 @@
 //! Module `graph`: functions of scripts and networks of other frameworks as graphs, for scripts.
 use super::{Traced, trace};
 use crate::nets::onnx::{self, Imported};
-use crate::script::denoise::onnx::shapes;
+use crate::schema::{Kind as Of, Schema, value};
 use crate::script::error::RhaiResult;
-use crate::script::options::Options;
 use crate::tensor::grad::result;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
@@ -11,6 +10,21 @@ use rhai::plugin::*;
 use rhai::{Array, Dynamic, Engine, EvalAltResult, FnPtr, INT, ImmutableString, Map, NativeCallContext};
 use std::path::Path;
 use std::rc::Rc;
+
+const ONNX: Schema = Schema::new(
+    "graph::onnx",
+    &[
+        value(
+            "shapes",
+            Of::List(&Of::SIZES, 0),
+            "the file's",
+            "one sample's shape for each input, where the file leaves sizes open",
+        ),
+        value("output", Of::Text, "the first", "the name of the output"),
+    ],
+);
+/// Options of this area's functions.
+pub const SCHEMAS: &[Schema] = &[ONNX];
 
 /// A traced function as scripts hold it.
 #[derive(Clone)]
@@ -98,19 +112,13 @@ pub mod graph_api {
     /// Its inputs are the graph's arguments in order, each with the batch in front. Arithmetic is f32. Errors name the file, and the operation and
     /// node that cannot be run.
     ///
-    /// Options:
-    /// - `shapes` (the file's): one sample's shape for each input, where the file leaves sizes open
-    /// - `output` (the first): the name of the output
-    ///
     /// Example: `graph::onnx("network.onnx", #{ shapes: [[1, 8, 8], []] }).run(zeros([2, 1, 8, 8]), ones([2])).shape` is [2, 1, 8, 8]
     #[rhai_fn(name = "onnx", return_raw)]
     pub fn from_onnx_options(path: ImmutableString, options: Map) -> RhaiResult<TracedGraph> {
-        let of = "graph::onnx";
-        let mut o = Options::new(of, options);
-        let shapes = o.array("shapes")?.map(|a| shapes(of, &a)).transpose()?;
-        let output = o.string("output")?;
-        o.finish()?;
-        imported(&path, shapes.as_deref(), output.as_deref())
+        let o = ONNX.read(options)?;
+        let shapes = o.lists("shapes").map(|all| all.iter().map(|s| s.iter().map(|n| *n as usize).collect()).collect());
+        let shapes: Option<Vec<Vec<usize>>> = shapes;
+        imported(&path, shapes.as_deref(), o.some_text("output").as_deref())
     }
 }
 

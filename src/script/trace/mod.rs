@@ -12,7 +12,7 @@ mod native;
 mod network;
 mod record;
 
-pub use api::{TracedGraph, register};
+pub use api::{SCHEMAS, TracedGraph, register};
 pub use held::Held;
 pub use log::{Refusal, Trace};
 pub use network::TracedNetwork;

@@ -1,6 +1,7 @@
 //! Reads the engine's metadata into entries.
 use super::words::{BUILT_IN, KEYWORDS, TYPES};
 use super::{Entry, Kind, OptionKey, Origin, doc};
+use crate::schema::Schema;
 use crate::script::modules::STDLIB;
 use crate::script::schema::{self, Source};
 use rhai::Engine;
@@ -106,8 +107,19 @@ fn typed(name: &str, ty: &str) -> String {
     if ty.is_empty() || ty == "any" { name.to_string() } else { format!("{name}: {ty}") }
 }
 
+/// The options of a native function, as its schema has them.
+fn listed(schemas: &[Schema], name: &str, receiver: Option<&str>) -> Vec<OptionKey> {
+    let own = schemas.iter().find(|s| s.of == name && (s.receiver.is_empty() || Some(s.receiver) == receiver));
+    let key = |o: &'static crate::schema::Opt| OptionKey {
+        name: o.name.into(),
+        default: o.default_words(),
+        doc: o.described(),
+    };
+    own.into_iter().flat_map(Schema::options).map(key).collect()
+}
+
 impl Group {
-    fn entry(mut self, name: String, receiver: Option<String>) -> Option<Entry> {
+    fn entry(mut self, name: String, receiver: Option<String>, schemas: &[Schema]) -> Option<Entry> {
         let kind = match () {
             () if self.property => Kind::Property,
             () if receiver.is_some() && self.overloads.iter().any(|o| o.by_reference) => Kind::Method,
@@ -145,10 +157,17 @@ impl Group {
         }
         let only = if returns.len() == 1 { returns.pop_first() } else { None };
         // the fullest comment is the documentation of all; an option or example of another one is not lost
-        let full = |d: &doc::Doc| {
-            d.text.len() + d.summary.len() + 1000 * d.options.len() + 200 * usize::from(d.example.is_some())
+        let takes = |o: &Overload| o.params.iter().any(|(name, _)| name == "options");
+        let options = match self.overloads.iter().any(takes) {
+            true => listed(schemas, &name, receiver.as_deref()),
+            false => vec![],
         };
-        let best = self.overloads.iter().map(|o| &o.doc).max_by_key(|d| full(d))?.clone();
+        let full = |o: &&Overload| {
+            let d = &o.doc;
+            let lists = d.options.len() + usize::from(!options.is_empty() && takes(o) && d.example.is_some());
+            d.text.len() + d.summary.len() + 1000 * lists + 200 * usize::from(d.example.is_some())
+        };
+        let best = self.overloads.iter().max_by_key(full)?.doc.clone();
         let example = best.example.or_else(|| self.overloads.iter().find_map(|o| o.doc.example.clone()));
         Some(Entry {
             kind: if kind == Kind::Function && matches!(name.as_str(), "PI" | "E") { Kind::Constant } else { kind },
@@ -158,7 +177,7 @@ impl Group {
             returns: only.filter(|r| !r.is_empty() && r != "any"),
             summary: best.summary,
             doc: best.text,
-            options: best.options,
+            options: if options.is_empty() { best.options } else { options },
             example,
             origin: self.origin.unwrap_or(Origin::Native),
             arities: self.arities,
@@ -320,6 +339,7 @@ pub(super) fn all(engine: &Engine) -> Vec<Entry> {
         }
         out.push(e);
     }
-    out.extend(groups.into_iter().filter_map(|((name, receiver, _), g)| g.entry(name, receiver)));
+    let schemas: Vec<Schema> = super::schemas().collect();
+    out.extend(groups.into_iter().filter_map(|((name, receiver, _), g)| g.entry(name, receiver, &schemas)));
     out
 }

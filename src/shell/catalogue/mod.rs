@@ -4,6 +4,7 @@ pub mod doc;
 mod search;
 pub mod words;
 
+use crate::schema::Schema;
 use rhai::{Dynamic, Engine};
 use std::collections::BTreeSet;
 
@@ -50,6 +51,11 @@ pub enum Origin {
     Stdlib,
     /// Rhai itself and its standard library.
     Rhai,
+}
+
+/// The options of all native functions, but for those of solvers, whose rows document themselves.
+pub fn schemas() -> impl Iterator<Item = Schema> {
+    crate::script::schemas().chain(super::show::SCHEMAS.iter().copied())
 }
 
 /// A key of a function's last argument `#{ … }`.

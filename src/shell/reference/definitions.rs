@@ -1,6 +1,7 @@
 //! Definition files (`.d.rhai`) in the users' names of types.
+use crate::schema::Schema;
 use crate::script::modules::STDLIB;
-use crate::shell::catalogue::words::TYPES;
+use crate::shell::catalogue::{schemas, words::TYPES};
 use rhai::Engine;
 
 /// `Result<T, …>` and its aliases, as T.
@@ -47,18 +48,41 @@ fn renamed(line: &str) -> String {
     out.trim_end_matches('\n').to_string()
 }
 
+/// The options of the function that a line declares, as a comment.
+fn options_of(line: &str, module: Option<&str>, schemas: &[Schema]) -> Vec<String> {
+    let Some((name, params)) = line.trim_start().strip_prefix("fn ").and_then(|l| l.split_once('(')) else {
+        return vec![];
+    };
+    let of = module.map_or(name.to_string(), |m| format!("{m}::{name}"));
+    let fits = |s: &&Schema| {
+        s.of == of && (s.receiver.is_empty() || params.split(',').next().is_some_and(|p| p.ends_with(s.receiver)))
+    };
+    match schemas.iter().find(fits) {
+        Some(schema) if params.contains("options: ") => {
+            let lines = schema.options().map(|o| format!("/// {}", o.line()));
+            ["///".to_string(), "/// Options:".to_string()].into_iter().chain(lines).collect()
+        }
+        _ => vec![],
+    }
+}
+
 /// A file with every type as users know it, without what only the engine calls.
-fn cleaned(text: &str) -> String {
+fn cleaned(text: &str, schemas: &[Schema]) -> String {
     let mut out: Vec<String> = Vec::new();
+    let module = text.lines().find_map(|l| l.strip_prefix("module ")).map(|m| m.trim_end_matches(';'));
+    let module = module.filter(|m| *m != "static");
     for line in text.lines() {
         if line.starts_with("fn __") {
             continue;
         }
-        out.push(match line.trim_start().starts_with("///") {
-            true => line.trim_end().to_string(),
-            // Rhai writes a blank after what was a result without a type of its own
-            false => renamed(&unwrapped(line)).replace(" ;", ";"),
-        });
+        if line.trim_start().starts_with("///") {
+            out.push(line.trim_end().to_string());
+            continue;
+        }
+        // Rhai writes a blank after what was a result without a type of its own
+        let line = renamed(&unwrapped(line)).replace(" ;", ";");
+        out.extend(options_of(&line, module, schemas));
+        out.push(line);
     }
     out.dedup_by(|a, b| a.is_empty() && b.is_empty());
     out.join("\n") + "\n"
@@ -66,8 +90,9 @@ fn cleaned(text: &str) -> String {
 
 /// File names and texts, by name: the global functions, a file for each module, and one for each module in Rhai.
 pub fn definitions(engine: &Engine) -> Vec<(String, String)> {
+    let schemas: Vec<Schema> = schemas().collect();
     let native = engine.definitions().with_headers(true).include_standard_packages(true);
-    let mut files: Vec<(String, String)> = native.iter_files().map(|(n, t)| (n, cleaned(&t))).collect();
+    let mut files: Vec<(String, String)> = native.iter_files().map(|(n, t)| (n, cleaned(&t, &schemas))).collect();
     for (name, text) in STDLIB {
         let Ok(ast) = engine.compile(text) else { continue };
         let mut file = format!("module {name};\n");
@@ -90,6 +115,6 @@ mod tests {
     #[test]
     fn users_types() {
         let line = "/// A DynDenoiser.\nfn f(a: DynDenoiser, b: RhaiResult<Tensor>) -> Result<Array, Box<EvalAltResult>>;\n\nfn __x(_: ?);";
-        assert_eq!(cleaned(line), "/// A DynDenoiser.\nfn f(a: Denoiser, b: Tensor) -> Array;\n\n");
+        assert_eq!(cleaned(line, &[]), "/// A DynDenoiser.\nfn f(a: Denoiser, b: Tensor) -> Array;\n\n");
     }
 }

@@ -106,3 +106,59 @@ fn solver(s: &ScriptSolver, width: usize) -> String {
     }
     lines(&native.describe(), &facts, width)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::value::echo;
+    use rhai::{Dynamic, Engine};
+    use unicode_width::UnicodeWidthStr;
+
+    fn echoed(code: &str, width: usize) -> String {
+        let engine: Engine = crate::script::engine::new(&Default::default());
+        let v = engine.eval::<Dynamic>(code).unwrap();
+        echo(&engine, &v, width)
+    }
+
+    #[test]
+    fn blocks() {
+        let s = echoed("schedule::edm(noise::edm(), 5)", 80);
+        assert!(s.contains("5 steps in the time of edm"), "{s}");
+        assert!(s.ends_with("steps in ln sigma ▁▂▃▄█ 1.1871 … 3.75053"), "{s}");
+        assert!(echoed("solver::unipc().plan(schedule::edm(noise::edm(), 3))", 80).contains("x_0"));
+        assert_eq!(
+            echoed("noise::edm()", 80),
+            "noise::edm(#{ sigma_min: 0.002, sigma_max: 80.0 })\n  t       80.0 … 0.002\n  alpha   1.0 … 1.0\n  \
+             sigma   80.0 … 0.002\n  lambda  -4.38203 … 6.21461"
+        );
+        let net = echoed("denoiser::gaussian(#{ mean: [0.5], std: 0.3 }).counted()", 80);
+        assert!(net.contains("  noise  noise::edm(") && net.contains("0 evaluations so far"), "{net}");
+        assert!(echoed("solver::heun()", 80).contains("evaluations  10 for 5 steps, 20 for 10 steps"));
+    }
+
+    #[test]
+    fn tensors_of_all_shapes_at_all_widths() {
+        for code in ["zeros([0])", "zeros([2, 0, 3])", "ones([3, 4, 5]) / 0", "arange(0, 2000)", "tensor(1.5)"] {
+            for width in [0, 1, 8, 40, 80] {
+                assert!(!echoed(code, width).is_empty(), "{code}");
+            }
+        }
+        let t = echoed("arange(0, 50)", 40);
+        assert!(t.lines().all(|l| l.width() <= 40), "{t}");
+    }
+
+    #[test]
+    fn narrow_terminals() {
+        for code in [
+            "schedule::edm(noise::edm(), 50)",
+            "solver::unipc().plan(schedule::edm(noise::edm(), 9))",
+            "noise::vp_linear()",
+            "solver::unipc()",
+            "denoiser::gaussian(#{ mean: [0.5], std: 0.3 })",
+        ] {
+            for width in [1, 10, 40] {
+                let text = echoed(code, width);
+                assert!(text.lines().all(|l| l.width() <= width.max(8)), "{width}\n{text}");
+            }
+        }
+    }
+}
