@@ -8,7 +8,7 @@ use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, INT, Map};
+use rhai::{Array, Dynamic, FLOAT, INT, Map};
 
 /// All of it runs beside the script.
 fn aside<T: Send + 'static>(work: impl FnOnce() -> crate::Result<T> + Send + 'static) -> RhaiResult<T> {
@@ -69,6 +69,29 @@ pub mod compare_api {
         let (mean, std) =
             aside(move || metric::kid(&Rows::new("kid", &x)?, &Rows::new("kid", &y)?, subsets, size, seed))?;
         Ok(pair(mean, std))
+    }
+    /// CMMD of two sets of features [N, D] of "clip": the squared maximum mean discrepancy by a Gaussian kernel of width 10, times 1000.
+    ///
+    /// It takes few samples and no Gaussian for granted. Jayasumana et al. 2024.
+    ///
+    /// Example: `let x = randn([20, 3], #{ seed: 0 }); metric::cmmd(x, x)` is 0
+    #[rhai_fn(return_raw)]
+    pub fn cmmd(x: Tensor, y: Tensor) -> RhaiResult<FLOAT> {
+        cmmd_with(x, y, Map::new())
+    }
+    /// CMMD of two sets of features [N, D], with another kernel.
+    ///
+    /// Options:
+    /// - `sigma` (10.0): the kernel's width, above 0: e^(−|x − y|² / 2 sigma²)
+    /// - `scale` (1000.0): the factor of the result
+    ///
+    /// Example: `let x = zeros([2, 1]); metric::cmmd(x, x + 2, #{ sigma: 1.0, scale: 1 })` is about 1.73
+    #[rhai_fn(name = "cmmd", return_raw)]
+    pub fn cmmd_with(x: Tensor, y: Tensor, options: Map) -> RhaiResult<FLOAT> {
+        let mut o = Options::new("metric::cmmd", options);
+        let (sigma, scale) = (o.float("sigma")?.unwrap_or(10.0), o.float("scale")?.unwrap_or(1000.0));
+        o.finish()?;
+        aside(move || metric::cmmd(&Rows::new("cmmd", &x)?, &Rows::new("cmmd", &y)?, sigma, scale))
     }
     /// The Inception Score from logits [N, C], `#{ mean, std }` over 10 parts.
     ///

@@ -1,7 +1,8 @@
 //! Rhai functions for features and their statistics: types `FeatureNetwork` and `Statistics`.
 use crate::data::{self, Dataset, Labels, Opening, Prepare};
-use crate::metric::{Extractor, NAMES, Stats};
+use crate::metric::{Extractor, NAMES, Reads, Stats};
 use crate::nets::inception::RESIZE;
+use crate::nets::vision;
 use crate::script::error::RhaiResult;
 use crate::script::files::{from_json, to_json};
 use crate::script::host::ScriptHost;
@@ -44,9 +45,12 @@ fn network_with(ctx: &NativeCallContext, name: &str, map: Map) -> RhaiResult<Scr
     o.finish()?;
     let device = default_device();
     match name {
-        "fashion28" if resize.is_some() || file.is_some() => {
-            let e = Error::value("metric::network: `resize` and `file` are for \"inception\"");
-            Err(e.hint("the built-in network takes images as they are").into())
+        "fashion28" if file.is_some() => {
+            Err(Error::value("metric::network: \"fashion28\" is built in: it has no `file`").into())
+        }
+        _ if resize.is_some() && name != "inception" && NAMES.contains(&name) => {
+            let e = Error::value(format!("metric::network: `resize` is for \"inception\", not for \"{name}\""));
+            Err(e.hint("the others have one way to resize, or take images as they are").into())
         }
         "fashion28" => Ok(ScriptExtractor(Extractor::fashion28(&device)?)),
         "inception" => {
@@ -60,16 +64,36 @@ fn network_with(ctx: &NativeCallContext, name: &str, map: Map) -> RhaiResult<Scr
             let how = resize.to_json();
             Ok(ScriptExtractor(Extractor::inception(parts, how.as_str().unwrap_or_default())?))
         }
+        "dinov2" | "dinov2-b" | "clip" => {
+            let path = match file {
+                Some(path) => PathBuf::from(path),
+                None => zoo::locate(published(name), &ScriptHost::new(ctx))?,
+            };
+            let parts = model::load_by(&[vision::FAMILY], &model::Source::Path(path), &device, DType::F32)?;
+            Ok(ScriptExtractor(Extractor::transformer(name, parts)?))
+        }
         _ => Err(Error::unknown("feature network", name, NAMES).into()),
     }
 }
 
-fn run(net: &ScriptExtractor, images: &Tensor, map: Map, of: &str, which: usize) -> RhaiResult<Tensor> {
-    let mut o = Options::new(of, map);
+/// The published file of a vision transformer.
+fn published(name: &str) -> &'static str {
+    match name {
+        "clip" => "clip-vit-large-patch14-336",
+        "dinov2-b" => "dinov2_vitb14",
+        _ => "dinov2_vitl14",
+    }
+}
+
+fn reads(o: &mut Options) -> RhaiResult<Reads> {
+    Ok(if o.bool("spatial")?.unwrap_or(false) { Reads::Spatial } else { Reads::Features })
+}
+
+fn run(net: &ScriptExtractor, images: &Tensor, mut o: Options, of: Reads) -> RhaiResult<Tensor> {
     let quantize = o.bool("quantize")?.unwrap_or(false);
     o.finish()?;
-    let [features, logits] = net.0.run(images, quantize)?;
-    Ok(if which == 0 { features } else { logits })
+    let [values] = net.0.run(images, [of], quantize)?;
+    Ok(values)
 }
 
 /// The data set at a path, its pictures as they are.
@@ -84,12 +108,13 @@ fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: 
     let mut o = Options::new("stats_of", map);
     let batch = o.count("batch")?.unwrap_or(64).max(1);
     let n = o.count("most")?.unwrap_or(usize::MAX).min(set.len());
+    let of = reads(&mut o)?;
     o.finish()?;
-    let mut stats = net.0.stats();
+    let mut stats = net.0.stats(of);
     let mut progress = ScriptHost::new(ctx).progress("features", n as u64);
     for from in (0..n).step_by(batch) {
         let places: Vec<usize> = (from..n.min(from + batch)).collect();
-        let [features, _] = net.0.run(&set.batch(&places)?, false)?;
+        let [features] = net.0.run(&set.batch(&places)?, [of], false)?;
         stats.add(&features)?;
         progress.advance(places.len() as u64);
     }
@@ -100,19 +125,24 @@ fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: 
 /// Statistics of features.
 #[export_module]
 pub mod stats_api {
-    /// A network whose features are measured, by name: "fashion28", built in (128 features, 10 classes), or "inception", FID's
-    /// InceptionV3 (2048 features, 1008 classes), whose weights are downloaded once to the cache folder.
+    /// A network whose features are measured, by name: "fashion28", built in (128 features, 10 classes), "inception", FID's InceptionV3
+    /// (2048 features, 1008 classes), "dinov2" or "dinov2-b", DINOv2's ViT-L/14 or ViT-B/14 (1024 or 768 features: FD-DINOv2), or "clip",
+    /// CLIP's ViT-L/14 at 336 pixels (768 features of unit length: CMMD). Published weights are downloaded once to the cache folder.
+    ///
+    /// DINOv2 and CLIP look at 8-bit pictures, as their tools read files: images become such, and are resized as Pillow does (bicubic; to
+    /// 224×224, or the middle square to 336×336).
     ///
     /// Example: `metric::network("fashion28").width` is 128
     #[rhai_fn(return_raw)]
     pub fn network(ctx: NativeCallContext, name: &str) -> RhaiResult<ScriptExtractor> {
         network_with(&ctx, name, Map::new())
     }
-    /// A network whose features are measured, with options for "inception".
+    /// A network whose features are measured, with options.
     ///
     /// Options:
-    /// - `file` (the published one): pytorch-fid's `pt_inception-2015-12-05`, `.pth` or safetensors
-    /// - `resize` ("tf1"): bilinear to 299×299 as TensorFlow 1 has it, which is what FID means (NVIDIA's and ADM's evaluations,
+    /// - `file` (the published one): pytorch-fid's `pt_inception-2015-12-05`, DINOv2 without registers (of any size), or CLIP as transformers has
+    ///   it; `.pth`, `.bin` or safetensors
+    /// - `resize` ("tf1"), for "inception": bilinear to 299×299 as TensorFlow 1 has it, which is what FID means (NVIDIA's and ADM's evaluations,
     ///   torch-fidelity), or "torch", as pytorch-fid has it: the two give different distances
     ///
     /// Example: `let k = (); try { metric::network("inception", #{ file: "absent.pth", resize: "torch" }); } catch (e) { k = e.kind; } k` is "io"
@@ -267,17 +297,21 @@ mod methods {
     /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28])).shape` is [2, 128]
     #[rhai_fn(return_raw, pure)]
     pub fn features(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
-        run(net, &images, Map::new(), "features", 0)
+        run(net, &images, Options::new("features", Map::new()), Reads::Features)
     }
     /// Features [B, D] in f32 of images [B, C, H, W] in [−1, 1].
     ///
     /// Options:
     /// - `quantize` (false): as if the images had been written to 8-bit files first, by EDM's rule ⌊127.5 x + 128⌋
+    /// - `spatial` (false): features [B, 2023] that know places, of "inception" only: the first 7 channels of `mixed_6/conv`, of which
+    ///   ADM's sFID is
     ///
     /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 128]
     #[rhai_fn(name = "features", return_raw, pure)]
     pub fn features_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
-        run(net, &images, options, "features", 0)
+        let mut o = Options::new("features", options);
+        let of = reads(&mut o)?;
+        run(net, &images, o, of)
     }
     /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1], for `metric::inception_score`; those of "inception" without their bias, as
     /// the score has them.
@@ -285,7 +319,7 @@ mod methods {
     /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28])).shape` is [2, 10]
     #[rhai_fn(return_raw, pure)]
     pub fn logits(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
-        run(net, &images, Map::new(), "logits", 1)
+        run(net, &images, Options::new("logits", Map::new()), Reads::Logits)
     }
     /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1].
     ///
@@ -295,14 +329,27 @@ mod methods {
     /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 10]
     #[rhai_fn(name = "logits", return_raw, pure)]
     pub fn logits_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
-        run(net, &images, options, "logits", 1)
+        run(net, &images, Options::new("logits", options), Reads::Logits)
     }
     /// Empty statistics for this network's features.
     ///
     /// Example: `metric::network("fashion28").stats().about.resize` is "none"
     #[rhai_fn(name = "stats", pure)]
     pub fn stats_for(net: &mut ScriptExtractor) -> ScriptStats {
-        net.0.stats().into()
+        net.0.stats(Reads::Features).into()
+    }
+    /// Empty statistics for this network's features.
+    ///
+    /// Options:
+    /// - `spatial` (false): for those that know places, which ADM's sFID compares
+    ///
+    /// Example: `metric::network("fashion28").stats(#{ spatial: true }).about.layer` is "spatial"
+    #[rhai_fn(name = "stats", return_raw, pure)]
+    pub fn stats_for_some(net: &mut ScriptExtractor, options: Map) -> RhaiResult<ScriptStats> {
+        let mut o = Options::new("stats", options);
+        let of = reads(&mut o)?;
+        o.finish()?;
+        Ok(net.0.stats(of).into())
     }
     /// Statistics of real images that are built in: "train" (60,000) or "test" (10,000) of "fashion28".
     ///
@@ -323,6 +370,7 @@ mod methods {
     /// Options:
     /// - `batch` (64): pictures at a time
     /// - `most` (all): take the first so many, in the order of their names
+    /// - `spatial` (false): of features that know places, which ADM's sFID compares; of "inception" only
     ///
     /// Example: `let net = metric::network("fashion28"); image::grid(zeros([1, 1, 28, 28]), #{ pad: 0 }).save(out("p/0.png")); net.stats_of(out("p"), #{ batch: 8, most: 1 }).count` is 1
     #[rhai_fn(name = "stats_of", return_raw, pure)]
@@ -346,6 +394,7 @@ mod methods {
     /// Options:
     /// - `batch` (64): pictures at a time
     /// - `most` (all): take the first so many
+    /// - `spatial` (false): of features that know places, which ADM's sFID compares; of "inception" only
     ///
     /// Example: `metric::network("fashion28").stats_of(data::of(zeros([3, 1, 28, 28])), #{ batch: 2, most: 2 }).count` is 2
     #[rhai_fn(name = "stats_of", return_raw, pure)]
@@ -371,7 +420,7 @@ mod methods {
     pub fn network_width(net: &mut ScriptExtractor) -> INT {
         net.0.width() as INT
     }
-    /// How many classes its logits are of.
+    /// How many classes its logits are of; 0 where it has none.
     ///
     /// Example: `metric::network("fashion28").classes` is 10
     #[rhai_fn(get = "classes", pure)]
