@@ -1,9 +1,10 @@
-//! LPIPS (Zhang et al. 2018, the `lpips` package, heads v0.1) and plain distances of features, with the gradient in both images.
+//! LPIPS (Zhang et al. 2018, the `lpips` package, heads v0.1), DISTS (Ding et al. 2020) and plain distances of features, with the gradient
+//! in both images.
 use super::kept::{Kept, Key, key};
 use super::measure::Measure;
 use super::{Reduction, check_pair, reduce};
 use crate::host::Host;
-use crate::nets::features::{Spec, State, Trunk};
+use crate::nets::features::{DISTS, Spec, State, Trunk};
 use crate::nets::runner::{Batch, Cotangents, Run};
 use crate::tensor::grad;
 use crate::{Error, Kind, Result};
@@ -15,6 +16,8 @@ use std::sync::Arc;
 
 /// The linear heads of all three networks, `vgg.lin0` and so on.
 const HEADS: &[u8] = include_bytes!("../../models/lpips-heads.safetensors");
+/// DISTS's weights `alpha` and `beta` of all channels, the image's and five taps'.
+const DISTS_WEIGHTS: &[u8] = include_bytes!("../../models/dists-weights.safetensors");
 /// Images that are compared at a time where no gradient is wanted: their features need not all be there at once.
 const BLOCK: usize = 32;
 
@@ -27,6 +30,8 @@ pub enum Compare {
     Unit,
     /// The mean squared difference of the features as they are.
     Plain,
+    /// DISTS: means, variances and covariances of each channel, weighted by learned numbers.
+    Dists,
 }
 
 /// What a perceptual loss is made of, beside its network.
@@ -38,7 +43,8 @@ pub struct Settings {
     pub layers: Option<Vec<usize>>,
     /// Images are in [0, 1] instead of [−1, 1] (the package's `normalize`).
     pub unit_range: bool,
-    /// Linear heads as the `lpips` package stores them (`lin0.model.1.weight`, …); its own version 0.1 where absent.
+    /// Linear heads as the `lpips` package stores them (`lin0.model.1.weight`, …); its own version 0.1 where absent. For DISTS its weights,
+    /// `alpha` and `beta`; its authors' where absent.
     pub heads: Option<State>,
 }
 
@@ -73,6 +79,46 @@ fn head(what: &str, spec: &Spec, given: Option<&State>, k: usize, channels: usiz
             Err(e.hint("use `loss::features`, or one of \"vgg\", \"alex\", \"squeeze\""))
         }
     }
+}
+
+/// DISTS's weights for each of these widths, which sum to 1 together.
+fn weights(what: &str, widths: &[usize], given: Option<&State>) -> Result<Vec<[Vec<f32>; 2]>> {
+    let own;
+    let state = match given {
+        Some(state) => state,
+        None => {
+            own = candle_core::safetensors::load_buffer(DISTS_WEIGHTS, &Device::Cpu)?.into_iter().collect();
+            &own
+        }
+    };
+    let n: usize = widths.iter().sum();
+    let read = |name: &str| -> Result<Vec<f64>> {
+        let hint = "the file must hold DISTS's `weights.pt`: `alpha` and `beta`";
+        match state.get(name) {
+            Some(w) if w.elem_count() == n && w.dtype().is_float() => {
+                Ok(w.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?)
+            }
+            Some(w) => {
+                let m = format!("{what}: `{name}` has shape {:?}, expected [1, {n}, 1, 1]", w.dims());
+                Err(Error::new(Kind::Format, m).shapes(&[w.dims()]).hint(hint))
+            }
+            None => Err(Error::new(Kind::Format, format!("{what}: the weights have no `{name}`")).hint(hint)),
+        }
+    };
+    let (alpha, beta) = (read("alpha")?, read("beta")?);
+    let sum: f64 = alpha.iter().chain(&beta).sum();
+    if !(sum.is_finite() && sum != 0.0) {
+        let e = Error::new(Kind::Format, format!("{what}: the weights sum to {sum}, which cannot be made 1"));
+        return Err(e.hint("they are damaged, or of another network"));
+    }
+    let part = |w: &[f64], at: usize, c: usize| w[at..at + c].iter().map(|w| (w / sum) as f32).collect();
+    let mut at = 0;
+    let mut each = vec![];
+    for c in widths {
+        each.push([part(&alpha, at, *c), part(&beta, at, *c)]);
+        at += c;
+    }
+    Ok(each)
 }
 
 /// A perceptual loss; cheap to clone. It remembers the features of targets that it has seen (up to 256 MiB).
@@ -125,6 +171,7 @@ impl Perceptual {
         let what = match compare {
             Compare::Lpips => "LPIPS",
             Compare::Unit | Compare::Plain => "features",
+            Compare::Dists => "DISTS",
         };
         let channels = spec.taps();
         let layers = layers.unwrap_or_else(|| (0..channels.len()).collect());
@@ -135,11 +182,16 @@ impl Perceptual {
         let Some(last) = layers.iter().max() else {
             return Err(Error::value(format!("{what}: no layers to compare")).hint("leave `layers` out to take all"));
         };
+        let structure = match compare {
+            Compare::Dists => weights(what, &channels, heads.as_ref())?,
+            _ => vec![],
+        };
         let measure = |k: usize| -> Result<Option<Measure>> {
             Ok(match (layers.contains(&k), compare) {
                 (false, _) => None,
                 (true, Compare::Unit) => Some(Measure::Unit),
                 (true, Compare::Plain) => Some(Measure::Plain),
+                (true, Compare::Dists) => structure.get(k).cloned().map(Measure::Structure),
                 (true, Compare::Lpips) => Some(Measure::Weighted(head(what, spec, heads.as_ref(), k, channels[k])?)),
             })
         };
@@ -149,6 +201,12 @@ impl Perceptual {
         let loss = Perceptual(Rc::new(Inner { spec, what, state, unit_range, measures, nets }));
         loss.net(DType::F32, &crate::tensor::device::default_device())?;
         Ok(loss)
+    }
+
+    /// DISTS over VGG16's weights `state`, for images in [−1, 1], or in [0, 1] where `unit_range`; `weights` are its authors' where absent.
+    pub fn dists(state: State, unit_range: bool, weights: Option<State>) -> Result<Perceptual> {
+        let settings = Settings { unit_range, heads: weights, ..Compare::Dists.into() };
+        Perceptual::new(&DISTS, state, settings)
     }
 
     fn net(&self, dtype: DType, device: &Device) -> Result<Rc<Net>> {

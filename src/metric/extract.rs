@@ -3,15 +3,36 @@ use super::stats::Stats;
 use crate::nets::family::{Part, Parts, Role};
 use crate::nets::features;
 use crate::nets::runner::Runner;
-use crate::{Error, Result};
+use crate::nets::vision::Vision;
+use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
 use serde_json::{Map, Value, json};
 use std::rc::Rc;
 
-/// The networks that are known by name: the built-in one, and FID's.
-pub const NAMES: [&str; 2] = ["fashion28", "inception"];
-/// Images that go through the network together.
-const BLOCK: usize = 64;
+/// The networks that are known by name: the built-in one, FID's, DINOv2's in two sizes, and CLIP's.
+pub const NAMES: [&str; 5] = ["fashion28", "inception", "dinov2", "dinov2-b", "clip"];
+
+/// What is read of a network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reads {
+    /// A row of features for an image.
+    Features,
+    /// The logits of its classes.
+    Logits,
+    /// Features that know places, of which ADM's sFID is.
+    Spatial,
+}
+
+impl Reads {
+    /// The output of the graph.
+    fn output(self) -> &'static str {
+        match self {
+            Reads::Features => "features",
+            Reads::Logits => "logits",
+            Reads::Spatial => "spatial",
+        }
+    }
+}
 
 /// A network from images to features [D] and logits [C]; cheap to clone.
 #[derive(Clone)]
@@ -25,6 +46,8 @@ struct Inner {
     channels: usize,
     /// Height and width must be multiples of it.
     multiple: usize,
+    /// Images that go through the network together.
+    block: usize,
     /// Mean, covariance and count of real images by the name of their set, where they are compiled in.
     builtin: bool,
 }
@@ -40,6 +63,7 @@ impl Extractor {
             runner,
             channels: 1,
             multiple: 4,
+            block: 64,
             builtin: true,
         })))
     }
@@ -58,7 +82,27 @@ impl Extractor {
             ("resize".into(), json!(format!("{resize}, 299"))),
         ]);
         let (name, runner) = ("inception".to_string(), runner.clone());
-        Ok(Extractor(Rc::new(Inner { name, about, runner, channels: 3, multiple: 1, builtin: false })))
+        Ok(Extractor(Rc::new(Inner { name, about, runner, channels: 3, multiple: 1, block: 64, builtin: false })))
+    }
+
+    /// A vision transformer among the parts of a file: "dinov2", "dinov2-b" or "clip", which is CLIP's image tower.
+    ///
+    /// Errors: a file that holds something else.
+    pub fn transformer(name: &str, parts: Parts) -> Result<Extractor> {
+        let held: Vec<&str> = parts.keys().map(|r| r.name()).collect();
+        let Some(Part::Image(Vision { runner, kind, size, width })) = parts.get(&Role::Features) else {
+            return Err(Error::value(format!("this is {}, not a vision transformer", held.join(" and "))));
+        };
+        if (name == "clip") != (*kind == "CLIP") {
+            let e = Error::value(format!("this is {kind}, which is not \"{name}\""));
+            return Err(e.hint("FD-DINOv2 is of \"dinov2\", CMMD of \"clip\""));
+        }
+        let about = Map::from_iter([
+            ("network".to_string(), json!(format!("{kind}, {width} channels"))),
+            ("resize".into(), json!(format!("Pillow's bicubic, {size}"))),
+        ]);
+        let (name, runner) = (name.to_string(), runner.clone());
+        Ok(Extractor(Rc::new(Inner { name, about, runner, channels: 3, multiple: 1, block: 8, builtin: false })))
     }
 
     /// The name that scripts use.
@@ -67,15 +111,15 @@ impl Extractor {
     }
     /// D.
     pub fn width(&self) -> usize {
-        self.size(0)
+        self.size(Reads::Features)
     }
-    /// C.
+    /// C; 0 where the network has no classes.
     pub fn classes(&self) -> usize {
-        self.size(1)
+        self.size(Reads::Logits)
     }
-    fn size(&self, output: usize) -> usize {
+    fn size(&self, of: Reads) -> usize {
         let graph = self.0.runner.graph();
-        let value = graph.outputs.get(output).map(|o| o.value);
+        let value = graph.outputs.iter().find(|o| o.name == of.output()).map(|o| o.value);
         let node = graph.nodes.iter().find(|n| value.is_some_and(|v| (n.first..n.first + n.dims.len()).contains(&v)));
         node.and_then(|n| n.dims.first()?.last().copied()).unwrap_or_default()
     }
@@ -83,19 +127,28 @@ impl Extractor {
     pub fn about(&self) -> &Map<String, Value> {
         &self.0.about
     }
-    /// Empty statistics for its features.
-    pub fn stats(&self) -> Stats {
+    /// Empty statistics for what is read of it.
+    pub fn stats(&self, of: Reads) -> Stats {
         let mut stats = Stats::default();
         stats.about = self.0.about.clone();
+        if of != Reads::Features {
+            stats.about.insert("layer".into(), json!(of.output()));
+        }
         stats
     }
 
-    /// Features [B, D] and logits [B, C] in f32 of images [B, C, H, W] with values in [−1, 1]. With `quantize` each value becomes that of the
-    /// 8-bit pixel that EDM's rule writes, ⌊127.5 x + 128⌋, as for a file.
+    /// What is read of the network, each [B, …] in f32, for images [B, C, H, W] with values in [−1, 1]. With `quantize` each value becomes
+    /// that of the 8-bit pixel that EDM's rule writes, ⌊127.5 x + 128⌋, as for a file.
     ///
-    /// Errors: images of another shape, values that are not finite (the message names the image).
-    pub fn run(&self, images: &Tensor, quantize: bool) -> Result<[Tensor; 2]> {
-        let Inner { name, runner, channels, multiple, .. } = &*self.0;
+    /// Errors: images of another shape, values that are not finite (the message names the image), what the network does not have.
+    pub fn run<const N: usize>(&self, images: &Tensor, of: [Reads; N], quantize: bool) -> Result<[Tensor; N]> {
+        let Inner { name, runner, channels, multiple, block, .. } = &*self.0;
+        if let Some(absent) = of.iter().find(|o| self.size(**o) == 0) {
+            let m = format!("{name}: the network has no {}", absent.output());
+            return Err(Error::value(m).hint("\"inception\" has features, logits and spatial features"));
+        }
+        let graph = runner.graph().only(&of.map(Reads::output))?;
+        let runner = Runner::new(graph, runner.device(), runner.dtype());
         let wrong = |m: String, hint: &str| Err(Error::shape(format!("{name}: {m}"), &[images.dims()]).hint(hint));
         let &[n, c, h, w] = images.dims() else {
             return wrong(format!("needs images [B, C, H, W], got {:?}", images.dims()), "reshape them first");
@@ -111,10 +164,10 @@ impl Extractor {
             return wrong(m, "crop or pad the images first");
         }
         let images = images.detach().to_device(runner.device())?;
-        let mut all: [Vec<Tensor>; 2] = [vec![], vec![]];
-        for from in (0..n).step_by(BLOCK) {
+        let mut all = [const { vec![] }; N];
+        for from in (0..n).step_by(*block) {
             crate::host::check_cancelled()?;
-            let x = images.narrow(0, from, BLOCK.min(n - from))?.to_dtype(DType::F32)?.contiguous()?;
+            let x = images.narrow(0, from, (*block).min(n - from))?.to_dtype(DType::F32)?.contiguous()?;
             let finite = x.flatten_from(1)?.affine(0.0, 0.0)?.abs()?.sum(1)?.to_vec1::<f32>()?;
             if let Some(i) = finite.iter().position(|s| *s != 0.0) {
                 let e = Error::value(format!("{name}: image {} has values that are not finite", from + i));
@@ -129,8 +182,8 @@ impl Extractor {
                 all.push(out.to_device(&Device::Cpu)?);
             }
         }
-        let [features, logits] = all;
-        Ok([Tensor::cat(&features, 0)?, Tensor::cat(&logits, 0)?])
+        let whole = all.iter().map(|parts| Tensor::cat(parts, 0)).collect::<candle_core::Result<Vec<Tensor>>>()?;
+        whole.try_into().map_err(|_| Error::new(Kind::Internal, "an output got lost"))
     }
 
     /// Statistics of real images that are compiled in: "train" or "test" of the built-in network.

@@ -54,7 +54,7 @@ pub(super) fn same_features(a: &Stats, b: &Stats) -> Result<()> {
         let m = format!("frechet: features of width {} and {} are of different networks", a.width(), b.width());
         return Err(Error::shape(m, &[&[a.width()], &[b.width()]]));
     }
-    for key in ["network", "resize"] {
+    for key in ["network", "resize", "layer"] {
         if let (Some(x), Some(y)) = (a.about.get(key), b.about.get(key))
             && x != y
         {

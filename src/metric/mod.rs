@@ -11,10 +11,10 @@ mod ssim;
 mod stats;
 
 pub use bootstrap::{Interval, bootstrap, nearer};
-pub use extract::{Extractor, NAMES};
+pub use extract::{Extractor, NAMES, Reads};
 pub use frechet::{frechet, frechet_distance, gaussian};
 pub use inception_score::inception_score;
-pub use kernel::{Tested, kid, paired, two_sample};
+pub use kernel::{Tested, cmmd, kid, paired, two_sample};
 pub use neighbours::{Neighbours, neighbours};
 pub use rows::Rows;
 pub use ssim::ssim;

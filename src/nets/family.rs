@@ -3,7 +3,7 @@ use super::features::Trunk;
 use super::network::Net;
 use super::runner::Runner;
 use super::weights::File;
-use super::{clip, dit, edm, edm2, features, inception, ldm, points, t5};
+use super::{clip, dit, edm, edm2, features, inception, ldm, points, t5, vision};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::torch::View;
 use crate::{Error, Result};
@@ -55,6 +55,8 @@ pub enum Part {
     Text(clip::Encoder),
     /// Another one, of T5's kind.
     T5(t5::Encoder),
+    /// A vision transformer.
+    Image(vision::Vision),
     /// A graph that needs nothing else.
     Graph(Runner),
 }
@@ -89,6 +91,7 @@ pub static FAMILIES: &[Family] = &[
     edm::FAMILY,
     features::FAMILY,
     inception::FAMILY,
+    vision::FAMILY,
 ];
 
 /// The family of a checkpoint, among `families`, and the network in it.

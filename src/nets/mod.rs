@@ -22,4 +22,5 @@ pub mod runner;
 pub mod t5;
 pub mod tape;
 pub(crate) mod threads;
+pub mod vision;
 pub mod weights;

@@ -55,7 +55,7 @@ impl Model {
             let hash = match part {
                 Part::Denoiser(_) => self.0.denoiser.as_ref()?.hash()?,
                 Part::Graph(runner) => runner.hash().ok()?,
-                Part::Features(_) | Part::Text(_) | Part::T5(_) => return None,
+                Part::Features(_) | Part::Text(_) | Part::T5(_) | Part::Image(_) => return None,
             };
             Some(format!("{} {hash}\n", role.name()))
         };

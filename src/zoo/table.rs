@@ -5,7 +5,7 @@
 //! and its licence. Latent diffusion's: README.md and scripts/download_models.sh of github.com/CompVis/latent-diffusion and its ImageNet
 //! notebook; improved-diffusion's and guided-diffusion's: README.md of github.com/openai/improved-diffusion and …/guided-diffusion. EDM2's:
 //! generate_images.py of github.com/NVlabs/edm2. Text encoders as they are distributed for ComfyUI.
-//! FID's InceptionV3 as pytorch-fid names it. Sizes and SHA-256 stand here only where they are published or known from several independent sources; for
+//! FID's InceptionV3 as pytorch-fid names it, DINOv2 as hubconf.py of github.com/facebookresearch/dinov2 does, CLIP as CMMD's code. Sizes and SHA-256 stand here only where they are published or known from several independent sources; for
 //! the other files they are recorded at the first download.
 
 /// What a file is good for.
@@ -15,7 +15,7 @@ pub enum Role {
     Denoiser,
     /// A classifier whose features a perceptual loss compares.
     Trunk,
-    /// A classifier whose features Fréchet distances are of.
+    /// A network whose features Fréchet distances and their like are of.
     Metric,
     /// A text encoder or its tokenizer, which `text::load` takes.
     Text,
@@ -112,6 +112,17 @@ const T5: &str = "https://huggingface.co/google/t5-v1_1-xxl/resolve/main/";
 /// A network of guided-diffusion, whose file's name at its source tells little.
 const fn guided(name: &'static str, file: &'static str, at: &'static str, about: &'static str) -> Entry {
     Entry { at: Some(at), ..edm(name, file, GUIDED, about, OPENAI_GUIDED) }
+}
+
+/// A network whose features are measured.
+const fn metric(
+    name: &'static str,
+    file: &'static str,
+    folder: &'static str,
+    about: &'static str,
+    licence: &'static str,
+) -> Entry {
+    Entry { role: Role::Metric, ..edm(name, file, folder, about, licence) }
 }
 
 /// A text encoder or a tokenizer.
@@ -261,7 +272,7 @@ pub const ENTRIES: &[Entry] = &[
     trunk(
         "vgg16",
         "vgg16-397923af.pth",
-        "VGG-16, ImageNet: the trunk of LPIPS (vgg)",
+        "VGG-16, ImageNet: the trunk of LPIPS (vgg) and of DISTS",
         553_433_881,
         "397923af8e79cdbb6a7127f12361acd7a2f83e06b05044ddf496e83de57a5bf0",
     ),
@@ -289,6 +300,30 @@ pub const ENTRIES: &[Entry] = &[
         licence: "Apache-2.0 (TensorFlow, pytorch-fid)",
         size: None,
         sha256: None,
+    },
+    metric(
+        "dinov2_vitl14",
+        "dinov2_vitl14_pretrain.pth",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitl14/",
+        "DINOv2 ViT-L/14: the features of FD-DINOv2",
+        "Apache-2.0 (facebookresearch/dinov2)",
+    ),
+    metric(
+        "dinov2_vitb14",
+        "dinov2_vitb14_pretrain.pth",
+        "https://dl.fbaipublicfiles.com/dinov2/dinov2_vitb14/",
+        "DINOv2 ViT-B/14",
+        "Apache-2.0 (facebookresearch/dinov2)",
+    ),
+    Entry {
+        at: Some("pytorch_model.bin"),
+        ..metric(
+            "clip-vit-large-patch14-336",
+            "clip-vit-large-patch14-336.bin",
+            "https://huggingface.co/openai/clip-vit-large-patch14-336/resolve/main/",
+            "CLIP ViT-L/14 at 336 pixels: the features of CMMD",
+            "MIT (openai/CLIP)",
+        )
     },
 ];
 

@@ -139,6 +139,9 @@ pub const READERS: &[(&str, &str)] = &[
     ("FeatureNetwork.stats_of", "metric::network(\"fashion28\").stats_of(\"PATH\")"),
     ("loss::lpips trunk", "loss::lpips(\"squeeze\", #{ trunk: \"PATH\" })"),
     ("loss::lpips heads", "loss::lpips(\"squeeze\", #{ heads: \"PATH\" })"),
+    ("loss::dists trunk", "loss::dists(#{ trunk: \"PATH\" })"),
+    ("loss::dists weights", "loss::dists(#{ weights: \"PATH\" })"),
+    ("metric::network dinov2", "metric::network(\"dinov2\", #{ file: \"PATH\" })"),
     ("loss::features trunk", "loss::features(\"squeeze\", #{ trunk: \"PATH\" })"),
 ];
 

@@ -5,11 +5,13 @@ use crate::trunks::uniform;
 use candle_core::{DType, Device, Tensor, Var};
 use ld3sh::Kind;
 use ld3sh::files::npy;
-use ld3sh::metric::{Extractor, Rows, Stats};
-use ld3sh::metric::{bootstrap, frechet, frechet_distance, gaussian, inception_score, kid, nearer, neighbours, paired};
+use ld3sh::metric::{Extractor, Reads, Rows, Stats};
+use ld3sh::metric::{
+    bootstrap, cmmd, frechet, frechet_distance, gaussian, inception_score, kid, nearer, neighbours, paired,
+};
 use ld3sh::metric::{ssim, two_sample};
 use ld3sh::nets::inception::FAMILY;
-use ld3sh::nets::kernels::{AveragePool, Bilinear, Conv, Corners, Frozen, GlobalMean, apply};
+use ld3sh::nets::kernels::{AveragePool, Bilinear, Conv, Corners, Frozen, GlobalMean, Pillow, apply};
 use ld3sh::nets::weights::{File, Names};
 use serde_json::Value;
 use std::collections::BTreeMap;
@@ -154,6 +156,23 @@ fn distances_are_those_of_other_packages() {
 }
 
 #[test]
+fn cmmd_is_what_it_says() {
+    let known = candle_core::safetensors::load(fixture("vision.safetensors"), &Device::Cpu).unwrap();
+    let unit = |name: &str, n: usize, shift: f64| {
+        let x = matrix(name, &[n, 16], 1.0, shift);
+        let length = x.sqr().unwrap().sum_keepdim(1).unwrap().sqrt().unwrap();
+        rows(&x.broadcast_div(&length).unwrap())
+    };
+    let (x, y) = (unit("cmmd.x", 300, 0.0), unit("cmmd.y", 260, 0.1));
+    let want = values(&known["cmmd"])[0];
+    let got = cmmd(&x, &y, 10.0, 1000.0).unwrap();
+    assert!((got / want - 1.0).abs() < 1e-9, "{got} {want}");
+    assert_eq!(cmmd(&x, &x, 10.0, 1000.0).unwrap(), 0.0);
+    assert!(cmmd(&x, &y, 0.0, 1.0).is_err());
+    assert_eq!(cmmd(&x, &rows(&matrix("w", &[5, 2], 1.0, 0.0)), 1.0, 1.0).unwrap_err().kind(), Kind::Shape);
+}
+
+#[test]
 fn no_covariance_is_told() {
     let t = |v: &[f64], d: &[usize]| Tensor::from_slice(v, d, &Device::Cpu).unwrap();
     let (m, c) = (t(&[0.0, 0.0], &[2]), t(&[1.0, 0.0, 0.0, 1.0], &[2, 2]));
@@ -225,8 +244,8 @@ fn the_built_in_network_is_what_its_statistics_are_of() {
     assert!(net.reference("valid").unwrap_err().to_string().contains("train"));
     // features do not depend on the batch, and stand between the taps and the head
     let x = matrix("pictures", &[70, 1, 28, 28], 1.0, 0.0).to_dtype(DType::F32).unwrap();
-    let [all, logits] = net.run(&x, false).unwrap();
-    let [one, _] = net.run(&x.narrow(0, 66, 1).unwrap(), false).unwrap();
+    let [all, logits] = net.run(&x, [Reads::Features, Reads::Logits], false).unwrap();
+    let [one] = net.run(&x.narrow(0, 66, 1).unwrap(), [Reads::Features], false).unwrap();
     assert_eq!(values(&all.narrow(0, 66, 1).unwrap()), values(&one));
     assert_eq!((all.dims(), logits.dims()), (&[70, 128][..], &[70, 10][..]));
     // 8-bit: what is read from a file gives the same features as what was to be written
@@ -235,14 +254,15 @@ fn the_built_in_network_is_what_its_statistics_are_of() {
         .unwrap()
         .broadcast_sub(&Tensor::new(1f32, &Device::Cpu).unwrap())
         .unwrap();
-    let ([quantized, _], [read, _]) = (net.run(&x, true).unwrap(), net.run(&file, false).unwrap());
+    let features = |x: &Tensor, quantize| net.run(x, [Reads::Features], quantize).map(|[features]| features);
+    let (quantized, read) = (features(&x, true).unwrap(), features(&file, false).unwrap());
     quantized_close(&quantized, &read);
     assert!(values(&quantized) != values(&all));
     let nan = (x.narrow(0, 0, 3).unwrap() * f64::NAN).unwrap();
-    let e = net.run(&Tensor::cat(&[&x, &nan], 0).unwrap(), false).unwrap_err();
+    let e = features(&Tensor::cat(&[&x, &nan], 0).unwrap(), false).unwrap_err();
     assert!(e.message().contains("image 70"), "{e}");
-    assert_eq!(net.run(&matrix("p", &[1, 3, 28, 28], 1.0, 0.0), false).unwrap_err().kind(), Kind::Shape);
-    assert_eq!(net.run(&matrix("p", &[1, 1, 27, 28], 1.0, 0.0), false).unwrap_err().kind(), Kind::Shape);
+    assert_eq!(features(&matrix("p", &[1, 3, 28, 28], 1.0, 0.0), false).unwrap_err().kind(), Kind::Shape);
+    assert_eq!(features(&matrix("p", &[1, 1, 27, 28], 1.0, 0.0), false).unwrap_err().kind(), Kind::Shape);
 }
 
 fn quantized_close(a: &Tensor, b: &Tensor) {
@@ -293,18 +313,20 @@ fn extractor(resize: &str, weights: &BTreeMap<String, Tensor>) -> Extractor {
 #[test]
 fn fid_s_network_is_that_of_other_packages() {
     let weights = inception();
-    let known = candle_core::safetensors::load(fixture("inception.safetensors"), &Device::Cpu).unwrap();
+    let mut known = candle_core::safetensors::load(fixture("inception.safetensors"), &Device::Cpu).unwrap();
+    known.extend(candle_core::safetensors::load(fixture("vision.safetensors"), &Device::Cpu).unwrap());
     for resize in ["torch", "tf1"] {
         let net = extractor(resize, &weights);
         assert_eq!((net.width(), net.classes()), (2048, 1008));
+        assert_eq!(net.stats(Reads::Spatial).about["layer"], "spatial");
         for (key, dims) in [("32", [2, 3, 32, 32]), ("40", [1, 3, 40, 56])] {
             // pixels as bytes, in [−1, 1]
             let p = uniform(&format!("inception.{key}"), dims.iter().product());
             let p: Vec<f32> =
                 p.into_iter().map(|u| (((u + 1.0) * 128.0).floor().clamp(0.0, 255.0) / 127.5 - 1.0) as f32).collect();
             let x = Tensor::from_vec(p, &dims, &Device::Cpu).unwrap();
-            let got = net.run(&x, false).unwrap();
-            for (name, got) in ["features", "logits"].iter().zip(&got) {
+            let got = net.run(&x, [Reads::Features, Reads::Logits, Reads::Spatial], false).unwrap();
+            for (name, got) in ["features", "logits", "spatial"].iter().zip(&got) {
                 let Some(want) = known.get(&format!("{resize}.{key}.{name}")) else { continue };
                 let (got, want) = (values(got), values(want));
                 let top = want.iter().fold(0.0f64, |m, v| m.max(v.abs()));
@@ -368,6 +390,9 @@ fn kernels_are_what_they_are_composed_of() {
         (Arc::new(Bilinear { size: 13, corners: Corners::Centres }), [2, 5, 7, 3]),
         (Arc::new(Bilinear { size: 4, corners: Corners::Centres }), [1, 9, 11, 1]),
         (Arc::new(Bilinear { size: 6, corners: Corners::TensorFlow1 }), [1, 6, 6, 2]),
+        (Arc::new(Pillow { size: 9, crop: false }), [2, 5, 7, 3]),
+        (Arc::new(Pillow { size: 4, crop: true }), [1, 6, 11, 3]),
+        (Arc::new(Pillow { size: 5, crop: true }), [1, 9, 5, 1]),
         (conv([1, 7], [[0, 0], [3, 3]], 1), [2, 5, 9, 3]),
         (conv([7, 1], [[3, 3], [0, 0]], 1), [2, 9, 5, 3]),
         (conv([3, 1], [[0, 2], [1, 0]], 2), [1, 8, 6, 3]),

@@ -1,4 +1,5 @@
-//! Perceptual losses against the `lpips` package (fixtures by tests/fixtures/make_lpips.py), their kernels, and bad input.
+//! Perceptual losses against the `lpips` package and DISTS's code (fixtures by tests/fixtures/make_lpips.py and make_vision.py), their kernels,
+//! and bad input.
 use crate::cases::cases;
 use crate::caught::caught;
 use crate::process;
@@ -9,7 +10,7 @@ use ld3sh::host::Quiet;
 use ld3sh::loss::Reduction;
 use ld3sh::loss::perceptual::{Compare, Perceptual, Settings};
 use ld3sh::nets::features::{State, spec};
-use ld3sh::nets::kernels::{Channels, Conv, Frozen, MaxPool, Relu, apply};
+use ld3sh::nets::kernels::{Channels, Conv, Frozen, MaxPool, Relu, RootPool, apply};
 use ld3sh::tensor::grad::{grad, live_records, no_grad, variable};
 use proptest::prelude::*;
 use std::collections::HashMap;
@@ -32,8 +33,8 @@ fn lpips(net: &str) -> Perceptual {
     Perceptual::new(spec(net).unwrap(), state(net), Compare::Lpips).unwrap()
 }
 
-fn reference() -> HashMap<String, Tensor> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/lpips.safetensors");
+fn reference(file: &str) -> HashMap<String, Tensor> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(file);
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
 }
 
@@ -63,7 +64,7 @@ fn differentiate(loss: &Perceptual, x: &Tensor, y: &Tensor) -> [Tensor; 3] {
 
 /// Compares with a fixture on the kernels in f32 and on candle's operations in f64 (whose reference is stored in f32).
 fn parity(key: &str, of: &str, size: [usize; 4], loss: &Perceptual) {
-    let fixture = reference();
+    let fixture = reference(if key.starts_with("dists") { "vision.safetensors" } else { "lpips.safetensors" });
     let (x, y) = (image(&format!("{of}.x"), size), image(&format!("{of}.target"), size));
     for (dtype, values, grads) in [(DType::F32, 1e-4, 1e-4), (DType::F64, 1e-10, 1e-6)] {
         let cast = |t: &Tensor| t.to_dtype(dtype).unwrap();
@@ -106,6 +107,45 @@ fn squeeze_matches_the_package_with_its_options() {
     };
     parity("squeeze.baseline", "squeeze.51", [1, 3, 51, 45], &of(Compare::Unit, false));
     parity("squeeze.normalize", "squeeze.51", [1, 3, 51, 45], &of(Compare::Lpips, true));
+}
+
+fn dists() -> Perceptual {
+    Perceptual::dists(state("vgg"), false, None).unwrap()
+}
+
+#[test]
+fn dists_matches_its_own_code() {
+    parity("dists.32e", "dists.32e", [2, 3, 32, 24], &dists());
+    parity("dists.33", "dists.33", [1, 3, 33, 45], &dists());
+}
+
+#[test]
+fn dists_is_zero_for_equal_images_and_takes_grey_ones() {
+    let loss = dists();
+    let (x, y) = (image("p", [2, 1, 20, 18]), image("q", [2, 1, 20, 18]));
+    let v = variable(&x).unwrap();
+    let d = loss.eval(&v, &v, Reduction::None).unwrap();
+    assert!(flat(&d).iter().all(|d| d.abs() < 1e-7), "{d}");
+    assert!(flat(&grad(&Quiet, &d.sum_all().unwrap(), &[v]).unwrap()[0]).iter().all(|g| g.abs() < 1e-7));
+    let three = |t: &Tensor| t.repeat((1, 3, 1, 1)).unwrap();
+    let ([a, grey, _], [b, colour, _]) = (differentiate(&loss, &x, &y), differentiate(&loss, &three(&x), &three(&y)));
+    assert!(error(&a, &b) < 1e-6 && error(&grey, &colour.sum_keepdim(1).unwrap()) < 1e-5);
+    assert!(flat(&a).iter().all(|d| *d > 0.01), "{a}");
+    // [0, 1] is the same with other numbers
+    let unit = Perceptual::dists(state("vgg"), true, None).unwrap();
+    let half = |t: &Tensor| t.affine(0.5, 0.5).unwrap();
+    assert!(error(&unit.eval(&half(&x), &half(&y), Reduction::None).unwrap(), &a) < 1e-5);
+    // one pixel is enough; a constant image has no variance to divide by
+    let flat_ones = Tensor::ones((1, 3, 1, 1), DType::F32, &Device::Cpu).unwrap();
+    assert!(flat(&loss.eval(&flat_ones, &flat_ones.neg().unwrap(), Reduction::Mean).unwrap())[0].is_finite());
+    let weights = |n: usize| Tensor::ones((1, n, 1, 1), DType::F32, &Device::Cpu).unwrap();
+    let of = |all: &[(&str, usize)]| {
+        let all: State = all.iter().map(|(name, n)| (name.to_string(), weights(*n))).collect();
+        Perceptual::dists(state("vgg"), false, Some(all)).err().map(|e| e.to_string())
+    };
+    assert_eq!(of(&[("alpha", 1475), ("beta", 1475)]), None);
+    assert!(of(&[("alpha", 1475)]).unwrap().contains("no `beta`"));
+    assert!(of(&[("alpha", 1475), ("beta", 1472)]).unwrap().contains("expected [1, 1475, 1, 1]"));
 }
 
 #[test]
@@ -309,6 +349,9 @@ fn scripts_make_perceptual_losses() {
     says("loss::features(\"fashion28\", #{ layer: [1] })", "layers");
     says("loss::features(\"fashion28\", #{ layers: [-1] })", "integers");
     says("loss::features(\"fashion28\").call(x, 3)", "argument 2");
+    says("loss::dists(#{ trunk: path })", "features.0.weight");
+    says("loss::dists(#{ weights: path })", "no `alpha`");
+    says("loss::features(\"dists\")", "`dists`");
 }
 
 #[test]
@@ -405,6 +448,7 @@ proptest! {
         // PyTorch wants that the last window begins inside
         prop_assume!(stride <= window && pool.windows(h) * pool.windows(w) > 0);
         agrees(&|_| Arc::new(MaxPool { window, stride, ceil }), &[b, h, w, c]);
+        agrees(&|_| Arc::new(RootPool), &[b, h, w, c]);
         agrees(&|_| Arc::new(Channels::new([(2.0, 0.5), (-1.0, 0.0), (0.3, -0.7)])), &[b, h, w, if c > 2 { 3 } else { 1 }]);
     }
 }

@@ -20,3 +20,4 @@ mod trained;
 mod trees;
 #[path = "../common/trunks.rs"]
 mod trunks;
+mod vision;

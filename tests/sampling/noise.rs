@@ -387,7 +387,7 @@ fn functions_of_a_script_make_a_schedule() {
         assert!(worst < 1e-8 && knots < 1500, "{known}: off by {worst:e} with {knots} knots");
     }
     for (functions, kind, words) in [
-        ("alpha: |t| 1.0", Kind::Value, "must be given"),
+        ("alpha: |t| 1.0", Kind::Value, "needs the option `sigma`"),
         ("alpha: |t| \"a\", sigma: |t| t", Kind::Type, "alpha must return a number, or one for each"),
         ("alpha: |t| 1.0, sigma: |t| t.sum()", Kind::Type, "sigma must return"),
         ("alpha: |t| 1.0 - t, sigma: |t| t", Kind::Value, "alpha is 0"),

@@ -9,6 +9,9 @@ let nfe = param(\"nfe\", 4, \"evaluations\");
 let kind = param(\"kind\", \"a<b\", \"a word\");
 for step in 0..3 { record(#{ step: step, loss: 1.0 / (nfe + step), kind: kind }); }
 image::grid(zeros([1, 1, 8, 8])).save(out(\"picture.png\"));
+let drawn = plot::histogram([1.0, 2.0, 2.5]);
+drawn.save(out(\"figure.svg\"));
+drawn.save(out(\"figure.png\"));
 csv::save(out(\"table.csv\"), [[1, \"<i>\"], [2, \"b\"]], #{ header: [\"n\", \"what\"] });
 if nfe == 13 { throw \"unlucky <13>\"; }
 print(nfe);
@@ -117,10 +120,13 @@ fn a_report_is_one_page_with_everything_in_it() {
         "differ in <code>nfe</code>",
         "<svg",
         "data:image/png;base64,",
+        "data:image/svg+xml;base64,",
+        "figure.svg",
         "<span class=\"k\">let</span>",
     ] {
         assert!(page.contains(part), "{part}");
     }
+    assert!(!page.contains("figure.png"), "a figure is shown once");
     // what runs recorded is text, and nothing comes from elsewhere
     assert!(page.contains("a&lt;b") && page.contains("&lt;i&gt;") && !page.contains("<i>"));
     let svg = "http://www.w3.org/2000/svg";

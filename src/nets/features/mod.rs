@@ -3,12 +3,12 @@ mod pooled;
 mod spec;
 
 pub use pooled::{fashion28, reference};
-pub use spec::{SPECS, Spec};
+pub use spec::{DISTS, SPECS, Spec};
 
 use super::build::{Builder, ConvSize, Id, graph};
 use super::family::{Described, Family, Part, Parts, Role};
 use super::graph::{Absent, Dim, Layout};
-use super::kernels::{Channels, Down2, MaxPool};
+use super::kernels::{Channels, Down2, MaxPool, RootPool};
 use super::runner::Runner;
 use super::weights::{File, Weights};
 use crate::files::checkpoint::Checkpoint;
@@ -143,8 +143,15 @@ fn layers(b: &mut Builder, spec: &Spec, unit_range: bool) -> Result<Id> {
     // ((gain·x + offset) − shift) / scale
     let (gain, offset) = if unit_range { (2.0, -1.0) } else { (1.0, 0.0) };
     let each = |(shift, scale): &(f32, f32)| (gain / *scale as f64, (offset - *shift as f64) / *scale as f64);
-    let mut x = b.under("scaling").apply(Channels::new(spec.scaling.iter().map(each)), &[x])?;
     let mut taps = 0;
+    if spec.image {
+        // from [−1, 1] to [0, 1]; a grey one becomes one of all channels
+        let range = if unit_range { (1.0, 0.0) } else { (0.5, 0.5) };
+        let image = b.under("image").apply(Channels::new(vec![range; spec.channels]), &[x])?;
+        b.output(&tap(taps), image, Layout::Plain);
+        taps += 1;
+    }
+    let mut x = b.under("scaling").apply(Channels::new(spec.scaling.iter().map(each)), &[x])?;
     for (i, layer) in spec.layers.iter().enumerate() {
         match *layer {
             Layer::Conv(name, channels, window, stride, padding) => {
@@ -155,6 +162,7 @@ fn layers(b: &mut Builder, spec: &Spec, unit_range: bool) -> Result<Id> {
                 x = b.under(&format!("pool{i}")).max_pool(x, MaxPool { window, stride, ceil })?;
             }
             Layer::MeanPool => x = b.under(&format!("pool{i}")).apply(Down2, &[x])?,
+            Layer::RootPool => x = b.under(&format!("pool{i}")).apply(RootPool, &[x])?,
             Layer::Fire(name, squeeze, each) => {
                 let b = &mut b.under(name);
                 x = b.under("squeeze").conv(x, ConvSize::same(squeeze, 1))?;

@@ -10,12 +10,14 @@ pub(super) enum Layer {
     MaxPool(usize, usize, bool),
     /// The mean of 2×2 pixels.
     MeanPool,
+    /// DISTS's pooling: the root of a mean of squares in windows of 3×3 pixels, of every second pixel; the weights are Hann's.
+    RootPool,
     /// SqueezeNet's module: name, channels of the 1×1 convolution in front, channels of each of the two behind it.
     Fire(&'static str, usize, usize),
     /// The values here are features.
     Tap,
 }
-use Layer::{Conv, Fire, MaxPool as Max, MeanPool, Tap};
+use Layer::{Conv, Fire, MaxPool as Max, MeanPool, RootPool, Tap};
 
 /// A feature network: its layers and what it expects.
 #[derive(Debug)]
@@ -30,6 +32,8 @@ pub struct Spec {
     pub channels: usize,
     /// Height and width must be multiples of it.
     pub multiple: usize,
+    /// Whether the image itself, in [0, 1], is the first of the features.
+    pub(super) image: bool,
     /// LPIPS's ScalingLayer, (shift, scale) of each channel for inputs in [−1, 1]: (x − shift) / scale.
     pub(super) scaling: &'static [(f32, f32)],
     pub(super) layers: &'static [Layer],
@@ -46,6 +50,7 @@ pub static SPECS: [Spec; 4] = [
         file: Some("vgg16-397923af.pth"),
         channels: 3,
         multiple: 1,
+        image: false,
         scaling: IMAGENET,
         layers: &[
             Conv("features.0", 64, 3, 1, 1),
@@ -78,6 +83,7 @@ pub static SPECS: [Spec; 4] = [
         file: Some("alexnet-owt-7be5be79.pth"),
         channels: 3,
         multiple: 1,
+        image: false,
         scaling: IMAGENET,
         layers: &[
             Conv("features.0", 64, 11, 4, 2),
@@ -100,6 +106,7 @@ pub static SPECS: [Spec; 4] = [
         file: Some("squeezenet1_1-b8a52dc0.pth"),
         channels: 3,
         multiple: 1,
+        image: false,
         scaling: IMAGENET,
         layers: &[
             Conv("features.0", 64, 3, 2, 0),
@@ -129,6 +136,7 @@ pub static SPECS: [Spec; 4] = [
         file: None,
         channels: 1,
         multiple: 4,
+        image: false,
         scaling: &[(0.0, 1.0)],
         layers: &[
             Conv("conv.0", 32, 3, 1, 1),
@@ -146,6 +154,42 @@ pub static SPECS: [Spec; 4] = [
     },
 ];
 
+/// What DISTS compares: VGG16 with a pooling of its own, and the image beside its features. No name leads here: other distances were not
+/// made for it.
+pub static DISTS: Spec = Spec {
+    name: "dists",
+    title: "DISTS's VGG16",
+    file: Some("vgg16-397923af.pth"),
+    channels: 3,
+    multiple: 1,
+    image: true,
+    scaling: IMAGENET,
+    layers: &[
+        Conv("features.0", 64, 3, 1, 1),
+        Conv("features.2", 64, 3, 1, 1),
+        Tap,
+        RootPool,
+        Conv("features.5", 128, 3, 1, 1),
+        Conv("features.7", 128, 3, 1, 1),
+        Tap,
+        RootPool,
+        Conv("features.10", 256, 3, 1, 1),
+        Conv("features.12", 256, 3, 1, 1),
+        Conv("features.14", 256, 3, 1, 1),
+        Tap,
+        RootPool,
+        Conv("features.17", 512, 3, 1, 1),
+        Conv("features.19", 512, 3, 1, 1),
+        Conv("features.21", 512, 3, 1, 1),
+        Tap,
+        RootPool,
+        Conv("features.24", 512, 3, 1, 1),
+        Conv("features.26", 512, 3, 1, 1),
+        Conv("features.28", 512, 3, 1, 1),
+        Tap,
+    ],
+};
+
 impl Layer {
     /// The height (or width) of its result for `n` pixels; none where it cannot be applied.
     fn size(&self, n: usize) -> Option<usize> {
@@ -153,6 +197,7 @@ impl Layer {
             Conv(_, _, window, stride, padding) => (n + 2 * padding).checked_sub(window)? / stride + 1,
             Max(window, stride, ceil) => MaxPool { window, stride, ceil }.windows(n),
             MeanPool => n / 2,
+            RootPool => n.div_ceil(2),
             Fire(..) | Tap => n,
         };
         (n > 0).then_some(n)
@@ -184,20 +229,21 @@ impl Spec {
                     conv(format!("{name}.expand3x3"), squeeze, each, 3);
                     cin = 2 * each;
                 }
-                Max(..) | MeanPool | Tap => {}
+                Max(..) | MeanPool | RootPool | Tap => {}
             }
         }
         all
     }
     /// Channels of each tap.
     pub fn taps(&self) -> Vec<usize> {
-        let (mut now, mut taps) = (self.channels, vec![]);
+        let mut now = self.channels;
+        let mut taps = if self.image { vec![now] } else { vec![] };
         for layer in self.layers {
             match *layer {
                 Conv(_, cout, ..) => now = cout,
                 Fire(_, _, each) => now = 2 * each,
                 Tap => taps.push(now),
-                Max(..) | MeanPool => {}
+                Max(..) | MeanPool | RootPool => {}
             }
         }
         taps

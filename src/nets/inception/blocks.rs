@@ -201,7 +201,18 @@ fn run(b: &mut Builder, x: Id, branch: &Branch) -> Result<Id> {
     }
 }
 
-/// The graph: an image in [−1, 1] of any size, of 3 channels or 1 (grey); `features` [2048] and `logits` [1008], without their bias.
+/// Where ADM's sFID looks, and how many channels it takes: the first of `mixed_6/conv`, the 1×1 convolution that this block begins with.
+const SPATIAL: (&str, usize) = ("Mixed_6d", 7);
+
+/// Those channels of a block's result, pixel by pixel, as ADM's statistics have them.
+fn cut(b: &mut Builder, x: Id) -> Result<Id> {
+    let (keep, all, dims) = (SPATIAL.1, b.channels(x), b.shape(x).to_vec());
+    let parts = b.under("spatial").split(x, &[keep, all - keep])?;
+    b.under("spatial.row").shaped(parts[0], &[dims[0] * dims[1] * keep])
+}
+
+/// The graph: an image in [−1, 1] of any size, of 3 channels or 1 (grey); `features` [2048], `logits` [1008] without their bias, and
+/// `spatial` [2023].
 pub(super) fn layers(b: &mut Builder, resize: Resize) -> Result<()> {
     let (any, channels) = (Dim::About(32), Dim::About(3));
     let mut x = b.input("x", &[any, any, channels], Layout::Image, Absent::Error)?;
@@ -219,6 +230,7 @@ pub(super) fn layers(b: &mut Builder, resize: Resize) -> Result<()> {
             x = b.under(name).under("max").max_pool(x, HALF)?;
         }
     }
+    let mut spatial = None;
     for (name, branches) in blocks() {
         let b = &mut b.under(name);
         let mut all = vec![];
@@ -229,10 +241,16 @@ pub(super) fn layers(b: &mut Builder, resize: Resize) -> Result<()> {
         for (i, next) in all[1..].iter().enumerate() {
             x = b.under(&format!("concat{i}")).concat(x, *next)?;
         }
+        if name == SPATIAL.0 {
+            spatial = Some(cut(b, x)?);
+        }
     }
     let features = b.under("mean").apply(GlobalMean, &[x])?;
     b.output("features", features, Layout::Plain);
     let logits = b.under("fc").map_unbiased(features, CLASSES)?;
     b.output("logits", logits, Layout::Plain);
+    if let Some(spatial) = spatial {
+        b.output("spatial", spatial, Layout::Plain);
+    }
     Ok(())
 }

@@ -39,7 +39,7 @@ impl Windows {
         (i * self.stride[axis] + k * self.dilation[axis]).checked_sub(self.padding[axis][0]).filter(|p| *p < n)
     }
     /// Calls `f(window, entry, pixel)` for every pixel of every window of one image.
-    fn each(&self, [h, w]: [usize; 2], [oh, ow]: [usize; 2], mut f: impl FnMut(usize, usize, usize)) {
+    pub(super) fn each(&self, [h, w]: [usize; 2], [oh, ow]: [usize; 2], mut f: impl FnMut(usize, usize, usize)) {
         for oy in 0..oh {
             for ky in 0..self.size[0] {
                 let Some(y) = self.at(0, oy, ky, h) else { continue };
@@ -53,7 +53,13 @@ impl Windows {
         }
     }
     /// Runs `one` on each image.
-    fn images(from: &[f32], to: &mut [f32], [a, b]: [usize; 2], par: bool, one: impl Fn(&[f32], &mut [f32]) + Sync) {
+    pub(super) fn images(
+        from: &[f32],
+        to: &mut [f32],
+        [a, b]: [usize; 2],
+        par: bool,
+        one: impl Fn(&[f32], &mut [f32]) + Sync,
+    ) {
         if par {
             from.par_chunks_exact(a.max(1)).zip(to.par_chunks_exact_mut(b.max(1))).for_each(|(f, t)| one(f, t));
         } else {

@@ -4,7 +4,7 @@ use crate::files::checkpoint;
 use crate::host::Host;
 use crate::loss::Reduction;
 use crate::loss::perceptual::{Compare, Perceptual, Settings};
-use crate::nets::features::{Spec, State, spec};
+use crate::nets::features::{DISTS, Spec, State, spec};
 use crate::schema::{Kind as Of, Opt, Schema, flag, value};
 use crate::script::error::RhaiResult;
 use crate::script::host::ScriptHost;
@@ -49,8 +49,21 @@ const FEATURES: Schema = Schema::new(
     ],
 )
 .with(&[SHARED]);
+const DISTANCE: Schema = Schema::new(
+    "loss::dists",
+    &[
+        value(
+            "trunk",
+            Of::Text,
+            "the published file",
+            "a file with torchvision's weights of VGG16, `.pth` or safetensors",
+        ),
+        value("weights", Of::Text, "its authors'", "a file with other weights of the channels, `alpha` and `beta`"),
+    ],
+)
+.with(&[SHARED]);
 /// Options of this area's functions.
-pub const SCHEMAS: &[Schema] = &[LPIPS, FEATURES];
+pub const SCHEMAS: &[Schema] = &[LPIPS, FEATURES, DISTANCE];
 
 fn make(ctx: &NativeCallContext, schema: Schema, name: &'static str, net: &str, map: Map) -> RhaiResult<FnPtr> {
     let o = schema.read(map)?;
@@ -76,6 +89,20 @@ fn make(ctx: &NativeCallContext, schema: Schema, name: &'static str, net: &str, 
     of_two(name, move |x, target| loss.eval(x, target, reduction))
 }
 
+fn make_dists(ctx: &NativeCallContext, map: Map) -> RhaiResult<FnPtr> {
+    let o = DISTANCE.read(map)?;
+    let trunk = o.some_text("trunk");
+    let weights = o.some_text("weights").map(|path| read_state(Path::new(&path), |_| true)).transpose()?;
+    let unit_range = o.flag("normalize");
+    let reduction = Reduction::of(o.word("reduction"))?;
+    let state = state(&DISTS, trunk.as_deref(), &ScriptHost::new(ctx)).map_err(|e| e.context("loss::dists"))?;
+    let loss = Perceptual::dists(state, unit_range, weights).map_err(|e| match &trunk {
+        Some(path) => e.context(format!("`{path}`")),
+        None => e,
+    })?;
+    of_two("dists", move |x, target| loss.eval(x, target, reduction))
+}
+
 /// Losses that look at images through a network.
 #[export_module]
 pub mod perceptual_api {
@@ -95,6 +122,25 @@ pub mod perceptual_api {
     #[rhai_fn(name = "lpips", return_raw)]
     pub fn lpips_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
         make(&ctx, LPIPS, "lpips", net, options)
+    }
+    /// DISTS over VGG16 as a function value `|x, target|`: the mean over the batch; 0 for equal images, about 1 for the most different ones.
+    ///
+    /// Images are [B, C, H, W] in [−1, 1]; one channel is taken as grey. It compares means, variances and covariances of features over the whole
+    /// image, so that textures count as alike wherever their parts lie. Published values are of images whose smaller side is 256. The
+    /// network's weights are downloaded once to the cache folder, if they are not there and no `trunk` is given. Differentiable in both images.
+    /// Ding et al. 2020.
+    ///
+    /// Example: `let k = (); try { loss::dists(#{ trunk: "absent.pth" }); } catch (e) { k = e.kind; } k` is "io"
+    #[rhai_fn(return_raw)]
+    pub fn dists(ctx: NativeCallContext) -> RhaiResult<FnPtr> {
+        make_dists(&ctx, Map::new())
+    }
+    /// DISTS over VGG16 as a function value `|x, target|` of images [B, C, H, W].
+    ///
+    /// Example: `let k = (); try { loss::dists(#{ trunk: "absent.pth", reduction: "none" }); } catch (e) { k = e.kind; } k` is "io"
+    #[rhai_fn(name = "dists", return_raw)]
+    pub fn dists_with(ctx: NativeCallContext, options: Map) -> RhaiResult<FnPtr> {
+        make_dists(&ctx, options)
     }
     /// The mean squared difference of a network's features ("fashion28", built in; "vgg", "alex", "squeeze"), as a function
     /// value `|x, target|` of images [B, C, H, W] in [−1, 1].

@@ -9,7 +9,7 @@ use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
 use rhai::plugin::*;
-use rhai::{Array, Dynamic, INT, Map};
+use rhai::{Array, Dynamic, FLOAT, INT, Map};
 
 /// All of it runs beside the script.
 fn aside<T: Send + 'static>(work: impl FnOnce() -> crate::Result<T> + Send + 'static) -> RhaiResult<T> {
@@ -70,8 +70,15 @@ const PAIRED: Schema = Schema::new(
 .with(DRAWS);
 const NEARER: Schema =
     Schema::new("metric::nearer", &[count("permutations", 200, [1, MOST], "random exchanges")]).with(DRAWS);
+const CMMD: Schema = Schema::new(
+    "metric::cmmd",
+    &[
+        above("sigma", 10.0, [0.0, f64::MAX], "the kernel's width: e^(−|x − y|² / 2 sigma²)"),
+        above("scale", 1000.0, [0.0, f64::MAX], "the factor of the result"),
+    ],
+);
 /// Options of this area's functions.
-pub const SCHEMAS: &[Schema] = &[KID, INCEPTION_SCORE, NEIGHBOURS, BOOTSTRAP, TWO_SAMPLE, PAIRED, NEARER];
+pub const SCHEMAS: &[Schema] = &[KID, CMMD, INCEPTION_SCORE, NEIGHBOURS, BOOTSTRAP, TWO_SAMPLE, PAIRED, NEARER];
 
 /// Values [N] from a tensor or an array of numbers.
 fn values(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
@@ -108,6 +115,24 @@ pub mod compare_api {
         let (mean, std) =
             aside(move || metric::kid(&Rows::new("kid", &x)?, &Rows::new("kid", &y)?, subsets, size, seed))?;
         Ok(pair(mean, std))
+    }
+    /// CMMD of two sets of features [N, D] of "clip": the squared maximum mean discrepancy by a Gaussian kernel of width 10, times 1000.
+    ///
+    /// It takes few samples and no Gaussian for granted. Jayasumana et al. 2024.
+    ///
+    /// Example: `let x = randn([20, 3], #{ seed: 0 }); metric::cmmd(x, x)` is 0
+    #[rhai_fn(return_raw)]
+    pub fn cmmd(x: Tensor, y: Tensor) -> RhaiResult<FLOAT> {
+        cmmd_with(x, y, Map::new())
+    }
+    /// CMMD of two sets of features [N, D], with another kernel.
+    ///
+    /// Example: `let x = zeros([2, 1]); metric::cmmd(x, x + 2, #{ sigma: 1.0, scale: 1 })` is about 1.73
+    #[rhai_fn(name = "cmmd", return_raw)]
+    pub fn cmmd_with(x: Tensor, y: Tensor, options: Map) -> RhaiResult<FLOAT> {
+        let o = CMMD.read(options)?;
+        let (sigma, scale) = (o.number("sigma"), o.number("scale"));
+        aside(move || metric::cmmd(&Rows::new("cmmd", &x)?, &Rows::new("cmmd", &y)?, sigma, scale))
     }
     /// The Inception Score from logits [N, C], `#{ mean, std }` over 10 parts.
     ///

@@ -1,11 +1,13 @@
 //! Rhai functions for features and their statistics: types `FeatureNetwork` and `Statistics`.
 use crate::data::{self, Dataset, Labels, Opening, Prepare};
-use crate::metric::{Extractor, NAMES, Stats};
+use crate::metric::{Extractor, NAMES, Reads, Stats};
 use crate::nets::inception::RESIZE;
+use crate::nets::vision;
 use crate::schema::{Kind as Of, Opt, Schema, count, flag, value};
 use crate::script::error::RhaiResult;
 use crate::script::files::{from_json, to_json};
 use crate::script::host::ScriptHost;
+use crate::script::options::Given;
 use crate::tensor::aside;
 use crate::tensor::device::default_device;
 use crate::{Error, model, zoo};
@@ -40,36 +42,51 @@ pub fn register(engine: &mut Engine) {
 const NETWORK: Schema = Schema::new(
     "metric::network",
     &[
-        value("file", Of::Text, "the published one", "pytorch-fid's `pt_inception-2015-12-05`, `.pth` or safetensors"),
+        value(
+            "file",
+            Of::Text,
+            "the published one",
+            "pytorch-fid's `pt_inception-2015-12-05`, DINOv2 without registers (of any size), or CLIP as transformers has it; `.pth`, `.bin` or safetensors",
+        ),
         RESIZE,
     ],
 );
 const QUANTIZE: Opt =
     flag("quantize", false, "as if the images had been written to 8-bit files first, by EDM's rule ⌊127.5 x + 128⌋");
-const FEATURES: Schema = Schema::new("features", &[QUANTIZE]);
+const SPATIAL: Opt = flag(
+    "spatial",
+    false,
+    "features [B, 2023] that know places, of \"inception\" only: the first 7 channels of `mixed_6/conv`, of which ADM's sFID is",
+);
+const FEATURES: Schema = Schema::new("features", &[QUANTIZE, SPATIAL]);
 const LOGITS: Schema = Schema::new("logits", &[QUANTIZE]);
 const STATS_OF: Schema = Schema::new(
     "stats_of",
     &[
         count("batch", 64, [1, usize::MAX], "pictures at a time"),
         count("most", 0, [0, usize::MAX], "take the first so many, of files in the order of their names").or("all"),
+        SPATIAL,
     ],
 );
 const LOAD_STATS: Schema = Schema::new(
     "metric::load_stats",
     &[flag("spatial", false, "take `mu_s` and `sigma_s`, which ADM's sFID compares")],
 );
+const STATS: Schema = Schema::method("FeatureNetwork", "stats", &[SPATIAL]);
 /// Options of this area's functions.
-pub const SCHEMAS: &[Schema] = &[NETWORK, FEATURES, LOGITS, STATS_OF, LOAD_STATS];
+pub const SCHEMAS: &[Schema] = &[NETWORK, STATS, FEATURES, LOGITS, STATS_OF, LOAD_STATS];
 
 fn network_with(ctx: &NativeCallContext, name: &str, map: Map) -> RhaiResult<ScriptExtractor> {
     let o = NETWORK.read(map)?;
     let file = o.some_text("file");
     let device = default_device();
     match name {
-        "fashion28" if o.has("resize") || file.is_some() => {
-            let e = Error::value("metric::network: `resize` and `file` are for \"inception\"");
-            Err(e.hint("the built-in network takes images as they are").into())
+        "fashion28" if file.is_some() => {
+            Err(Error::value("metric::network: \"fashion28\" is built in: it has no `file`").into())
+        }
+        _ if o.has("resize") && name != "inception" && NAMES.contains(&name) => {
+            let e = Error::value(format!("metric::network: `resize` is for \"inception\", not for \"{name}\""));
+            Err(e.hint("the others have one way to resize, or take images as they are").into())
         }
         "fashion28" => Ok(ScriptExtractor(Extractor::fashion28(&device)?)),
         "inception" => {
@@ -82,13 +99,34 @@ fn network_with(ctx: &NativeCallContext, name: &str, map: Map) -> RhaiResult<Scr
             let parts = model::load_given(&model::Source::Path(path), &device, DType::F32, given)?;
             Ok(ScriptExtractor(Extractor::inception(parts, resize)?))
         }
+        "dinov2" | "dinov2-b" | "clip" => {
+            let path = match file {
+                Some(path) => PathBuf::from(path),
+                None => zoo::locate(published(name), &ScriptHost::new(ctx))?,
+            };
+            let parts = model::load_by(&[vision::FAMILY], &model::Source::Path(path), &device, DType::F32)?;
+            Ok(ScriptExtractor(Extractor::transformer(name, parts)?))
+        }
         _ => Err(Error::unknown("feature network", name, NAMES).into()),
     }
 }
 
-fn run(net: &ScriptExtractor, images: &Tensor, map: Map, of: Schema, which: usize) -> RhaiResult<Tensor> {
-    let [features, logits] = net.0.run(images, of.read(map)?.flag("quantize"))?;
-    Ok(if which == 0 { features } else { logits })
+/// The published file of a vision transformer.
+fn published(name: &str) -> &'static str {
+    match name {
+        "clip" => "clip-vit-large-patch14-336",
+        "dinov2-b" => "dinov2_vitb14",
+        _ => "dinov2_vitl14",
+    }
+}
+
+fn reads(o: &Given) -> Reads {
+    if o.flag("spatial") { Reads::Spatial } else { Reads::Features }
+}
+
+fn run(net: &ScriptExtractor, images: &Tensor, o: &Given, of: Reads) -> RhaiResult<Tensor> {
+    let [values] = net.0.run(images, [of], o.flag("quantize"))?;
+    Ok(values)
 }
 
 /// The data set at a path, its pictures as they are.
@@ -103,11 +141,11 @@ fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: 
     let o = STATS_OF.read(map)?;
     let batch = o.count("batch");
     let n = o.some_count("most").unwrap_or(usize::MAX).min(set.len());
-    let mut stats = net.0.stats();
+    let mut stats = net.0.stats(reads(&o));
     let mut progress = ScriptHost::new(ctx).progress("features", n as u64);
     for from in (0..n).step_by(batch) {
         let places: Vec<usize> = (from..n.min(from + batch)).collect();
-        let [features, _] = net.0.run(&set.batch(&places)?, false)?;
+        let [features] = net.0.run(&set.batch(&places)?, [of], false)?;
         stats.add(&features)?;
         progress.advance(places.len() as u64);
     }
@@ -118,15 +156,19 @@ fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: 
 /// Statistics of features.
 #[export_module]
 pub mod stats_api {
-    /// A network whose features are measured, by name: "fashion28", built in (128 features, 10 classes), or "inception", FID's
-    /// InceptionV3 (2048 features, 1008 classes), whose weights are downloaded once to the cache folder.
+    /// A network whose features are measured, by name: "fashion28", built in (128 features, 10 classes), "inception", FID's InceptionV3
+    /// (2048 features, 1008 classes), "dinov2" or "dinov2-b", DINOv2's ViT-L/14 or ViT-B/14 (1024 or 768 features: FD-DINOv2), or "clip",
+    /// CLIP's ViT-L/14 at 336 pixels (768 features of unit length: CMMD). Published weights are downloaded once to the cache folder.
+    ///
+    /// DINOv2 and CLIP look at 8-bit pictures, as their tools read files: images become such, and are resized as Pillow does (bicubic; to
+    /// 224×224, or the middle square to 336×336).
     ///
     /// Example: `metric::network("fashion28").width` is 128
     #[rhai_fn(return_raw)]
     pub fn network(ctx: NativeCallContext, name: &str) -> RhaiResult<ScriptExtractor> {
         network_with(&ctx, name, Map::new())
     }
-    /// A network whose features are measured, with options for "inception".
+    /// A network whose features are measured, with options.
     ///
     /// Example: `let k = (); try { metric::network("inception", #{ file: "absent.pth", resize: "torch" }); } catch (e) { k = e.kind; } k` is "io"
     #[rhai_fn(name = "network", return_raw)]
@@ -275,14 +317,15 @@ mod methods {
     /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28])).shape` is [2, 128]
     #[rhai_fn(return_raw, pure)]
     pub fn features(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
-        run(net, &images, Map::new(), FEATURES, 0)
+        features_with(net, images, Map::new())
     }
     /// Features [B, D] in f32 of images [B, C, H, W] in [−1, 1].
     ///
     /// Example: `metric::network("fashion28").features(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 128]
     #[rhai_fn(name = "features", return_raw, pure)]
     pub fn features_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
-        run(net, &images, options, FEATURES, 0)
+        let o = FEATURES.read(options)?;
+        run(net, &images, &o, reads(&o))
     }
     /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1], for `metric::inception_score`; those of "inception" without their bias, as
     /// the score has them.
@@ -290,21 +333,28 @@ mod methods {
     /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28])).shape` is [2, 10]
     #[rhai_fn(return_raw, pure)]
     pub fn logits(net: &mut ScriptExtractor, images: Tensor) -> RhaiResult<Tensor> {
-        run(net, &images, Map::new(), LOGITS, 1)
+        run(net, &images, &LOGITS.read(Map::new())?, Reads::Logits)
     }
     /// Logits [B, C] in f32 of images [B, C, H, W] in [−1, 1].
     ///
     /// Example: `metric::network("fashion28").logits(zeros([2, 1, 28, 28]), #{ quantize: true }).shape` is [2, 10]
     #[rhai_fn(name = "logits", return_raw, pure)]
     pub fn logits_with(net: &mut ScriptExtractor, images: Tensor, options: Map) -> RhaiResult<Tensor> {
-        run(net, &images, options, LOGITS, 1)
+        run(net, &images, &LOGITS.read(options)?, Reads::Logits)
     }
     /// Empty statistics for this network's features.
     ///
     /// Example: `metric::network("fashion28").stats().about.resize` is "none"
     #[rhai_fn(name = "stats", pure)]
     pub fn stats_for(net: &mut ScriptExtractor) -> ScriptStats {
-        net.0.stats().into()
+        net.0.stats(Reads::Features).into()
+    }
+    /// Empty statistics for this network's features.
+    ///
+    /// Example: `metric::network("fashion28").stats(#{ spatial: true }).about.layer` is "spatial"
+    #[rhai_fn(name = "stats", return_raw, pure)]
+    pub fn stats_for_some(net: &mut ScriptExtractor, options: Map) -> RhaiResult<ScriptStats> {
+        Ok(net.0.stats(reads(&STATS.read(options)?)).into())
     }
     /// Statistics of real images that are built in: "train" (60,000) or "test" (10,000) of "fashion28".
     ///
@@ -365,7 +415,7 @@ mod methods {
     pub fn network_width(net: &mut ScriptExtractor) -> INT {
         net.0.width() as INT
     }
-    /// How many classes its logits are of.
+    /// How many classes its logits are of; 0 where it has none.
     ///
     /// Example: `metric::network("fashion28").classes` is 10
     #[rhai_fn(get = "classes", pure)]

@@ -107,9 +107,8 @@ fn knots(ctx: &NativeCallContext, [alpha, sigma]: [&FnPtr; 2], [t_min, t_max]: [
 
 fn made(ctx: &NativeCallContext, options: Map) -> RhaiResult<Noise> {
     let o = FROM_FN.read(options)?;
-    let (Some(alpha), Some(sigma)) = (o.function("alpha"), o.function("sigma")) else {
-        return build("table", Map::new());
-    };
+    let needed = |name| o.function(name).ok_or_else(|| Error::value(format!("{OF}: {name} must be given")));
+    let (alpha, sigma) = (needed("alpha")?, needed("sigma")?);
     let (t_min, t_max) = (o.number("t_min"), o.number("t_max"));
     if !(t_min < t_max && t_min.is_finite() && t_max.is_finite()) {
         return Err(Error::value(format!("{OF}: t_min = {t_min} must be below t_max = {t_max}")).into());

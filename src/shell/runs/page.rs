@@ -91,7 +91,11 @@ fn overview(runs: &[Recorded], names: &[String], settings: &[String], measures: 
 fn pictures(runs: &[(String, &Recorded)]) -> String {
     let mut all: Vec<(String, String)> = vec![];
     for (name, run) in runs {
-        for file in files(run, "png") {
+        let drawn = files(run, "svg");
+        // of a figure that was saved as both, the one that stays sharp
+        let painted =
+            files(run, "png").into_iter().filter(|png| !drawn.iter().any(|svg| svg.file_stem() == png.file_stem()));
+        for file in painted.chain(drawn.iter().cloned()) {
             let file_name = file.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
             let caption = if runs.len() > 1 { format!("{name}: {file_name}") } else { file_name.clone() };
             all.push((file_name, picture(&file, &caption)));

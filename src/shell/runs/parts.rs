@@ -126,7 +126,7 @@ fn name(path: &Path) -> String {
     path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
-/// A picture, inside the page.
+/// A picture, inside the page. One of the type SVG is a picture there too: nothing in it is run or fetched.
 pub fn picture(path: &Path, caption: &str) -> String {
     let meta = crate::access::read(path).ok().and_then(|f| f.meta().ok());
     let small = meta.is_some_and(|m| m.len() <= LARGEST);
@@ -134,8 +134,10 @@ pub fn picture(path: &Path, caption: &str) -> String {
     match small.then(|| atomic::read(path)) {
         Some(Ok(bytes)) => {
             let data = base64::engine::general_purpose::STANDARD.encode(bytes);
+            let vector = path.extension().is_some_and(|e| e.eq_ignore_ascii_case("svg"));
+            let kind = if vector { "svg+xml" } else { "png" };
             format!(
-                "<figure><img alt=\"{caption}\" src=\"data:image/png;base64,{data}\"><figcaption>{caption}</figcaption></figure>\n"
+                "<figure><img alt=\"{caption}\" src=\"data:image/{kind};base64,{data}\"><figcaption>{caption}</figcaption></figure>\n"
             )
         }
         _ => format!("<p class=\"faint\">{caption} is too large to be shown here, or cannot be read.</p>\n"),
