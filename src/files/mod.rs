@@ -5,6 +5,7 @@ pub mod bulk;
 pub mod cache;
 pub mod checkpoint;
 pub mod cloud;
+pub mod complex;
 pub mod hash;
 pub mod image;
 mod jpeg;

@@ -6,6 +6,7 @@ pub mod so3;
 mod torsions;
 pub mod torus;
 pub mod vectors;
+pub mod wigner;
 
 pub use align::{Aligned, align};
 pub use pose::{Motion, Moved};

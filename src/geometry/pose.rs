@@ -35,6 +35,18 @@ impl Motion {
         self.shift.iter().chain(&self.turn).chain(&self.torsions).copied().collect()
     }
 
+    /// Its shift, its rotation and its torsions, multiplied by a number each.
+    pub fn scaled(&self, by: [f64; 3]) -> Motion {
+        let torsions = self.torsions.iter().map(|v| v * by[2]).collect();
+        Motion { shift: scale(self.shift, by[0]), turn: scale(self.turn, by[1]), torsions }
+    }
+
+    /// The sum of two tangents at one pose.
+    pub fn plus(&self, other: &Motion) -> Motion {
+        let torsions = self.torsions.iter().zip(&other.torsions).map(|(a, b)| a + b).collect();
+        Motion { shift: add(self.shift, other.shift), turn: add(self.turn, other.turn), torsions }
+    }
+
     /// Moves a pose of at least one atom: turned about its centre, shifted, its bonds turned one after the other, and then brought
     /// closest to where it was before they turned.
     pub fn apply(&self, torsions: &Torsions, positions: &[Vec3]) -> Moved {

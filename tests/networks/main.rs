@@ -6,6 +6,7 @@ mod clip;
 #[path = "../common/code.rs"]
 mod code;
 mod diffusers;
+mod docking;
 mod edm;
 mod edm2;
 mod garments;

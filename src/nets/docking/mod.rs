@@ -1,0 +1,14 @@
+//! Networks of docking (DiffDock, ICLR 2023): the score model, which says how a ligand's pose is to move, and the confidence model.
+mod confidence;
+mod facts;
+mod layers;
+mod load;
+mod model;
+mod row;
+mod scene;
+mod score;
+
+pub use facts::Facts;
+pub use load::{PARAMETERS, holds};
+pub use model::{Confidence, ConfidencePull, Level, PosePull, Poses, Score};
+pub use row::FAMILY;
