@@ -18,6 +18,7 @@ mod layers;
 mod nets;
 mod onnx;
 mod points;
+mod poses;
 #[path = "../common/process.rs"]
 mod process;
 mod t5;
