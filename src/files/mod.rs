@@ -16,6 +16,7 @@ pub mod pickle;
 pub mod record;
 pub mod result;
 pub mod safetensors;
+pub mod sdf;
 pub mod shards;
 pub mod sniff;
 pub mod state;

@@ -3,6 +3,7 @@ use crate::fixtures::{fixture, numbers as list};
 use candle_core::{DType, Device, Tensor};
 use ld3sh::geometry::vectors::{add, cross, length, mean, sub, times};
 use ld3sh::geometry::{Motion, Torsions, Turn, Vec3, align, rotation, so3, torus};
+use ld3sh::metric::poses::Molecule;
 use std::collections::HashMap;
 
 type Named = HashMap<String, Tensor>;
@@ -230,4 +231,55 @@ fn norms_change_smoothly() {
         assert!((torus::norm(s)[1] / want - 1.0).abs() < 1e-4, "{s}: {} against {want}", torus::norm(s)[1]);
     }
     assert_eq!([so3::slope(1e-3), so3::slope(9.0), torus::norm(50.0)[1]], [0.0; 3]);
+}
+
+#[test]
+fn symmetric_distances_are_spyrmsds() {
+    let whole = |v: &serde_json::Value| list(v).into_iter().map(|v| v as usize).collect::<Vec<usize>>();
+    let places = |v: &serde_json::Value| -> Vec<Vec3> { list(v).chunks(3).map(|p| [p[0], p[1], p[2]]).collect() };
+    for case in fixture("docking/rmsd.json")["cases"].as_array().unwrap() {
+        let bonds: Vec<[usize; 2]> = whole(&case["bonds"]).chunks(2).map(|b| [b[0], b[1]]).collect();
+        let molecule = Molecule::new(&whole(&case["atomic_numbers"]), &bonds).unwrap();
+        let count = whole(&case["automorphisms"])[0];
+        assert_eq!(molecule.symmetries(1000), count, "{}", case["smiles"]);
+        assert_eq!(molecule.symmetries(1), 1);
+        let reference = places(&case["reference"]);
+        let (symmetric, plain) = (list(&case["symmetry_rmsd"]), list(&case["plain_rmsd"]));
+        for (k, pose) in case["poses"].as_array().unwrap().iter().enumerate() {
+            let pose = places(pose);
+            let (a, b) =
+                (molecule.symmetric_rmsd(&pose, &reference).unwrap(), molecule.rmsd(&pose, &reference).unwrap());
+            assert!((a - symmetric[k]).abs() < 1e-9, "{}, pose {k}: {a} against {}", case["smiles"], symmetric[k]);
+            assert!((b - plain[k]).abs() < 1e-9, "{}, pose {k}", case["smiles"]);
+        }
+        let e = molecule.symmetric_rmsd(&reference[1..], &reference).unwrap_err().to_string();
+        assert!(e.contains("of a molecule of"), "{e}");
+    }
+    assert!(Molecule::new(&[], &[]).is_err() && Molecule::new(&[6, 6], &[[0, 2]]).is_err());
+}
+
+#[test]
+fn many_symmetries_take_no_time() {
+    // twelve methyl-like ends on a ring of twelve, each with three alike atoms: 6¹² · 24 ways
+    let mut bonds: Vec<[usize; 2]> = (0..12).map(|k| [k, (k + 1) % 12]).collect();
+    for k in 0..12 {
+        bonds.push([k, 12 + k]);
+        bonds.extend((0..3).map(|j| [12 + k, 24 + 3 * k + j]));
+    }
+    let molecule = Molecule::new(&[6; 60], &bonds).unwrap();
+    let turned = |k: usize, by: f64, r: f64, z: f64| {
+        let a = std::f64::consts::TAU * (k as f64 + by) / 12.0;
+        [r * a.cos(), r * a.sin(), z]
+    };
+    let place = |k: usize| match k {
+        0..12 => turned(k, 0.0, 3.0, 0.0),
+        12..24 => turned(k, 0.0, 4.5, 0.0),
+        _ => turned((k - 24) / 3, 0.1 * ((k - 24) % 3) as f64 - 0.1, 5.2, 0.7 * ((k - 24) % 2) as f64),
+    };
+    let reference: Vec<Vec3> = (0..60).map(place).collect();
+    // the same, each end numbered otherwise
+    let other = |k: usize| if k < 24 { k } else { 24 + (k - 24) / 3 * 3 + (k - 24 + 1) % 3 };
+    let pose: Vec<Vec3> = (0..60).map(|k| reference[other(k)]).collect();
+    assert!(molecule.rmsd(&pose, &reference).unwrap() > 0.1);
+    assert!(molecule.symmetric_rmsd(&pose, &reference).unwrap() < 1e-9);
 }
