@@ -452,7 +452,7 @@ fn poses_are_evaluated_by_themselves() {
         let bars: Vec<Motion> = (0..5).map(|k| Motion::from_row(&values(&some(&format!("bar {k}"), &[11])))).collect();
         let grads = pull(&bars).unwrap();
         for (k, pose) in poses.iter().enumerate() {
-            let (one, pull) = net.linearize(&complex, &[pose.clone()], &level).unwrap();
+            let (one, pull) = net.linearize(&complex, std::slice::from_ref(pose), &level).unwrap();
             assert_eq!(one[0], all[k]);
             assert_eq!(pull(&bars[k..=k]).unwrap()[0], grads[k]);
         }
@@ -464,7 +464,7 @@ fn gradients_of_scores_match_differences() {
     let (net, complex, level) = first(DType::F64);
     // near enough for edges to stay as they are
     let start = &complex.ligand.positions;
-    let (_, pull) = net.linearize(&complex, &[start.clone()], &level).unwrap();
+    let (_, pull) = net.linearize(&complex, std::slice::from_ref(start), &level).unwrap();
     let bar = Motion::from_row(&values(&some("bar", &[11])));
     let grad = pull(std::slice::from_ref(&bar)).unwrap().remove(0);
     let h = 1e-5;
@@ -489,7 +489,7 @@ fn scores_turn_with_the_complex() {
     let mut turned = complex.clone();
     turned.receptor.positions = there(&complex.receptor.positions);
     let pose = &complex.ligand.positions;
-    let here = net.eval(&complex, &[pose.clone()], &level).unwrap().remove(0);
+    let here = net.eval(&complex, std::slice::from_ref(pose), &level).unwrap().remove(0);
     let moved = net.eval(&turned, &[there(pose)], &level).unwrap().remove(0);
     let turn = |v: Vec3| ld3sh::geometry::vectors::times(&r, v);
     assert!(apart(&moved.shift, &turn(here.shift)) < 1e-10);

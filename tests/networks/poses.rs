@@ -70,10 +70,10 @@ fn moves_of_the_published_ode() {
             let q = Query { x: &state, t: &[t[i]], cond: &Cond::None };
             let out = net.eval(&Quiet, &q, Prediction::Noise).unwrap();
             let out = out.parts()[0].value.to_vec2::<f64>().unwrap();
-            for b in 0..2 {
+            for (b, out) in out.iter().enumerate() {
                 let want: Vec<f64> =
                     [at("tr", i)[b].clone(), at("rot", i)[b].clone(), at("tor", i)[b].clone()].concat();
-                let got: Vec<f64> = out[b].iter().map(|v| v * (t[i + 1] - t[i])).collect();
+                let got: Vec<f64> = out.iter().map(|v| v * (t[i + 1] - t[i])).collect();
                 // shift and rotation up to the sines of the time; torsions up to norms that the reference drew at random
                 assert!(apart(&got[..6], &want[..6]) < 2e-3, "{case} {i}: {got:?} against {want:?}");
                 assert!(apart(&got[6..], &want[6..]) < 2.5e-2, "{case} {i}: {got:?} against {want:?}");
