@@ -57,6 +57,7 @@
 //! - [`access`]: the one door to files, and what a script may touch.
 //! - [`tensor`]: tensors on candle: numpy-like operations, random numbers, display, and the two-tape `grad`.
 //! - [`real`]: the differentiable f64 scalar in which noise schedules and solver coefficients are written.
+//! - [`geometry`]: how molecules move: rotations, rigid motions and torsions with their gradients.
 //! - [`schema`]: what an option may be, as data.
 //! - [`noise`]: noise schedules α, σ, λ.
 //! - [`denoise`]: the denoiser trait, adapters for what a network predicts, guidance, closed forms.
@@ -85,6 +86,7 @@ pub mod draw;
 pub mod error;
 pub mod export;
 pub mod files;
+pub mod geometry;
 pub mod host;
 pub mod loss;
 pub mod metric;

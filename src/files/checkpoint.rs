@@ -108,6 +108,11 @@ impl Checkpoint {
     pub fn joined(tensors: BTreeMap<String, View>, metadata: BTreeMap<String, String>) -> Checkpoint {
         Checkpoint { tensors, unreadable: BTreeMap::new(), metadata, document: None }
     }
+    /// The same with an entry of metadata more, unless it has that already.
+    pub fn told(mut self, name: &str, text: String) -> Checkpoint {
+        self.metadata.entry(name.into()).or_insert(text);
+        self
+    }
     /// Its tensors by name.
     pub fn tensors(&self) -> &BTreeMap<String, View> {
         &self.tensors

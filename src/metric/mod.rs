@@ -6,6 +6,7 @@ mod frechet;
 mod inception_score;
 mod kernel;
 mod neighbours;
+pub mod poses;
 mod rows;
 mod ssim;
 mod stats;

@@ -1,9 +1,10 @@
 //! Models as diffusers writes them: a folder with a part in each of its folders, or one such part.
-use crate::files::checkpoint::Checkpoint;
+use crate::files::checkpoint::{self, Checkpoint};
 use crate::files::{atomic, json, shards};
+use crate::nets::docking::{self, PARAMETERS};
 use crate::{Error, Kind, Result, access};
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// Parts that are read from here, by the folder and by the class in its configuration.
 const PARTS: [(&str, &[&str]); 3] = [
@@ -32,9 +33,38 @@ const WEIGHTS: [&str; 7] = [
 ];
 const CONFIG: &str = "config.json";
 
+/// What DiffDock calls its weights, the first one that is there.
+const DOCKING: [&str; 3] = ["model.safetensors", "best_ema_inference_epoch_model.pt", "best_model_epoch75.pt"];
+
+/// A checkpoint with the training parameters that stand beside it, where it holds a network that needs them.
+pub fn beside(path: &Path, checkpoint: Checkpoint) -> Result<Checkpoint> {
+    let parameters = path.with_file_name(PARAMETERS);
+    let there = || access::read(&parameters).is_ok_and(|file| file.exists());
+    match docking::holds(&checkpoint) && there() {
+        true => Ok(checkpoint.told(PARAMETERS, atomic::read_text(&parameters)?)),
+        false => Ok(checkpoint),
+    }
+}
+
+/// The weights in a folder of DiffDock's.
+fn of_docking(folder: &Path) -> Result<PathBuf> {
+    for name in DOCKING {
+        let path = folder.join(name);
+        if access::read(&path)?.exists() {
+            return Ok(path);
+        }
+    }
+    let m = format!("`{}` has `{PARAMETERS}` but no weights that are known by name", folder.display());
+    Err(Error::new(Kind::Format, m).hint(format!("known are {}; or load the file itself", DOCKING.join(", "))))
+}
+
 /// The tensors of a folder's parts, as `unet/…` and `vae/…`, with the configurations as metadata `unet.config`, `vae.config` and
 /// `scheduler.config`.
 pub fn open(folder: &Path) -> Result<Checkpoint> {
+    if access::read(folder.join(PARAMETERS))?.exists() {
+        let path = of_docking(folder)?;
+        return beside(&path, checkpoint::open(&path)?);
+    }
     let (mut tensors, mut metadata) = (BTreeMap::new(), BTreeMap::new());
     let alone = access::read(folder.join(CONFIG))?.exists();
     for (name, classes) in PARTS {

@@ -109,7 +109,7 @@ fn load_from(families: &[Family], source: &Source, device: &Device, dtype: DType
         Source::Path(path) => {
             let checkpoint = match crate::access::read(path)?.is_dir() {
                 true => folder::open(path)?,
-                false => checkpoint::open(path)?,
+                false => folder::beside(path, checkpoint::open(path)?)?,
             };
             build(families, &checkpoint, device, dtype, given).map_err(|e| e.context(format!("`{}`", path.display())))
         }

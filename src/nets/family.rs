@@ -3,7 +3,7 @@ use super::features::Trunk;
 use super::network::Net;
 use super::runner::Runner;
 use super::weights::File;
-use super::{clip, dit, edm, edm2, features, inception, ldm, points, t5, vision};
+use super::{clip, dit, docking, edm, edm2, features, inception, ldm, points, t5, vision};
 use crate::files::checkpoint::Checkpoint;
 use crate::files::torch::View;
 use crate::{Error, Result};
@@ -28,6 +28,10 @@ pub enum Role {
     Features,
     /// From Gaussian numbers to a latent that the denoiser is told.
     Prior,
+    /// From poses of a ligand to how they are to move.
+    Score,
+    /// From poses of a ligand to how sure it is of each.
+    Confidence,
 }
 
 impl Role {
@@ -40,6 +44,8 @@ impl Role {
             Role::Text => "a text encoder",
             Role::Features => "a feature network",
             Role::Prior => "a prior",
+            Role::Score => "a score model of docking",
+            Role::Confidence => "a confidence model of docking",
         }
     }
 }
@@ -59,6 +65,10 @@ pub enum Part {
     Image(vision::Vision),
     /// A graph that needs nothing else.
     Graph(Runner),
+    /// Docking's score model.
+    Score(docking::Score),
+    /// Docking's confidence model.
+    Confidence(docking::Confidence),
 }
 
 /// Safetensors files that are one model together.
@@ -85,6 +95,7 @@ pub static FAMILIES: &[Family] = &[
     dit::FAMILY,
     ldm::FAMILY,
     points::FAMILY,
+    docking::FAMILY,
     clip::FAMILY,
     t5::FAMILY,
     edm2::FAMILY,

@@ -3,6 +3,7 @@ pub mod build;
 pub mod clip;
 pub mod constant;
 pub mod dit;
+pub mod docking;
 pub mod edm;
 pub mod edm2;
 pub mod family;

@@ -126,6 +126,10 @@ impl<'a> File<'a> {
     pub fn allow_more(&mut self, advice: &'static str) {
         (self.more, self.advice) = (true, advice);
     }
+    /// From here on this is what to do where a tensor does not fit.
+    pub fn advise(&mut self, advice: &'static str) {
+        self.advice = advice;
+    }
     /// A metadata entry.
     pub fn metadata(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(String::as_str)

@@ -209,6 +209,14 @@ impl Plan {
                 .filter(|t| matches!(t.source, Source::State(_)) && t.coef.v() != 0.0)
                 .map(|t| t.coef.v())
                 .collect();
+            let noisy = state.terms.iter().any(|t| matches!(t.source, Source::Noise(_)));
+            if noisy && matches!(part.geometry, Geometry::Pose(_)) {
+                let m = format!(
+                    "plan {}: state {k} takes noise, and that of a pose has another size in each of its parts",
+                    self.name
+                );
+                return Err(Error::value(m).hint("`Docking::walk` is the published stochastic sampler"));
+            }
             if from != [1.0] {
                 let m = format!(
                     "plan {}: state {k} is not one state moved by tangents, as the part `{}` on {} needs: its row has states with coefficients {from:?}",

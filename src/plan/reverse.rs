@@ -24,7 +24,7 @@ fn collect(pending: &mut Pending) -> Result<Option<State>> {
     Ok(match parts.as_slice() {
         [] => None,
         [(c, v)] if *c == 1.0 => Some(v.clone()),
-        [(_, like), ..] => Some(State::combine(&parts.iter().map(|(c, v)| (*c, v)).collect::<Vec<_>>(), like)?),
+        [(_, like), ..] => Some(State::sum(&parts.iter().map(|(c, v)| (*c, v)).collect::<Vec<_>>(), like)?),
     })
 }
 
@@ -68,7 +68,16 @@ pub fn pull_back(
             break;
         }
         let Some(cot) = collect(&mut states[k])? else { continue };
+        let [at, by] = match cot.is_curved() {
+            true => {
+                let values = state.terms.iter().map(|t| kept.value(plan, t.source)).collect::<Result<Vec<_>>>()?;
+                let terms: Vec<_> = state.terms.iter().zip(&values).map(|(t, v)| (t.coef.v(), v)).collect();
+                State::pull(&terms, &cot)?
+            }
+            false => [cot.clone(), cot],
+        };
         for term in &state.terms {
+            let cot = if matches!(term.source, Source::State(_)) { &at } else { &by };
             if term.coef.is_tracked() {
                 // one inner product for each part: seeds of one number add up
                 for bar in cot.dot(&kept.value(plan, term.source)?)? {

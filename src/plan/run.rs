@@ -304,8 +304,9 @@ pub fn run(
 
 /// Fails unless an output has the shapes and types of its state.
 fn same_shapes(m: &State, x: &State) -> Result<()> {
-    for (m, x) in m.values().zip(x.values()) {
-        if m.dims() != x.dims() || m.dtype() != x.dtype() {
+    for (m, at) in m.values().zip(x.parts()) {
+        let x = &at.value;
+        if m.dims() != at.geometry.tangents(x.dims()) || m.dtype() != x.dtype() {
             let (mt, md, xt, xd) = (m.dtype(), m.dims(), x.dtype(), x.dims());
             let message = format!("the denoiser returned {mt:?} {md:?} for a state {xt:?} {xd:?}");
             return Err(Error::shape(message, &[md, xd]));

@@ -268,6 +268,10 @@ impl Tracked {
         opts: &SolveOptions,
         on_step: Option<OnStep>,
     ) -> Result<Solution> {
+        if scale.is_some() && z.is_curved() {
+            return Err(Error::value("`sample` makes states of unit noise, which poses are not")
+                .hint("start from poses: `solver.solve(net, schedule, x)`"));
+        }
         let x_t = match &scale {
             Some(s) => z.map(|t| Ok(t.detach().affine(s.v(), 0.0)?))?,
             None => z.detach(),

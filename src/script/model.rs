@@ -55,6 +55,8 @@ impl Model {
             let hash = match part {
                 Part::Denoiser(_) => self.0.denoiser.as_ref()?.hash()?,
                 Part::Graph(runner) => runner.hash().ok()?,
+                Part::Score(net) => net.hash().to_string(),
+                Part::Confidence(net) => net.hash().to_string(),
                 Part::Features(_) | Part::Text(_) | Part::T5(_) | Part::Image(_) => return None,
             };
             Some(format!("{} {hash}\n", role.name()))

@@ -8,6 +8,7 @@ mod caught;
 mod clouds;
 #[path = "../common/code.rs"]
 mod code;
+mod complexes;
 mod data_sets;
 #[path = "../common/http.rs"]
 mod http;

@@ -6,6 +6,7 @@ mod clip;
 #[path = "../common/code.rs"]
 mod code;
 mod diffusers;
+mod docking;
 mod edm;
 mod edm2;
 mod garments;
@@ -17,6 +18,7 @@ mod layers;
 mod nets;
 mod onnx;
 mod points;
+mod poses;
 #[path = "../common/process.rs"]
 mod process;
 mod t5;

@@ -15,6 +15,7 @@ mod fixtures;
 mod methods;
 mod noise;
 mod plans;
+mod poses;
 mod script_solvers;
 mod searches;
 #[path = "../common/simple.rs"]

@@ -118,7 +118,7 @@ fn curved_parts_take_only_rows_that_move_one_state() {
         Solver::named(name).unwrap().plan(&schedule).unwrap().plan().clone()
     };
     for geometry in [Geometry::Torus, Geometry::Rotations] {
-        let state = of(geometry).unwrap();
+        let state = of(geometry.clone()).unwrap();
         plan("euler").check_parts(&state).unwrap();
         // a data prediction shrinks the state: no tangent does
         let e = plan("dpmpp").check_parts(&state).unwrap_err().to_string();
