@@ -1,6 +1,7 @@
 //! The idx files of MNIST and those like it, packed by gzip or not.
 use super::arrays::{self, Arrays};
 use crate::files::atomic;
+use crate::tensor::dtype::elements;
 use crate::tensor::memory;
 use crate::{Error, Kind, Result};
 use candle_core::{Device, Tensor};
@@ -68,7 +69,7 @@ fn read(path: &Path) -> Result<Tensor> {
         reader.read_exact(&mut n).map_err(cut)?;
         dims.push(u32::from_be_bytes(n) as usize);
     }
-    let size = dims.iter().try_fold(1usize, |a, b| a.checked_mul(*b)).filter(|n| (*n as u64) < MOST);
+    let size = elements(&dims).filter(|n| (*n as u64) < MOST);
     let size = size.ok_or_else(|| wrong(format!("an idx file of {dims:?} bytes is too large")))?;
     memory::room("the idx file", size)?;
     let mut bytes = vec![];

@@ -21,6 +21,7 @@ use crate::tensor::random::{generator, shuffled, stream};
 use crate::{Error, Result};
 use candle_core::Tensor;
 use rayon::prelude::*;
+use std::collections::HashSet;
 use std::fmt::Debug;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -265,6 +266,7 @@ impl Dataset {
     }
     /// The set without some places.
     pub fn without(&self, places: &[usize]) -> Dataset {
+        let places: HashSet<usize> = places.iter().copied().collect();
         let kept = self.items.iter().enumerate().filter(|(i, _)| !places.contains(i));
         self.choose(kept.map(|(_, item)| *item).collect())
     }

@@ -3,7 +3,7 @@
 use super::torch::{Archive, Data, RATIO, SUSPICIOUS, is_zip};
 use super::{atomic, literal, sniff};
 use crate::host::{check_cancelled, note};
-use crate::tensor::dtype::check_size;
+use crate::tensor::dtype::{check_size, elements};
 use crate::tensor::{aside, memory};
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -281,7 +281,7 @@ fn read_from(r: &mut dyn Read, most: u64, too_large: fn(&[usize], usize) -> Erro
         Described::Array(h) => h,
         Described::Other(why) => return Ok(Err(why)),
     };
-    let n = h.shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).and_then(|n| n.checked_mul(h.element.size()));
+    let n = elements(&h.shape).and_then(|n| n.checked_mul(h.element.size()));
     match n {
         Some(need) if need as u64 <= most => {}
         Some(need) if need < 1 << 40 => return Err(too_large(&h.shape, need)),

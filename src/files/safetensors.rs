@@ -4,6 +4,7 @@ use super::npy::{Element, encode};
 use super::pickle::Shared;
 use super::torch::Data;
 use super::{atomic, json, sniff};
+use crate::tensor::dtype::elements;
 use crate::{Error, Kind, Result};
 use ::safetensors::SafeTensorError as Broken;
 use ::safetensors::tensor::{Dtype, Metadata, TensorInfo};
@@ -71,7 +72,7 @@ pub(super) fn header(data: &Data) -> Result<Header> {
     let mut at = 0;
     for (name, info) in &order {
         let (start, end) = info.data_offsets;
-        let bits = info.shape.iter().try_fold(info.dtype.bitsize(), |n, d| n.checked_mul(*d));
+        let bits = elements(&info.shape).and_then(|n| n.checked_mul(info.dtype.bitsize()));
         let bits = bits.ok_or_else(|| broken(Broken::ValidationOverflow))?;
         if start != at || end < start {
             return Err(broken(Broken::InvalidOffset(name.clone())));

@@ -24,6 +24,32 @@ impl Dim {
     }
 }
 
+/// A dimension of a value in a network whose batch is not yet known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Size {
+    /// The same for every batch.
+    Fixed(usize),
+    /// So many for each sample.
+    Per(usize),
+}
+
+impl Size {
+    /// For a batch of `n`.
+    pub fn of(self, n: usize) -> usize {
+        match self {
+            Size::Fixed(k) => k,
+            Size::Per(k) => k.saturating_mul(n),
+        }
+    }
+    /// Where it does not depend on the batch.
+    pub fn fixed(self) -> Option<usize> {
+        match self {
+            Size::Fixed(k) => Some(k),
+            Size::Per(_) => None,
+        }
+    }
+}
+
 /// How a value lies outside the network; inside, channels are last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Layout {

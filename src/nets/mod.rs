@@ -20,6 +20,7 @@ pub mod points;
 pub mod pointwise;
 pub mod profile;
 pub mod runner;
+mod stated;
 pub mod t5;
 pub mod tape;
 pub(crate) mod threads;

@@ -90,10 +90,17 @@ pub fn broadcast(what: &str, a: &[usize], b: &[usize]) -> Result<Vec<usize>> {
         .collect()
 }
 
+/// How many values a tensor of this shape has, where that can be counted. Of an empty one the other sizes must be countable too: strides
+/// are made of them.
+pub fn elements(shape: &[usize]) -> Option<usize> {
+    let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul((*d).max(1)))?;
+    Some(if shape.contains(&0) { 0 } else { n })
+}
+
 /// Fails where a tensor of this shape could not be addressed or would not fit into the memory that is left, before memory
 /// is taken. Tensors of any size count.
 pub fn check_size(what: &str, shape: &[usize], dtype: DType) -> Result<usize> {
-    let n = shape.iter().try_fold(1usize, |n, d| n.checked_mul(*d));
+    let n = elements(shape);
     let bytes = n.and_then(|n| n.checked_mul(dtype.size_in_bytes())).filter(|b| *b <= MAX_BYTES);
     let (Some(n), Some(bytes)) = (n, bytes) else {
         let size = n.and_then(|n| n.checked_mul(dtype.size_in_bytes()));

@@ -1,6 +1,7 @@
 //! Shape operations: views where candle has them, copies elsewhere.
 use super::create;
 use super::device::meeting;
+use super::dtype::elements;
 use super::dtype::{check_size, dim, dims, promote};
 use super::index::take;
 use crate::{Error, Result};
@@ -17,7 +18,8 @@ pub fn reshape(x: &Tensor, shape: &[i64]) -> Result<Tensor> {
     if holes > 1 || shape.iter().any(|d| *d < -1) {
         return Err(wrong(format!("the shape {shape:?} may have one −1 and no other negative entry")));
     }
-    let known = shape.iter().filter(|d| **d >= 0).try_fold(1usize, |p, d| p.checked_mul(*d as usize));
+    let given: Vec<usize> = shape.iter().filter_map(|d| usize::try_from(*d).ok()).collect();
+    let known = elements(&given);
     let does_not_fit = || wrong(format!("{n} values of shape {:?} do not fit into shape {shape:?}", x.dims()));
     let known = known.ok_or_else(does_not_fit)?;
     let hole = match holes {

@@ -85,6 +85,19 @@ fn each_part_knows_only_those_above_it() {
     assert!(problems.is_empty(), "{}", problems.join("\n"));
 }
 
+/// The library is compiled a second time for the tests beside its functions, as far as they reach.
+#[test]
+fn no_test_beside_a_function_makes_an_engine() {
+    let mut files = vec![];
+    sources(&root().join("src"), &mut files);
+    let reaches = |f: &PathBuf| {
+        let text = std::fs::read_to_string(f).unwrap();
+        text.split_once("#[cfg(test)]").is_some_and(|(_, tests)| tests.contains("engine::new("))
+    };
+    files.retain(reaches);
+    assert!(files.is_empty(), "these tests reach the whole library, and belong into `tests/`: {files:?}");
+}
+
 #[test]
 fn the_table_names_what_there_is() {
     let parts = parts();

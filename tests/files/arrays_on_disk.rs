@@ -101,12 +101,13 @@ fn damaged_and_hostile_npy_files_are_errors() {
     for n in 0..good.len() {
         assert_eq!(kind(read_bytes(&good[..n])).0, Kind::Format, "cut to {n} bytes");
     }
-    let cases: [(&str, Vec<u8>, &str); 12] = [
+    let cases: [(&str, Vec<u8>, &str); 13] = [
         ("empty", vec![], "an empty file"),
         ("text", b"hello, this is not numpy".to_vec(), "magic"),
         ("version", [b"\x93NUMPY\x09\x00".as_slice(), &[0; 20]].concat(), "version 9"),
         ("huge header", [b"\x93NUMPY\x02\x00".as_slice(), &[255; 20]].concat(), "header of"),
         ("absurd shape", npy_file(&header("'<f4'", "(99999999999, 99999999999)"), &[]), "too large"),
+        ("empty, and absurd", npy_file(&header("'<f4'", "(0, 99999999999, 99999999999)"), &[]), "too large"),
         ("overflow", npy_file(&header("'<f4'", "(99999999999999999999999,)"), &[]), "size"),
         ("more than there is", npy_file(&header("'<f4'", "(1000000000,)"), &[0; 8]), "more than the file has"),
         ("negative", npy_file(&header("'<f4'", "(-1,)"), &[0; 8]), "size `-1`"),
@@ -215,6 +216,10 @@ fn damaged_safetensors_files_are_errors() {
         let _ = safetensors::from_bytes(&bytes);
     }
     assert_eq!(kind(safetensors::from_bytes(&[255; 64])).0, Kind::Format);
+    // an empty tensor has strides, too, which are made of its other sizes
+    let header = r#"{"a": {"dtype": "F32", "shape": [0, 99999999999, 99999999999], "data_offsets": [0, 0]}}"#;
+    let bytes = [&(header.len() as u64).to_le_bytes(), header.as_bytes()].concat();
+    assert_eq!(kind(safetensors::from_bytes(&bytes)).0, Kind::Format);
 }
 
 #[test]

@@ -122,3 +122,31 @@ fn functions_of_a_script_as_networks() {
         assert!(!got.is_empty() && got.lines().all(|l| l == "true"), "{what}:\n{got}");
     }
 }
+
+/// What is trained is what the tool runs, and its export is that; each level has the gradient of the one that it was rounded from.
+#[test]
+fn steps_are_learned_for_the_tool_that_runs_them() {
+    let (dir, cache) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let script = r#"
+        import "ld3" as ld3; import "tools" as tools;
+        let net = denoiser::mixture(#{ means: [[-1.0, 0.5], [1.0, 0.0]], stds: [0.2, 0.3], noise: noise::vp_discrete("sd") });
+        let student = solver::dpmpp(#{ order: 2 });
+        let pairs = ld3::pairs(net, solver::unipc(), schedule::logsnr(net.noise, 20), #{ train: 8, valid: 8 });
+        let same = [];
+        for end in ["append", "replace"] {
+            let run = ld3::train(net, student, pairs, #{ nfe: 4, phase1: 1, phase2: 1, tool: "diffusers:dpmsolver++", end: end });
+            let v = pairs.valid;
+            let x = sample(net.with_noise(run.exported.schedule.noise), student, run.exported.schedule, v.z, #{ cond: v.cond });
+            same.push((loss::get("l2").call(x, v.target).item() - run.loss).abs() < 1e-6 * run.loss);
+            same.push(run.exported.nfe == 4 && run.schedule.t_eval == ());
+        }
+        print(same);
+        let xi = variable(tensor([1.0, 1.2, 0.9, 1.1], #{ dtype: "f64" }));
+        let steps = tau(net.noise, xi, (), #{});
+        let run = tools::as_run(steps, "diffusers:dpmsolver++", #{ end: "append" });
+        let off = (run.sigmas[0..4] / steps.sigmas - 1.0).abs().max().item();
+        print([run.nfe, off > 0.0 && off < 0.01]);
+        let w = tensor([0.3, -1.0, 0.7, 0.2], #{ dtype: "f64" });
+        print((grad((w * run.sigmas[0..4]).sum(), xi) - grad((w * steps.sigmas).sum(), xi)).abs().max().item());"#;
+    assert_eq!(run(dir.path(), cache.path(), script).trim(), "[true, true, true, true]\n[4, true]\n0.0");
+}

@@ -252,11 +252,14 @@ proptest! {
                             p[which][i] += h;
                             value(&p[0], &p[1])
                         };
-                        let h = 1e-5;
-                        let (Some(a), Some(b), Some(m)) = (at(h), at(-h), at(0.0)) else { continue };
-                        let fd = (a - b) / (2.0 * h);
-                        // where both one-sided slopes differ the step crosses a kink of the bound
-                        let kink = ((a - m) / h - (m - b) / h).abs() > 1e-3 * (1.0 + fd.abs());
+                        // the slope over ±h, and how much the slopes of the two sides differ
+                        let slopes = |h: f64| -> Option<(f64, f64)> {
+                            let (a, m, b) = (at(h)?, at(0.0)?, at(-h)?);
+                            Some(((a - b) / (2.0 * h), (a - 2.0 * m + b) / h))
+                        };
+                        let (Some((fd, bent)), Some((_, half))) = (slopes(1e-5), slopes(5e-6)) else { continue };
+                        // what differs by curvature halves with the step; at a kink of the bound it does not
+                        let kink = (bent - 2.0 * half).abs() > 1e-6 * (1.0 + fd.abs());
                         prop_assert!(kink || (g[i] - fd).abs() < 1e-5 * (1.0 + fd.abs()),
                             "{} {space:?} {compat:?} d/dp{which}[{i}]: {} {fd}", noise.name(), g[i]);
                     }

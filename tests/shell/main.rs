@@ -2,6 +2,9 @@
 mod asking;
 mod catalogue;
 mod cli;
+mod completion;
+mod drawing;
+mod echo;
 mod errors;
 mod front;
 mod hostile;

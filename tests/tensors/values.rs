@@ -79,6 +79,8 @@ fn creation_infers_dtypes() {
     fails("zeros([2], \"f23\")", "name", "did you mean `f32`");
     fails("zeros([-1])", "value", "-1");
     fails("zeros([1000000, 1000000, 1000000])", "memory", "too large");
+    fails("zeros([0, 1000000000000, 1000000000000])", "memory", "too large");
+    fails("zeros([0]).reshape([0, 1000000000000, 1000000000000])", "shape", "do not fit");
     fails("zeros([2], #{ device: \"cuda\" })", "device", "CUDA");
     fails("arange(0, 1, 0)", "value", "step");
 }

@@ -65,7 +65,9 @@ impl View {
             return Err(format!("a tensor of type {dtype:?}, whose values are smaller than a byte"));
         }
         let empty = shape.contains(&0);
-        let bytes = shape.iter().filter(|_| !empty).try_fold(width, |n, d| n.checked_mul(*d));
+        // strides are made of the other sizes of an empty one, too
+        let bytes = shape.iter().try_fold(width, |n, d| n.checked_mul((*d).max(1)));
+        let bytes = bytes.map(|n| if empty { 0 } else { n });
         let last = shape
             .iter()
             .zip(&strides)

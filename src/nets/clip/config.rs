@@ -1,6 +1,7 @@
 //! The sizes of a text encoder: from the shapes of its weights, and, where shapes do not tell, from its configuration or from what the
 //! published ones have in common.
 use super::place::Place;
+use crate::nets::stated::{self, eps, missing, shape, unknown};
 use crate::nets::weights::File;
 use crate::{Error, Kind, Result};
 use serde_json::Value;
@@ -65,10 +66,7 @@ const MOST: u64 = 1 << 20;
 impl Config {
     /// That of the encoder at a place of a file. The metadata entry `config` is what transformers writes beside the weights.
     pub fn read(place: &Place, file: &File) -> Result<Config> {
-        let json = match file.metadata("config") {
-            Some(text) => crate::files::json::parse(text).map_err(|e| e.context("the text encoder's configuration"))?,
-            None => Value::Null,
-        };
+        let json = stated::config(file)?;
         // a whole CLIP has one for each tower
         let json = if json["text_config"].is_object() { &json["text_config"] } else { &json };
         let names = place.names;
@@ -92,10 +90,7 @@ impl Config {
             Some(other) => return Err(unknown("hidden_act", other, "`quick_gelu` and `gelu`")),
             None => quick(place, width)?,
         };
-        let eps = json["layer_norm_eps"].as_f64().unwrap_or(1e-5);
-        if !(eps > 0.0 && eps < 1.0) {
-            return Err(unknown("layer_norm_eps", &eps.to_string(), "small numbers above 0"));
-        }
+        let eps = eps(json, "layer_norm_eps", 1e-5)?;
         // 2 stood in the configurations before it was read
         let end = match json["eos_token_id"].as_u64().filter(|n| *n != 2) {
             Some(n) => End::First(u32::try_from(n).unwrap_or(u32::MAX)),
@@ -134,23 +129,4 @@ fn heads(json: &Value, width: usize) -> Result<usize> {
                 .hint("its `config.json` does: load the folder that it is in"))
         }
     }
-}
-
-fn unknown(key: &str, value: &str, known: &str) -> Error {
-    Error::new(Kind::Format, format!("the text encoder's configuration says `{key}: {value}`; known are {known}"))
-        .hint("is its `config.json` that of another kind of network?")
-}
-
-/// The two sizes of a weight that must be there.
-fn shape(file: &File, name: &str) -> Result<[usize; 2]> {
-    match file.dims(name) {
-        Some(&[a, b]) if a * b > 0 => Ok([a, b]),
-        Some(d) => Err(Error::new(Kind::Format, format!("`{name}` has shape {d:?}, expected two sizes")).shapes(&[d])),
-        None => Err(missing(name)),
-    }
-}
-
-fn missing(name: &str) -> Error {
-    let e = Error::new(Kind::Format, format!("the tensor `{name}` of the text encoder is missing"));
-    e.hint("the file must hold all of it")
 }

@@ -2,6 +2,7 @@
 use super::proto;
 use crate::files::atomic;
 use crate::files::hash::hex;
+use crate::tensor::dtype::elements;
 use crate::{Error, Kind, Result, access};
 use candle_core::{DType, Device, Tensor};
 use half::{bf16, f16};
@@ -193,7 +194,7 @@ impl Beside {
 pub fn read(t: &proto::Tensor, beside: &mut Beside) -> Result<Array> {
     let elem = elem(t.kind)?;
     let dims = t.dims.iter().map(|d| usize::try_from(*d).ok()).collect::<Option<Vec<usize>>>();
-    let n = dims.as_ref().and_then(|d| d.iter().try_fold(1usize, |n, d| n.checked_mul(*d)));
+    let n = dims.as_deref().and_then(elements);
     let len = n.and_then(|n| n.checked_mul(width(t.kind)));
     let (Some(dims), Some(n), Some(len)) = (dims, n, len) else {
         return Err(Error::new(Kind::Format, format!("its shape {:?} is none", t.dims)));

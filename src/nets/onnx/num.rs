@@ -1,38 +1,6 @@
 //! Sizes and whole numbers that may grow with the batch: what the arithmetic of shapes in a graph computes with.
+pub use crate::nets::graph::Size;
 use crate::{Error, Result};
-
-/// The size of a dimension.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Size {
-    /// The same for every batch.
-    Fixed(usize),
-    /// So many for each sample.
-    Per(usize),
-}
-
-impl Size {
-    /// For a batch of `n`.
-    pub fn of(self, n: usize) -> usize {
-        match self {
-            Size::Fixed(k) => k,
-            Size::Per(k) => k.saturating_mul(n),
-        }
-    }
-    /// Where it does not depend on the batch.
-    pub fn fixed(self) -> Option<usize> {
-        match self {
-            Size::Fixed(k) => Some(k),
-            Size::Per(_) => None,
-        }
-    }
-    /// As a number.
-    pub fn num(self) -> Num {
-        match self {
-            Size::Fixed(k) => Num { fixed: k as i64, per: 0 },
-            Size::Per(k) => Num { fixed: 0, per: k as i64 },
-        }
-    }
-}
 
 /// fixed + per · batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +14,15 @@ pub struct Num {
 impl From<i64> for Num {
     fn from(fixed: i64) -> Num {
         Num { fixed, per: 0 }
+    }
+}
+
+impl From<Size> for Num {
+    fn from(size: Size) -> Num {
+        match size {
+            Size::Fixed(k) => Num { fixed: k as i64, per: 0 },
+            Size::Per(k) => Num { fixed: 0, per: k as i64 },
+        }
     }
 }
 
@@ -136,7 +113,7 @@ pub fn count(sizes: &[Size]) -> Result<(usize, bool)> {
 
 /// How sizes print.
 pub fn told(sizes: &[Size]) -> String {
-    let all: Vec<String> = sizes.iter().map(|s| s.num().to_string()).collect();
+    let all: Vec<String> = sizes.iter().map(|&s| Num::from(s).to_string()).collect();
     format!("[{}]", all.join(", "))
 }
 
@@ -146,7 +123,7 @@ mod tests {
 
     #[test]
     fn numbers_follow_the_batch() -> Result<()> {
-        let b = Size::Per(1).num();
+        let b = Num::from(Size::Per(1));
         let eight = b.times(8.into())?;
         assert_eq!(eight.size()?, Size::Per(8));
         assert_eq!(eight.over(4.into())?.size()?, Size::Per(2));

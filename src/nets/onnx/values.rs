@@ -6,6 +6,7 @@ use super::num::{Num, Size, count, told};
 use super::{ops, proto};
 use crate::nets::graph::Node;
 use crate::nets::kernels::{Fixed, Op, Product, Reshaped, Side, Strided, View};
+use crate::tensor::dtype::elements;
 use crate::tensor::memory;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -196,7 +197,7 @@ impl Lower<'_> {
         let one = |s: &Vec<Size>| s.iter().map(|s| s.of(1)).collect::<Vec<usize>>();
         let dims: Vec<Vec<usize>> = sizes.iter().map(one).collect();
         for d in &dims {
-            let n = d.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n < 1 << 31);
+            let n = elements(d).filter(|n| *n < 1 << 31);
             if n.is_none() {
                 return Err(Error::new(
                     Kind::Memory,
@@ -259,7 +260,7 @@ impl Lower<'_> {
 
     /// How many values a constant of these sizes has, if there is room for them.
     pub fn room(&mut self, dims: &[usize]) -> Result<usize> {
-        let n = dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).filter(|n| *n <= MOST);
+        let n = elements(dims).filter(|n| *n <= MOST);
         let n = n.ok_or_else(|| {
             Error::new(Kind::Memory, format!("node `{}`: a constant of shape {dims:?} is too large", self.at))
         })?;

@@ -1,8 +1,8 @@
 //! The sizes of a T5 encoder: from the shapes of its weights, and, where shapes do not tell, from its configuration or as published.
 use super::place::Place;
+use crate::nets::stated::{self, eps, shape, unknown};
 use crate::nets::weights::File;
 use crate::{Error, Kind, Result};
-use serde_json::Value;
 use std::collections::BTreeMap;
 
 /// What distinguishes an encoder from others.
@@ -40,10 +40,7 @@ const MOST: u64 = 1 << 16;
 impl Config {
     /// That of the encoder at a place of a file. The metadata entry `config` is what transformers writes beside the weights.
     pub fn read(place: &Place, file: &mut File) -> Result<Config> {
-        let json = match file.metadata("config") {
-            Some(text) => crate::files::json::parse(text).map_err(|e| e.context("the text encoder's configuration"))?,
-            None => Value::Null,
-        };
+        let json = stated::config(file)?;
         let [tokens, width] = shape(file, &place.table(file))?;
         let attention =
             |i: usize, of: &str| place.full(&format!("encoder.block.{i}.layer.0.SelfAttention.{of}.weight"));
@@ -64,10 +61,7 @@ impl Config {
             }
             _ => {}
         }
-        let eps = json["layer_norm_epsilon"].as_f64().unwrap_or(1e-6);
-        if !(eps > 0.0 && eps < 1.0) {
-            return Err(unknown("layer_norm_epsilon", &eps.to_string(), "small numbers above 0"));
-        }
+        let eps = eps(&json, "layer_norm_epsilon", 1e-6)?;
         let farthest = match json["relative_attention_max_distance"].as_u64() {
             Some(n) if n > buckets as u64 / 4 && n <= MOST => n as usize,
             Some(n) => {
@@ -124,19 +118,4 @@ fn scales(place: &Place, file: &mut File) -> Result<BTreeMap<String, f64>> {
         }
     }
     Ok(all)
-}
-
-fn unknown(key: &str, value: &str, known: &str) -> Error {
-    Error::new(Kind::Format, format!("the text encoder's configuration says `{key}: {value}`; known are {known}"))
-        .hint("is its `config.json` that of another kind of network?")
-}
-
-/// The two sizes of a weight that must be there.
-fn shape(file: &File, name: &str) -> Result<[usize; 2]> {
-    match file.dims(name) {
-        Some(&[a, b]) if a * b > 0 => Ok([a, b]),
-        Some(d) => Err(Error::new(Kind::Format, format!("`{name}` has shape {d:?}, expected two sizes")).shapes(&[d])),
-        None => Err(Error::new(Kind::Format, format!("the tensor `{name}` of the text encoder is missing"))
-            .hint("the file must hold all of it")),
-    }
 }

@@ -145,7 +145,7 @@ fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: 
     let mut progress = ScriptHost::new(ctx).progress("features", n as u64);
     for from in (0..n).step_by(batch) {
         let places: Vec<usize> = (from..n.min(from + batch)).collect();
-        let [features] = net.0.run(&set.batch(&places)?, [of], false)?;
+        let [features] = net.0.run(&set.batch(&places)?, [reads(&o)], false)?;
         stats.add(&features)?;
         progress.advance(places.len() as u64);
     }

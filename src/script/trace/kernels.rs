@@ -1,7 +1,8 @@
 //! The kernels for operations of scripts on values of any shape.
-use super::log::{Arg, Call, Size};
+use super::log::{Arg, Call};
 use super::lower::{Id, Lower, constant, count, dimension, only_options, option};
 use crate::Result;
+use crate::nets::graph::Size;
 use crate::nets::kernels::{
     Arithmetic, Broadcast, CrossAttention, FUNCTIONS, Fixed, Gelu, Join, LayerNorm, Linear, Op, Product, Reduce, Relu,
     Reshaped, Side, Silu, Softmax, Strided,

@@ -1,5 +1,6 @@
 //! What a function of a script did to tensors: calls in order, and what two runs with batches of different sizes have in common.
 use crate::files::hash::hex;
+use crate::nets::graph::Size;
 use candle_core::{DType, Tensor, TensorId};
 use rhai::Position;
 use sha2::{Digest, Sha256};
@@ -158,32 +159,6 @@ impl Log {
     /// Notes the first thing that stands in the way.
     pub fn refuse(&mut self, why: impl Into<String>, at: Position) {
         self.refused.get_or_insert(Refusal::new(why, at));
-    }
-}
-
-/// A size: as it is, or so many for each sample.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Size {
-    /// As it is.
-    Fixed(usize),
-    /// For each sample.
-    Per(usize),
-}
-
-impl Size {
-    /// For a batch of `n`.
-    pub fn of(self, n: usize) -> usize {
-        match self {
-            Size::Fixed(k) => k,
-            Size::Per(k) => k * n,
-        }
-    }
-    /// The number, if it does not depend on the batch.
-    pub fn fixed(self) -> Option<usize> {
-        match self {
-            Size::Fixed(k) => Some(k),
-            Size::Per(_) => None,
-        }
     }
 }
 

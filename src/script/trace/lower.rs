@@ -1,8 +1,8 @@
 //! From a trace to a graph: each call becomes kernels where there are some for it, and an operation of scripts otherwise.
-use super::log::{Arg, Call, Size, Trace};
+use super::log::{Arg, Call, Trace};
 use super::native::Native;
 use super::{images, kernels};
-use crate::nets::graph::{Absent, Dim, Graph, Layout, Node, Output, Port};
+use crate::nets::graph::{Absent, Dim, Graph, Layout, Node, Output, Port, Size};
 use crate::nets::kernels::{Op, Strided};
 use crate::{Error, Result};
 use candle_core::{DType, Tensor};

@@ -1,7 +1,8 @@
 //! Any operation of scripts as an operation of a graph: for all that have no kernel of their own.
-use super::log::{Arg, Size};
+use super::log::Arg;
 use super::record::Native as Function;
 use crate::host::{Quiet, undivided};
+use crate::nets::graph::Size;
 use crate::nets::kernels::{Op, View};
 use crate::tensor::grad;
 use candle_core::{DType, Device, Error, Result, Tensor};

@@ -56,7 +56,7 @@ pub fn slice(low: &mut Lower, step: &Step) -> Result<V> {
         let size = low.sizes(x)[d];
         let Some(n) = size.fixed() else {
             // all samples, or some
-            if from == 0.into() && by == 1 && (to == size.num() || (to.per == 0 && to.fixed >= i64::from(i32::MAX))) {
+            if from == 0.into() && by == 1 && (to == size.into() || (to.per == 0 && to.fixed >= i64::from(i32::MAX))) {
                 continue;
             }
             return picked(low, x, d, vec![]);

@@ -3,6 +3,7 @@ use super::super::lower::{Lower, Step, V};
 use super::super::num::Num;
 use super::axes;
 use crate::nets::kernels::{Mix, Up2};
+use crate::tensor::dtype::elements;
 use crate::{Error, Kind, Result};
 
 /// How places in the result are told as places in the image.
@@ -101,7 +102,7 @@ pub fn resize(low: &mut Lower, step: &Step) -> Result<V> {
     for (i, d) in dims.iter().enumerate() {
         let own = low.sizes(x)[*d];
         let Some(from) = own.fixed() else {
-            let same = sizes.as_ref().map_or(scales.get(i) == Some(&1.0), |s| s[i] == own.num());
+            let same = sizes.as_ref().map_or(scales.get(i) == Some(&1.0), |s| s[i] == own.into());
             if same {
                 continue;
             }
@@ -167,7 +168,7 @@ pub fn resize(low: &mut Lower, step: &Step) -> Result<V> {
     for (d, from, each) in changed {
         let mut dims = low.at_one(x);
         dims[d] = each.len();
-        if dims.iter().try_fold(1usize, |n, d| n.checked_mul(*d)).is_none_or(|n| n > 1 << 30) {
+        if elements(&dims).is_none_or(|n| n > 1 << 30) {
             return Err(Error::new(Kind::Memory, format!("an image of shape {dims:?} is too large")));
         }
         x = low.along(x, d, |dim| Mix::new("resizing", dim, from, each))?;

@@ -63,7 +63,7 @@ pub fn shape(low: &mut Lower, step: &Step) -> Result<V> {
     let rank = low.rank(x) as i64;
     let end = |a: i64| (if a < 0 { a + rank } else { a }).clamp(0, rank) as usize;
     let (from, to) = (end(step.int("start", 0)), end(step.int("end", rank)));
-    let all: Vec<Num> = low.sizes(x)[from..to.max(from)].iter().map(|s| s.num()).collect();
+    let all: Vec<Num> = low.sizes(x)[from..to.max(from)].iter().map(|&s| s.into()).collect();
     Ok(low.nums(Elem::Int, vec![Size::Fixed(all.len())], all))
 }
 
@@ -71,7 +71,7 @@ pub fn shape(low: &mut Lower, step: &Step) -> Result<V> {
 pub fn size(low: &mut Lower, step: &Step) -> Result<V> {
     let (n, grows) = count(low.sizes(step.input(0)?))?;
     let size = if grows { Size::Per(n) } else { Size::Fixed(n) };
-    Ok(low.nums(Elem::Int, vec![], vec![size.num()]))
+    Ok(low.nums(Elem::Int, vec![], vec![size.into()]))
 }
 
 /// Another shape.
@@ -237,7 +237,7 @@ fn meet(a: &[Size], b: &[Size]) -> Result<Vec<Size>> {
     let one = |i: usize| match (of(a, i), of(b, i)) {
         (x, y) if x == y || y == Size::Fixed(1) => Ok(x),
         (Size::Fixed(1), y) => Ok(y),
-        (x, y) => Err(Error::new(Kind::Format, format!("{} and {} do not broadcast", x.num(), y.num()))),
+        (x, y) => Err(Error::new(Kind::Format, format!("{} and {} do not broadcast", Num::from(x), Num::from(y)))),
     };
     (0..rank).map(one).collect()
 }

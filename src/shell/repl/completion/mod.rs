@@ -302,6 +302,3 @@ fn names(known: &Known, prefix: &str) -> Vec<Candidate> {
     found.retain(|c| c.text.starts_with(prefix));
     found
 }
-
-#[cfg(test)]
-mod tests;

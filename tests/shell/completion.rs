@@ -1,6 +1,9 @@
-use super::*;
-use crate::script::context::SharedRun;
-use crate::shell::show;
+//! What Tab offers, by what is known where the cursor is.
+use ld3sh::script::context::SharedRun;
+use ld3sh::shell::catalogue::Catalogue;
+use ld3sh::shell::repl::completion::types::Shape;
+use ld3sh::shell::repl::completion::{Imported, Known, complete};
+use ld3sh::shell::show;
 use rhai::{Dynamic, Engine};
 
 /// Completes at `|`, with some variables, functions and imports.
@@ -14,7 +17,7 @@ struct Session {
 impl Session {
     fn new() -> Self {
         let run = SharedRun::default();
-        let mut engine = crate::script::engine::new(&run);
+        let mut engine = ld3sh::script::engine::new(&run);
         show::register(&mut engine, &run);
         let catalogue = Catalogue::of(&engine);
         let folder = tempfile::tempdir().unwrap();
