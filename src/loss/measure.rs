@@ -16,7 +16,7 @@ pub(super) enum Measure {
     Plain,
     /// DISTS: Σ_c α_c (1 − l_c) + β_c (1 − s_c), with l of the means of a channel over positions and s of its variances and covariance; the
     /// weights α, then β.
-    Structure([Vec<f32>; 2]),
+    Structure([Vec<f64>; 2]),
 }
 
 /// DISTS's constants, which keep both quotients finite.
@@ -82,9 +82,7 @@ impl Measure {
             return f.iter().zip(g).map(|(f, g)| ((f - g) as f64).powi(2)).sum::<f64>() / f.len() as f64;
         }
         if let Measure::Structure([alpha, beta]) = self {
-            let each = |((m, a), b): ((Moments, &f32), &f32)| {
-                f64::from(*a) * (1.0 - m.luminance().0) + f64::from(*b) * (1.0 - m.structure().0)
-            };
+            let each = |((m, a), b): ((Moments, &f64), &f64)| a * (1.0 - m.luminance().0) + b * (1.0 - m.structure().0);
             return moments(f, g, c).into_iter().zip(alpha).zip(beta).map(each).sum();
         }
         let pixel = |(f, g): (&[f32], &[f32])| -> f64 {
@@ -106,10 +104,10 @@ impl Measure {
         if let Measure::Structure([alpha, beta]) = self {
             let n = (f.len() / c) as f64;
             // ∂/∂f is a constant, and a multiple of f and of g, for each channel
-            let each = |((m, a), b): ((Moments, &f32), &f32)| {
+            let each = |((m, a), b): ((Moments, &f64), &f64)| {
                 let ((l, under_l), (s, under_s)) = (m.luminance(), m.structure());
-                let (along_g, along_f) = (2.0 * f64::from(*b) / under_s, 2.0 * f64::from(*b) * s / under_s);
-                let constant = 2.0 * f64::from(*a) * (m.mean[1] - m.mean[0] * l) / under_l;
+                let (along_g, along_f) = (2.0 * b / under_s, 2.0 * b * s / under_s);
+                let constant = 2.0 * a * (m.mean[1] - m.mean[0] * l) / under_l;
                 let k = -cot / n;
                 [k * (constant - along_g * m.mean[1] + along_f * m.mean[0]), -k * along_f, k * along_g]
             };
@@ -150,7 +148,7 @@ impl Measure {
             let quotient = |half: &Tensor, squares: &Tensor| half.affine(2.0, SMALL)?.div(&squares.affine(1.0, SMALL)?);
             let l = quotient(&(&a * &b)?, &(a.sqr()? + b.sqr()?)?)?;
             let s = quotient(&over(&(&f * &g)?)?, &(over(&f.sqr()?)? + over(&g.sqr()?)?)?)?;
-            let weighted = |q: &Tensor, w: &[f32]| -> Result<Tensor> {
+            let weighted = |q: &Tensor, w: &[f64]| -> Result<Tensor> {
                 let w = Tensor::new(w, &candle_core::Device::Cpu)?.to_dtype(q.dtype())?.to_device(q.device())?;
                 Ok(q.affine(-1.0, 1.0)?.flatten_from(1)?.broadcast_mul(&w)?.sum(D::Minus1)?)
             };

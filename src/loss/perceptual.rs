@@ -82,7 +82,7 @@ fn head(what: &str, spec: &Spec, given: Option<&State>, k: usize, channels: usiz
 }
 
 /// DISTS's weights for each of these widths, which sum to 1 together.
-fn weights(what: &str, widths: &[usize], given: Option<&State>) -> Result<Vec<[Vec<f32>; 2]>> {
+fn weights(what: &str, widths: &[usize], given: Option<&State>) -> Result<Vec<[Vec<f64>; 2]>> {
     let own;
     let state = match given {
         Some(state) => state,
@@ -111,7 +111,7 @@ fn weights(what: &str, widths: &[usize], given: Option<&State>) -> Result<Vec<[V
         let e = Error::new(Kind::Format, format!("{what}: the weights sum to {sum}, which cannot be made 1"));
         return Err(e.hint("they are damaged, or of another network"));
     }
-    let part = |w: &[f64], at: usize, c: usize| w[at..at + c].iter().map(|w| (w / sum) as f32).collect();
+    let part = |w: &[f64], at: usize, c: usize| w[at..at + c].iter().map(|w| w / sum).collect::<Vec<f64>>();
     let mut at = 0;
     let mut each = vec![];
     for c in widths {

@@ -349,8 +349,8 @@ fn scripts_make_perceptual_losses() {
     says("loss::features(\"fashion28\", #{ layer: [1] })", "layers");
     says("loss::features(\"fashion28\", #{ layers: [-1] })", "integers");
     says("loss::features(\"fashion28\").call(x, 3)", "argument 2");
-    says("loss::dists(#{ trunk: path })", "features.0.weight");
-    says("loss::dists(#{ weights: path })", "no `alpha`");
+    says("loss::dists(#{ trunk: path })", "features.2.weight");
+    says("loss::dists(#{ trunk: path, weights: path })", "no `alpha`");
     says("loss::features(\"dists\")", "`dists`");
 }
 

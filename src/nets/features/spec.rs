@@ -163,7 +163,8 @@ pub static DISTS: Spec = Spec {
     channels: 3,
     multiple: 1,
     image: true,
-    scaling: IMAGENET,
+    // (x − mean) / deviation of [0, 1], with both in f32, as the reference keeps them
+    scaling: &[(2.0 * 0.485 - 1.0, 2.0 * 0.229), (2.0 * 0.456 - 1.0, 2.0 * 0.224), (2.0 * 0.406 - 1.0, 2.0 * 0.225)],
     layers: &[
         Conv("features.0", 64, 3, 1, 1),
         Conv("features.2", 64, 3, 1, 1),

@@ -123,19 +123,18 @@ pub mod perceptual_api {
     pub fn lpips_with(ctx: NativeCallContext, net: &str, options: Map) -> RhaiResult<FnPtr> {
         make(&ctx, LPIPS, "lpips", net, options)
     }
-    /// DISTS over VGG16 as a function value `|x, target|`: the mean over the batch; 0 for equal images, about 1 for the most different ones.
-    ///
-    /// Images are [B, C, H, W] in [−1, 1]; one channel is taken as grey. It compares means, variances and covariances of features over the whole
-    /// image, so that textures count as alike wherever their parts lie. Published values are of images whose smaller side is 256. The
-    /// network's weights are downloaded once to the cache folder, if they are not there and no `trunk` is given. Differentiable in both images.
-    /// Ding et al. 2020.
+    /// DISTS over VGG16 as a function value `|x, target|` of images [B, C, H, W] in [−1, 1]: the mean over the batch.
     ///
     /// Example: `let k = (); try { loss::dists(#{ trunk: "absent.pth" }); } catch (e) { k = e.kind; } k` is "io"
     #[rhai_fn(return_raw)]
     pub fn dists(ctx: NativeCallContext) -> RhaiResult<FnPtr> {
         make_dists(&ctx, Map::new())
     }
-    /// DISTS over VGG16 as a function value `|x, target|` of images [B, C, H, W].
+    /// DISTS over VGG16 as a function value `|x, target|` of images [B, C, H, W] in [−1, 1]: 0 for equal images, towards 1 for very different ones.
+    ///
+    /// It compares means, variances and covariances of features over the whole image, so that textures count as alike wherever their parts lie.
+    /// One channel is taken as grey. Published values are of images whose smaller side is at most 256. The network's weights are downloaded
+    /// once to the cache folder, if they are not there and no `trunk` is given. Differentiable in both images. Ding et al. 2020.
     ///
     /// Example: `let k = (); try { loss::dists(#{ trunk: "absent.pth", reduction: "none" }); } catch (e) { k = e.kind; } k` is "io"
     #[rhai_fn(name = "dists", return_raw)]

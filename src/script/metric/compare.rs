@@ -116,16 +116,16 @@ pub mod compare_api {
             aside(move || metric::kid(&Rows::new("kid", &x)?, &Rows::new("kid", &y)?, subsets, size, seed))?;
         Ok(pair(mean, std))
     }
-    /// CMMD of two sets of features [N, D] of "clip": the squared maximum mean discrepancy by a Gaussian kernel of width 10, times 1000.
-    ///
-    /// It takes few samples and no Gaussian for granted. Jayasumana et al. 2024.
+    /// CMMD of two sets of features [N, D] of "clip".
     ///
     /// Example: `let x = randn([20, 3], #{ seed: 0 }); metric::cmmd(x, x)` is 0
     #[rhai_fn(return_raw)]
     pub fn cmmd(x: Tensor, y: Tensor) -> RhaiResult<FLOAT> {
         cmmd_with(x, y, Map::new())
     }
-    /// CMMD of two sets of features [N, D], with another kernel.
+    /// CMMD of two sets of features [N, D] of "clip": the squared maximum mean discrepancy by a Gaussian kernel of width 10, times 1000.
+    ///
+    /// It does not take features for a Gaussian's, and needs fewer samples than Fréchet distances. Jayasumana et al. 2024.
     ///
     /// Example: `let x = zeros([2, 1]); metric::cmmd(x, x + 2, #{ sigma: 1.0, scale: 1 })` is about 1.73
     #[rhai_fn(name = "cmmd", return_raw)]

@@ -156,19 +156,19 @@ fn stats_of(ctx: &NativeCallContext, net: &ScriptExtractor, set: &Dataset, map: 
 /// Statistics of features.
 #[export_module]
 pub mod stats_api {
-    /// A network whose features are measured, by name: "fashion28", built in (128 features, 10 classes), "inception", FID's InceptionV3
-    /// (2048 features, 1008 classes), "dinov2" or "dinov2-b", DINOv2's ViT-L/14 or ViT-B/14 (1024 or 768 features: FD-DINOv2), or "clip",
-    /// CLIP's ViT-L/14 at 336 pixels (768 features of unit length: CMMD). Published weights are downloaded once to the cache folder.
-    ///
-    /// DINOv2 and CLIP look at 8-bit pictures, as their tools read files: images become such, and are resized as Pillow does (bicubic; to
-    /// 224×224, or the middle square to 336×336).
+    /// A network whose features are measured, by name.
     ///
     /// Example: `metric::network("fashion28").width` is 128
     #[rhai_fn(return_raw)]
     pub fn network(ctx: NativeCallContext, name: &str) -> RhaiResult<ScriptExtractor> {
         network_with(&ctx, name, Map::new())
     }
-    /// A network whose features are measured, with options.
+    /// A network whose features are measured, by name: "fashion28", built in (128 features, 10 classes), "inception", FID's InceptionV3
+    /// (2048 features, 1008 classes), "dinov2" or "dinov2-b", DINOv2's ViT-L/14 or ViT-B/14 (1024 or 768 features: FD-DINOv2), or "clip",
+    /// CLIP's ViT-L/14 at 336 pixels (768 features of unit length: CMMD). Published weights are downloaded once to the cache folder.
+    ///
+    /// DINOv2 and CLIP look at 8-bit pictures, as their tools read files: images become such, and are resized as Pillow does (bicubic; to
+    /// 224×224, or the middle square to 336×336).
     ///
     /// Example: `let k = (); try { metric::network("inception", #{ file: "absent.pth", resize: "torch" }); } catch (e) { k = e.kind; } k` is "io"
     #[rhai_fn(name = "network", return_raw)]
