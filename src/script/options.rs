@@ -74,7 +74,10 @@ pub fn read(of: &str, options: impl Iterator<Item = &'static Opt> + Clone, mut m
         Some(v) => match check(&opt.kind, &v) {
             Ok(()) => Ok((opt, Some(v))),
             Err(Fault::Kind) => {
-                let not = format!("{} ({})", type_of(&v), short(&v));
+                let not = match wrong_part(&opt.kind, &v) {
+                    Some((i, part)) => format!("{} ({}) at [{i}]", type_of(&part), short(&part)),
+                    None => format!("{} ({})", type_of(&v), short(&v)),
+                };
                 Err(opt.wrong(of, ErrorKind::Type, &not))
             }
             Err(Fault::Range) => Err(opt.wrong(of, ErrorKind::Value, &short(&v))),
@@ -94,6 +97,19 @@ fn short(v: &Dynamic) -> String {
     match text.char_indices().nth(60) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
+    }
+}
+
+/// The first entry of a list that is of another kind than all of it should be.
+fn wrong_part(kind: &Kind, v: &Dynamic) -> Option<(usize, Dynamic)> {
+    match *kind {
+        Kind::Either(kinds) => kinds.iter().find_map(|k| wrong_part(k, v)),
+        Kind::List(inner, n) => {
+            let all = v.read_lock::<Array>().filter(|all| n == 0 || all.len() == n)?;
+            let at = all.iter().position(|v| check(inner, v) == Err(Fault::Kind))?;
+            Some((at, all[at].clone()))
+        }
+        _ => None,
     }
 }
 

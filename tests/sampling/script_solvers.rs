@@ -172,7 +172,7 @@ fn errors_say_what_and_how() {
         ("solver::ddim(#{ eta: \"x\" })", &["eta", "a number"]),
         ("solver::named(\"unipx\", #{})", &["unipx", "unipc"]),
         ("solver::from_json(\"{\")", &["from_json"]),
-        ("solver::from_json(\"{\\\"name\\\":\\\"ipndm\\\",\\\"order\\\":9}\")", &["between 1 and 4"]),
+        ("solver::from_json(\"{\\\"name\\\":\\\"ipndm\\\",\\\"order\\\":9}\")", &["from 1 to 4"]),
         ("solver::from_fn(|s| s.x).plan(schedule::logsnr(noise, 3))", &["has no plan", "from_plan"]),
         ("sample(net, solver::from_plan(|s| 3), schedule::logsnr(noise, 3), z)", &["must return a Plan, not int"]),
         ("sample(net, solver::from_fn(|s| 3), schedule::logsnr(noise, 3), z)", &["must return a tensor", "int"]),
