@@ -2,6 +2,7 @@
 mod folder;
 mod through;
 
+pub use folder::beside;
 pub use through::{through, through_some};
 
 use crate::files::checkpoint::{self, Checkpoint};

@@ -1,6 +1,7 @@
 //! `ld3sh convert`: a checkpoint of any format as a safetensors file.
 use super::args::ConvertArgs;
 use crate::files::checkpoint;
+use crate::model;
 use crate::nets::family::{self, FAMILIES};
 use crate::script::front::Front;
 use crate::{Error, Kind, Result};
@@ -14,7 +15,7 @@ pub fn run(args: &ConvertArgs, front: &dyn Front) -> Result<()> {
         let e = Error::new(Kind::Io, format!("`{}` exists already", to.display()));
         return Err(e.hint("choose another name, or replace it with `--force`"));
     }
-    let file = checkpoint::open(from)?;
+    let file = model::beside(from, checkpoint::open(from)?)?;
     let named = |e: Error| e.context(format!("`{}`", from.display()));
     // a network of a known family with its configuration; anything else as its tensors
     let (what, tensors, mut metadata) = match family::recognise(FAMILIES, &file).map_err(named)? {

@@ -7,7 +7,7 @@ use ld3sh::geometry::{Motion, Torsions, Turn, Vec3};
 use ld3sh::model::{self, Source};
 use ld3sh::nets::docking::{Confidence, Level, Score};
 use ld3sh::nets::family::{Part, Parts};
-use ld3sh::nets::kernels::irreps::{Irrep, Irreps, connected, full, width};
+use ld3sh::nets::kernels::irreps::{Irrep, Irreps, connected, full, weights, width};
 use ld3sh::nets::kernels::{
     Arrive, Bumps, Categories, Coupled, Directed, Edgewise, Frozen, Gather, Harmonics, Length, Spread, View, Widen,
     apply,
@@ -342,6 +342,17 @@ fn products_are_e3nns() {
 }
 
 #[test]
+fn products_have_the_published_sizes() {
+    let sh = irreps("1x0e+1x1o+1x2e");
+    let rounds = ["48x0e", "48x0e+10x1o", "48x0e+10x1o+10x1e", "48x0e+10x1o+10x1e+48x0o"];
+    let count = |a: &str, s: &[Irrep], out: &str| weights(&connected(&irreps(a), s, &irreps(out)));
+    let sizes = [0, 1, 2, 3].map(|k| count(rounds[k], &sh, rounds[(k + 1).min(3)]));
+    assert_eq!(sizes, [2784, 3564, 4344, 7128]);
+    assert_eq!(count(rounds[3], &sh, "2x1o+2x1e"), 312);
+    assert_eq!(count(rounds[3], &full(&sh, &irreps("1x2e"), 2).1, "48x0o+48x0e"), 6528);
+}
+
+#[test]
 fn full_products_are_e3nns() {
     let io = read("docking/e3nn.safetensors");
     let sh = irreps("1x0e+1x1o+1x2e");
@@ -554,6 +565,16 @@ fn folders_of_diffdock_are_read() {
             _ => panic!("no score model"),
         }
     }
+    // a converted file has the parameters with it, wherever it goes
+    let elsewhere = tempfile::tempdir().unwrap();
+    let converted = elsewhere.path().join("converted.safetensors");
+    let run =
+        std::process::Command::new(env!("CARGO_BIN_EXE_ld3sh")).arg("convert").args([&plain, &converted]).output();
+    assert!(run.unwrap().status.success());
+    match load(&converted, DType::F32).unwrap().into_values().next() {
+        Some(Part::Score(net)) => assert_eq!(net.facts(), want.facts()),
+        _ => panic!("no score model"),
+    }
     let said = |path: &Path| load(path, DType::F32).err().unwrap().to_string();
     // a file's own metadata count before what is beside it; here they are empty
     let without = said(&path);
@@ -576,6 +597,12 @@ fn folders_of_diffdock_are_read() {
     short.remove("w.tor_final_layer.3.weight");
     let (_dir, path) = written(&short, &arguments(SCORES[1]));
     assert!(said(&path).contains("`tor_final_layer.3.weight` is missing"), "{}", said(&path));
+    let mut damaged = read(SCORES[0]);
+    let name = "lig_conv_layers.1.batch_norm.running_var";
+    let negative = (&damaged[&format!("w.{name}")] * -1.0).unwrap();
+    damaged.insert(format!("w.{name}"), negative);
+    let (_dir, path) = written(&damaged, &arguments(SCORES[0]));
+    assert!(said(&path).contains(&format!("`{name}` holds")), "{}", said(&path));
 }
 
 #[test]

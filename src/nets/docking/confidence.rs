@@ -1,6 +1,6 @@
 //! The confidence model: from a pose, with all atoms of the protein, to how sure it is that the pose is near the truth.
 use super::facts::Facts;
-use super::layers::{Edges, FAR, Product, features, messages, nodes, rows, scalars, told, updated};
+use super::layers::{Edges, FAR, Product, features, messages, nodes, rows, scalars, told, updated, variances};
 use super::score::{Inputs, between};
 use crate::Result;
 use crate::files::complex::ATOM;
@@ -117,7 +117,7 @@ fn hidden(b: &mut Builder, x: Id, [linear, norm, relu]: [usize; 3], width: usize
     let at = &mut b.under(&norm.to_string());
     let mut values = |name: &str| at.values(name, &[width]);
     let (weight, bias) = (values("weight")?, values("bias")?);
-    let (mean, var) = (values("running_mean")?, values("running_var")?);
+    let (mean, var) = (values("running_mean")?, variances(at, width)?);
     let each = weight.iter().zip(bias).zip(mean.iter().zip(var)).map(|((w, b), (m, v))| {
         let scale = w / (v + 1e-5).sqrt();
         (scale, b - m * scale)

@@ -1,6 +1,5 @@
 //! The pieces that both networks of docking are made of: embeddings of nodes and edges, and messages between them.
 use super::facts::Facts;
-use crate::Result;
 use crate::nets::build::{Builder, Id};
 use crate::nets::graph::{Absent, Dim, Layout};
 use crate::nets::kernels::irreps::{Irrep, Irreps, Path, connected, weights, width, written};
@@ -8,6 +7,7 @@ use crate::nets::kernels::{
     Arithmetic, Arrive, Broadcast, Bumps, Categories, Channels, Edgewise, Gather, Harmonics, Reduce, Side, Spread,
     Widen,
 };
+use crate::{Error, Kind, Result};
 use std::sync::Arc;
 
 /// The last bump along distances within the receptor, and from a centre.
@@ -195,11 +195,23 @@ fn normalized(b: &mut Builder, facts: &Facts, irreps: &[Irrep], x: Id) -> Result
     b.apply(Channels::new(norm), &[x])
 }
 
+/// The variances of a normalization that stands here.
+pub fn variances(b: &mut Builder, count: usize) -> Result<Vec<f64>> {
+    let all = b.values("running_var", &[count])?;
+    match all.iter().find(|v| **v < 0.0) {
+        None => Ok(all),
+        Some(bad) => {
+            let m = format!("`{}` holds {bad}, and a variance is at least 0", b.full("running_var"));
+            Err(Error::new(Kind::Format, m).hint("the checkpoint is damaged"))
+        }
+    }
+}
+
 /// e3nn's normalization as it is after training: a scale for each vector, and a shift for each number that no mirror changes.
 fn norm(b: &mut Builder, irreps: &[Irrep]) -> Result<Vec<(f64, f64)>> {
     let count = irreps.iter().map(|i| i.mul).sum::<usize>();
     let plain = irreps.iter().filter(|i| i.l == 0 && !i.odd).map(|i| i.mul).sum::<usize>();
-    let (weight, var) = (b.values("weight", &[count])?, b.values("running_var", &[count])?);
+    let (weight, var) = (b.values("weight", &[count])?, variances(b, count)?);
     let (bias, mean) = match plain {
         0 => (vec![], vec![]),
         n => (b.values("bias", &[n])?, b.values("running_mean", &[n])?),

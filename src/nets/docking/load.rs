@@ -56,7 +56,8 @@ pub fn find(checkpoint: &Checkpoint) -> Result<Option<Described<'_>>> {
     let kept = |(name, view): &(&String, &View)| !computed(name) && view.count() > 0;
     let own: BTreeMap<String, View> = tensors.iter().filter(kept).map(named).collect();
     let mut metadata = metadata.clone();
-    if let Some(text) = metadata.get(PARAMETERS) {
+    // what a file says of itself counts before what stands beside it
+    if let Some(text) = metadata.get(PARAMETERS).filter(|_| !metadata.contains_key(ENTRY)) {
         let parameters = Value::Object(flat_yaml(text)?).to_string();
         metadata.insert(ENTRY.into(), parameters);
     }
