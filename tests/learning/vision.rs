@@ -13,6 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 type State = BTreeMap<String, Tensor>;
+/// What is done to weights that were whole.
+type Damage<'a> = &'a dyn Fn(&mut State);
 
 fn known() -> HashMap<String, Tensor> {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/vision.safetensors");
@@ -166,13 +168,13 @@ fn files_are_told_by_their_content() {
     }
     let e = extractor("clip", &dino()).err().unwrap();
     assert!(e.message().contains("this is DINOv2, which is not \"clip\""), "{e}");
-    let damaged = |change: &dyn Fn(&mut State)| {
+    let damaged = |change: Damage| {
         let mut state = dino();
         change(&mut state);
         extractor("dinov2", &state).err().unwrap().to_string()
     };
     let zeros = |dims: &[usize]| Tensor::zeros(dims, DType::F32, &Device::Cpu).unwrap();
-    let cases: [(&dyn Fn(&mut State), &str); 6] = [
+    let cases: [(Damage, &str); 6] = [
         (&|s| drop(s.insert("register_tokens".into(), zeros(&[1, 4, 128]))), "registers"),
         (&|s| drop(s.remove("blocks.1.attn.proj.bias")), "`blocks.1.attn.proj.bias` is missing"),
         (&|s| drop(s.remove("blocks.0.ls2.gamma")), "`blocks.0.ls2.gamma` is missing"),
