@@ -63,7 +63,8 @@ impl Schema {
 pub fn read(of: &str, options: impl Iterator<Item = &'static Opt> + Clone, mut map: Map) -> RhaiResult<Given> {
     note_keys(of, options.clone().map(|o| o.name));
     if let Some(key) = map.keys().find(|k| !options.clone().any(|o| o.name == k.as_str())) {
-        return Err(Error::unknown(&format!("option of {of}"), key, options.map(|o| o.name)).into());
+        let known: BTreeSet<&str> = options.map(|o| o.name).collect();
+        return Err(Error::unknown(&format!("option of {of}"), key, known).into());
     }
     let one = |opt: &'static Opt| match map.remove(opt.name).map(Dynamic::flatten).filter(|v| !v.is_unit()) {
         None if !opt.needed.is_empty() => {
@@ -74,13 +75,12 @@ pub fn read(of: &str, options: impl Iterator<Item = &'static Opt> + Clone, mut m
         Some(v) => match check(&opt.kind, &v) {
             Ok(()) => Ok((opt, Some(v))),
             Err(Fault::Kind) => {
-                let not = match wrong_part(&opt.kind, &v) {
-                    Some((i, part)) => format!("{} ({}) at [{i}]", type_of(&part), short(&part)),
-                    None => format!("{} ({})", type_of(&v), short(&v)),
-                };
+                let not = format!("{} ({}){}", type_of(&v), short(&v), culprit(&opt.kind, &v));
                 Err(opt.wrong(of, ErrorKind::Type, &not))
             }
-            Err(Fault::Range) => Err(opt.wrong(of, ErrorKind::Value, &short(&v))),
+            Err(Fault::Range) => {
+                Err(opt.wrong(of, ErrorKind::Value, &format!("{}{}", short(&v), culprit(&opt.kind, &v))))
+            }
             Err(Fault::Word) => match opt.word(&v.to_string()) {
                 Some(word) => Ok((opt, Some(word.into()))),
                 None => Err(opt.unknown(of, &v.to_string())),
@@ -100,17 +100,18 @@ fn short(v: &Dynamic) -> String {
     }
 }
 
-/// The first entry of a list that is of another kind than all of it should be.
-fn wrong_part(kind: &Kind, v: &Dynamic) -> Option<(usize, Dynamic)> {
-    match *kind {
-        Kind::Either(kinds) => kinds.iter().find_map(|k| wrong_part(k, v)),
-        Kind::List(inner, n) => {
-            let all = v.read_lock::<Array>().filter(|all| n == 0 || all.len() == n)?;
-            let at = all.iter().position(|v| check(inner, v) == Err(Fault::Kind))?;
-            Some((at, all[at].clone()))
+/// Which entry of an array it is that does not fit, for a message.
+fn culprit(kind: &Kind, v: &Dynamic) -> String {
+    let inner = match *kind {
+        Kind::List(inner, _) => Some(inner),
+        Kind::Either(kinds) => {
+            kinds.iter().find_map(|k| if let Kind::List(inner, _) = *k { Some(inner) } else { None })
         }
         _ => None,
-    }
+    };
+    let (Some(inner), Some(all)) = (inner, v.read_lock::<Array>()) else { return String::new() };
+    let wrong = all.iter().enumerate().find(|(_, v)| check(inner, v).is_err());
+    wrong.map(|(i, v)| format!(": [{i}] is {} ({})", type_of(v), short(v))).unwrap_or_default()
 }
 
 /// What a value is not.
@@ -143,7 +144,7 @@ fn check(kind: &Kind, v: &Dynamic) -> Result<(), Fault> {
         Kind::Map => is(v.is_map(), Fault::Kind),
         Kind::List(kind, n) => {
             let all = v.read_lock::<Array>().ok_or(Fault::Kind)?;
-            is(n == 0 || all.len() == n, Fault::Kind)?;
+            is(n == 0 || all.len() == n, Fault::Range)?;
             all.iter().try_for_each(|v| check(kind, v))
         }
         Kind::Native(name, _) => is(type_of(v) == name, Fault::Kind),

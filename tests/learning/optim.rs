@@ -299,9 +299,9 @@ fn script_errors_are_clear() {
     };
     fails("optim::adam(#{ beta: [0.9, 0.99] })", "betas");
     fails("optim::adam(#{ betas: 0.9 })", "array");
-    fails("optim::adam(#{ betas: [0.9] })", "two numbers");
+    fails("optim::adam(#{ betas: [0.9] })", "array of 2 numbers");
     fails("optim::sgd(#{ lr: \"fast\" })", "a number");
-    fails("optim::sgd(#{ lr: -1 })", "at least 0");
+    fails("optim::sgd(#{ lr: -1 })", "a number ≥ 0");
     fails("optim::sgd().step([1], [2])", "int at `[0]`");
     fails("optim::sgd().load_state(#{ lr: 0.1 })", "no `rule`");
     fails("optim::sgd().load_state(optim::adam().state())", "`adam`");

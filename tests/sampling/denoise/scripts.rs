@@ -200,7 +200,7 @@ fn wrong_evaluations_are_named() {
         ("net.cond([0, 5])", "value", "label 5"),
         ("net.nfe", "value", "counted"),
         ("net.guided(\"x\")", "type", "number"),
-        ("net.guided(2, #{ interval: [3.0] })", "type", "an array of 2 numbers"),
+        ("net.guided(2, #{ interval: [3.0] })", "value", "array of 2 numbers"),
         ("net.guided(2, #{ intervall: [3.0, 4.0] })", "name", "interval"),
         ("net.thresholded(#{ percentile: 99 })", "value", "percentile"),
         ("net.clamped(1, -1)", "value", "lo < hi"),
