@@ -4,7 +4,7 @@ use crate::real::Real;
 use crate::{Error, Result};
 use serde_json::Value;
 
-/// Times, ln α and ln σ there, and their slopes: what a [`Tabled`] schedule is made of.
+/// Times, ln α and ln σ there, and their slopes: what a schedule of this kind is made of.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Knots {
     /// Ascending.

@@ -218,7 +218,7 @@ fn a_narrow_terminal_shows_it_too() {
     type_in("s.sigms", false, &["error: ", "sigms"]);
     type_in("sample(net, u, s, z, #{ cnd: 3 })", false, &["\n  = help: did you mean `cond`?", "trajectory"]);
     type_in("apropos karras", false, &["schedule::edm"]);
-    type_in("solver::unipc?", false, &["Options\n  order (3): 1 to 12"]);
+    type_in("solver::unipc?", false, &["Options\n  order (3): an integer from 1 to 12"]);
     type_in("let s = schedule::edm(net.noise, 2000);", false, &[]);
     type_in("let y = sample(net, u, s, z);", true, &["error: stopped by Ctrl-C", "of 2000"]);
     type_in("x.shape", false, &["[2, 1, 28, 28]"]);
