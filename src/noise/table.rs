@@ -25,37 +25,67 @@ fn cubic([a, da]: [f64; 2], [b, db]: [f64; 2], h: f64) -> [f64; 4] {
 }
 
 impl Knots {
-    /// The piece in which a time lies; beyond the ends, the outermost.
-    fn piece(&self, t: f64) -> usize {
-        self.t.partition_point(|k| *k <= t).saturating_sub(1).min(self.t.len() - 2)
-    }
-    /// A curve at a time, straight beyond the ends.
-    fn at(&self, curve: &[[f64; 2]], t: &Real) -> Real {
-        let (first, last) = (0, self.t.len() - 1);
-        for (end, outside) in [(first, t.v() < self.t[first]), (last, t.v() > self.t[last])] {
-            if outside {
-                return (t - self.t[end]) * curve[end][1] + curve[end][0];
-            }
+    /// The cubic of a curve at a time, in u = (t − start) / length: its coefficients, start and length. Straight beyond the ends.
+    fn piece(&self, curve: &[[f64; 2]], t: f64) -> ([f64; 4], f64, f64) {
+        let last = self.t.len() - 1;
+        let straight = |end: usize| ([curve[end][0], curve[end][1], 0.0, 0.0], self.t[end], 1.0);
+        if t < self.t[0] {
+            return straight(0);
         }
-        let i = self.piece(t.v());
+        if t > self.t[last] {
+            return straight(last);
+        }
+        let i = self.t.partition_point(|k| *k <= t).saturating_sub(1).min(last - 1);
         let h = self.t[i + 1] - self.t[i];
-        let [a, b, c, d] = cubic(curve[i], curve[i + 1], h);
-        let u = (t - self.t[i]) * (1.0 / h);
+        (cubic(curve[i], curve[i + 1], h), self.t[i], h)
+    }
+    /// A curve at a time.
+    fn at(&self, curve: &[[f64; 2]], t: &Real) -> Real {
+        let ([a, b, c, d], start, h) = self.piece(curve, t.v());
+        let u = (t - start) * (1.0 / h);
         ((&u * d + c) * &u + b) * &u + a
     }
     /// A curve's slope at a time.
     fn slope(&self, curve: &[[f64; 2]], t: &Real) -> Real {
-        let (first, last) = (0, self.t.len() - 1);
-        for (end, outside) in [(first, t.v() < self.t[first]), (last, t.v() > self.t[last])] {
-            if outside {
-                return curve[end][1].into();
+        let ([_, b, c, d], start, h) = self.piece(curve, t.v());
+        let u = (t - start) * (1.0 / h);
+        ((&u * (3.0 * d) + 2.0 * c) * &u + b) * (1.0 / h)
+    }
+    /// Fails unless this is a schedule.
+    ///
+    /// # Errors
+    /// Lists of different lengths, numbers that are not finite, times that do not ascend, and σ/α that does not grow with them.
+    pub fn check(&self) -> Result<()> {
+        let n = self.t.len();
+        if !(2..=MOST).contains(&n) || self.alpha.len() != n || self.sigma.len() != n {
+            let m = format!(
+                "{n} times, {} of α and {} of σ: there must be as many of each, 2 to {MOST}",
+                self.alpha.len(),
+                self.sigma.len()
+            );
+            return Err(Error::value(m));
+        }
+        let all = self.alpha.iter().chain(&self.sigma).flatten().chain(&self.t);
+        if all.into_iter().any(|x| !x.is_finite()) {
+            return Err(Error::value("a number is not finite: α and σ must be above 0 from end to end"));
+        }
+        if let Some(i) = self.t.windows(2).position(|w| w[0] >= w[1]) {
+            let m = format!("times must ascend, but {} is followed by {}", self.t[i], self.t[i + 1]);
+            return Err(Error::value(m));
+        }
+        // between knots λ may not turn either: its slope is a parabola there
+        for w in self.t.windows(2) {
+            for k in 0..=4 {
+                let t = (w[0] + (w[1] - w[0]) * f64::from(k) / 4.0).into();
+                let slope = self.slope(&self.alpha, &t).v() - self.slope(&self.sigma, &t).v();
+                // NaN is refused, too
+                if !matches!(slope.partial_cmp(&0.0), Some(std::cmp::Ordering::Less)) {
+                    let e = Error::value(format!("the noise level σ/α must grow with t, but not so at t = {}", t.v()));
+                    return Err(e.hint("time runs from the least noise, t_min, to the most, t_max"));
+                }
             }
         }
-        let i = self.piece(t.v());
-        let h = self.t[i + 1] - self.t[i];
-        let [_, b, c, d] = cubic(curve[i], curve[i + 1], h);
-        let u = (t - self.t[i]) * (1.0 / h);
-        ((&u * (3.0 * d) + 2.0 * c) * &u + b) * (1.0 / h)
+        Ok(())
     }
     /// ln α or ln σ in the middle of a piece, as the table has it.
     pub fn middle(curve: &[[f64; 2]], t: &[f64], i: usize) -> f64 {
@@ -67,6 +97,8 @@ impl Knots {
 /// A noise schedule from [`Knots`].
 pub(super) struct Tabled {
     knots: Knots,
+    /// λ at each, falling.
+    lambda: Vec<f64>,
     spec: Value,
     /// Whether α² + σ² = 1.
     preserving: bool,
@@ -74,41 +106,12 @@ pub(super) struct Tabled {
 
 impl Tabled {
     pub(super) fn new(knots: Knots, spec: Value) -> Result<Tabled> {
-        let wrong = |m: String| Error::value(format!("noise::table: {m}"));
+        knots.check().map_err(|e| e.context("noise::table"))?;
         let n = knots.t.len();
-        if !(2..=MOST).contains(&n) || knots.alpha.len() != n || knots.sigma.len() != n {
-            let m = format!(
-                "{n} times, {} of α and {} of σ: there must be as many of each, 2 to {MOST}",
-                knots.alpha.len(),
-                knots.sigma.len()
-            );
-            return Err(wrong(m));
-        }
-        let all = knots.alpha.iter().chain(&knots.sigma).flatten().chain(&knots.t);
-        if all.into_iter().any(|x| !x.is_finite()) {
-            return Err(wrong("a number is not finite: α and σ must be above 0 from end to end".into()));
-        }
-        if let Some(i) = knots.t.windows(2).position(|w| w[0] >= w[1]) {
-            return Err(wrong(format!("times must ascend, but {} is followed by {}", knots.t[i], knots.t[i + 1])));
-        }
-        // between knots λ may not turn either: its slope is a parabola there
-        for i in 0..n - 1 {
-            for k in 0..=4 {
-                let t = (knots.t[i] + (knots.t[i + 1] - knots.t[i]) * f64::from(k) / 4.0).into();
-                let slope = knots.slope(&knots.alpha, &t).v() - knots.slope(&knots.sigma, &t).v();
-                // NaN is refused, too
-                if !matches!(slope.partial_cmp(&0.0), Some(std::cmp::Ordering::Less)) {
-                    let e = wrong(format!("the noise level σ/α must grow with t, but not so at t = {}", t.v()));
-                    return Err(e.hint("time runs from the least noise, t_min, to the most, t_max"));
-                }
-            }
-        }
         let unit = |i: usize| (2.0 * knots.alpha[i][0]).exp() + (2.0 * knots.sigma[i][0]).exp();
         let preserving = (0..n).all(|i| (unit(i) - 1.0).abs() < 1e-6);
-        Ok(Tabled { knots, spec, preserving })
-    }
-    fn lambda_at(&self, i: usize) -> f64 {
-        self.knots.alpha[i][0] - self.knots.sigma[i][0]
+        let lambda = (0..n).map(|i| knots.alpha[i][0] - knots.sigma[i][0]).collect();
+        Ok(Tabled { knots, lambda, spec, preserving })
     }
 }
 
@@ -138,14 +141,13 @@ impl NoiseSchedule for Tabled {
         self.knots.slope(&self.knots.alpha, t) - self.knots.slope(&self.knots.sigma, t)
     }
     fn inverse_lambda(&self, lambda: &Real) -> Real {
-        let (wanted, n) = (lambda.v(), self.knots.t.len());
+        let (wanted, last) = (lambda.v(), self.knots.t.len() - 1);
         let slope = |t: f64| self.dlambda(&t.into()).v();
-        let t = if !(wanted < self.lambda_at(0) && wanted > self.lambda_at(n - 1)) {
-            let end = if wanted <= self.lambda_at(n - 1) { n - 1 } else { 0 };
-            self.knots.t[end] + (wanted - self.lambda_at(end)) / slope(self.knots.t[end])
+        let t = if !(wanted < self.lambda[0] && wanted > self.lambda[last]) {
+            let end = if wanted <= self.lambda[last] { last } else { 0 };
+            self.knots.t[end] + (wanted - self.lambda[end]) / slope(self.knots.t[end])
         } else {
-            let ahead: Vec<usize> = (0..n).collect();
-            let i = ahead.partition_point(|i| self.lambda_at(*i) >= wanted).clamp(1, n - 1) - 1;
+            let i = self.lambda.partition_point(|l| *l >= wanted).clamp(1, last) - 1;
             // Newton's steps, each kept between the times that are known to lie on either side
             let (mut low, mut high) = (self.knots.t[i], self.knots.t[i + 1]);
             let mut t = 0.5 * (low + high);

@@ -6,6 +6,7 @@ use crate::real::host_values;
 use crate::schema::{Kind as Of, Schema, number, value};
 use crate::script::error::RhaiResult;
 use crate::script::host::ScriptHost;
+use crate::script::options::number_of;
 use crate::tensor::grad;
 use crate::{Error, Kind, Result};
 use candle_core::{DType, Device, Tensor};
@@ -34,7 +35,7 @@ fn curve(ctx: &NativeCallContext, name: &str, f: &FnPtr, t: &[f64]) -> RhaiResul
     let at = grad::variable(&Tensor::new(t, &Device::Cpu).map_err(Error::from)?)?;
     let found: Dynamic = f.call_raw(ctx, None, [Dynamic::from(at.clone())])?;
     let kind = crate::script::error::type_of(&found);
-    let constant = found.as_float().ok().or_else(|| found.as_int().ok().map(|i| i as f64));
+    let constant = number_of(&found);
     let (values, slopes) = match (constant, found.try_cast::<Tensor>()) {
         (Some(c), _) => (vec![c; t.len()], vec![0.0; t.len()]),
         (None, Some(y)) if y.elem_count() == t.len() => {
@@ -114,6 +115,7 @@ fn made(ctx: &NativeCallContext, options: Map) -> RhaiResult<Noise> {
         return Err(Error::value(format!("{OF}: t_min = {t_min} must be below t_max = {t_max}")).into());
     }
     let k = knots(ctx, [&alpha, &sigma], [t_min, t_max])?;
+    k.check().map_err(|e| e.context(OF))?;
     let part = |curve: &[[f64; 2]], i: usize| curve.iter().map(|p| p[i]).collect();
     let spec = Spec::Table {
         log_alpha: part(&k.alpha, 0),
@@ -122,8 +124,7 @@ fn made(ctx: &NativeCallContext, options: Map) -> RhaiResult<Noise> {
         dlog_sigma: part(&k.sigma, 1),
         t: k.t,
     };
-    spec.build()
-        .map_err(|e| Error::value(e.message().replace("noise::table", OF)).hint(e.fix().unwrap_or_default()).into())
+    Ok(spec.build()?)
 }
 
 /// Noise schedules of one's own.
