@@ -28,6 +28,12 @@ pub fn dot(a: Vec3, b: Vec3) -> f64 {
     a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
+/// |a − b|².
+pub fn apart(a: Vec3, b: Vec3) -> f64 {
+    let d = sub(a, b);
+    dot(d, d)
+}
+
 /// |a|.
 pub fn length(a: Vec3) -> f64 {
     dot(a, a).sqrt()

@@ -1,6 +1,6 @@
 //! How far poses of a molecule are from a reference, whichever of its alike atoms is which.
 use crate::geometry::Vec3;
-use crate::geometry::vectors::{dot, sub};
+use crate::geometry::vectors::apart;
 use crate::{Error, Result};
 
 /// Trials after which a molecule of very many symmetries has what was found by then.
@@ -61,7 +61,7 @@ impl Molecule {
     /// √(mean d²) between atoms of the same number, without moving the pose.
     pub fn rmsd(&self, pose: &[Vec3], reference: &[Vec3]) -> Result<f64> {
         self.check(pose, reference)?;
-        let sum: f64 = pose.iter().zip(reference).map(|(a, b)| square(*a, *b)).sum();
+        let sum: f64 = pose.iter().zip(reference).map(|(a, b)| apart(*a, *b)).sum();
         Ok((sum / pose.len() as f64).sqrt())
     }
 
@@ -72,7 +72,7 @@ impl Molecule {
     pub fn symmetric_rmsd(&self, pose: &[Vec3], reference: &[Vec3]) -> Result<f64> {
         self.check(pose, reference)?;
         let n = pose.len();
-        let costs: Vec<Vec<f64>> = pose.iter().map(|a| reference.iter().map(|b| square(*a, *b)).collect()).collect();
+        let costs: Vec<Vec<f64>> = pose.iter().map(|a| reference.iter().map(|b| apart(*a, *b)).collect()).collect();
         let alike = |i: usize| (0..n).filter(move |j| self.colours[*j] == self.colours[i]);
         // what the atoms from each place of the order on cost at least
         let mut rest = vec![0.0; n + 1];
@@ -107,11 +107,6 @@ impl Molecule {
             }
         }
     }
-}
-
-fn square(a: Vec3, b: Vec3) -> f64 {
-    let d = sub(a, b);
-    dot(d, d)
 }
 
 /// Colours by element, refined by those of the neighbours until no more are told apart.

@@ -3,6 +3,7 @@ mod from_fn;
 
 use super::error::RhaiResult;
 use super::files::convert::{from_json, to_json};
+use super::options::number_of;
 use crate::noise::{Noise, NoiseSchedule, Spec, check_time};
 use crate::real::{Real, host_values, through_tensors};
 use crate::schema::{Kind as Of, Opt, Schema, above, number, value};
@@ -150,7 +151,7 @@ fn apply(
     check: impl Fn(f64) -> crate::Result<()>,
     f: impl Fn(&Real) -> Real,
 ) -> RhaiResult<Dynamic> {
-    if let Some(v) = x.as_float().ok().or_else(|| x.as_int().ok().map(|i| i as f64)) {
+    if let Some(v) = number_of(&x) {
         check(v).map_err(|e| e.context(what))?;
         return Ok(Dynamic::from_float(f(&v.into()).v()));
     }

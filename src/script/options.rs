@@ -122,7 +122,8 @@ enum Fault {
     Word,
 }
 
-fn number_of(v: &Dynamic) -> Option<f64> {
+/// A number, an integer among them.
+pub fn number_of(v: &Dynamic) -> Option<f64> {
     v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64))
 }
 

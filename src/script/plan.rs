@@ -5,7 +5,7 @@ mod solvers;
 use super::error::RhaiResult;
 use super::files::convert;
 use super::identity::Own;
-use super::options::Given;
+use super::options::{Given, number_of};
 use crate::denoise::Prediction;
 use crate::noise::Noise;
 use crate::plan::{Plan, Tracked, prediction_name};
@@ -108,7 +108,7 @@ fn numbers(what: &str, v: Dynamic) -> RhaiResult<Tensor> {
     if let Some(t) = v.clone().try_cast::<Tensor>() {
         return Ok(t);
     }
-    let number = |v: &Dynamic| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64)).ok_or_else(|| bad(v));
+    let number = |v: &Dynamic| number_of(v).ok_or_else(|| bad(v));
     let rows: Array = v.clone().try_cast::<Array>().ok_or_else(|| bad(&v))?;
     if rows.first().is_some_and(Dynamic::is_array) {
         let mut flat = vec![];

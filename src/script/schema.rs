@@ -3,6 +3,7 @@
 use super::caught::{Blamed, Cause};
 use super::error::{RhaiResult, offset};
 use super::modules::STDLIB;
+use super::options::number_of;
 use crate::schema::Span;
 use crate::{Error, Kind};
 use rhai::plugin::*;
@@ -85,7 +86,7 @@ impl Declared {
                     _ => fault = Fault::Range,
                 },
                 "float" if v.is_int() || v.is_float() => {
-                    let x = v.as_float().or_else(|_| v.as_int().map(|i| i as f64)).unwrap_or(f64::NAN);
+                    let x = number_of(v).unwrap_or(f64::NAN);
                     if x.is_finite() && self.range.holds(x) {
                         return Ok(Dynamic::from_float(x));
                     }

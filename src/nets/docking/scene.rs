@@ -2,7 +2,7 @@
 use super::score::{LEVEL, POSITIONS};
 use crate::files::complex::{Complex, Ends};
 use crate::geometry::Vec3;
-use crate::geometry::vectors::{add, dot, scale, sub};
+use crate::geometry::vectors::{add, apart, scale};
 use std::collections::BTreeMap;
 
 /// Values for a port: of one scene, and their shape.
@@ -94,11 +94,6 @@ pub fn moving(complex: &Complex, radius: f64, pose: &[Vec3], embedding: &[f64], 
         ends(&mut to, ["tor.bond", "tor.atom"], &near(&middles, pose, radius, MOST), [turns.len(), n]);
     }
     to
-}
-
-fn apart(a: Vec3, b: Vec3) -> f64 {
-    let d = sub(a, b);
-    dot(d, d)
 }
 
 /// Pairs nearer than `reach`, at most the first `most` for each of `a`.

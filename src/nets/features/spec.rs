@@ -42,6 +42,36 @@ pub struct Spec {
 /// In f32, as the reference keeps them.
 const IMAGENET: &[(f32, f32)] = &[(-0.030, 0.458), (-0.088, 0.448), (-0.188, 0.450)];
 
+/// VGG16's five stages, with this pooling between them.
+const fn vgg16(pool: Layer) -> [Layer; 22] {
+    [
+        Conv("features.0", 64, 3, 1, 1),
+        Conv("features.2", 64, 3, 1, 1),
+        Tap,
+        pool,
+        Conv("features.5", 128, 3, 1, 1),
+        Conv("features.7", 128, 3, 1, 1),
+        Tap,
+        pool,
+        Conv("features.10", 256, 3, 1, 1),
+        Conv("features.12", 256, 3, 1, 1),
+        Conv("features.14", 256, 3, 1, 1),
+        Tap,
+        pool,
+        Conv("features.17", 512, 3, 1, 1),
+        Conv("features.19", 512, 3, 1, 1),
+        Conv("features.21", 512, 3, 1, 1),
+        Tap,
+        pool,
+        Conv("features.24", 512, 3, 1, 1),
+        Conv("features.26", 512, 3, 1, 1),
+        Conv("features.28", 512, 3, 1, 1),
+        Tap,
+    ]
+}
+const VGG16: [Layer; 22] = vgg16(Max(2, 2, false));
+const DISTS_VGG16: [Layer; 22] = vgg16(RootPool);
+
 /// Every trunk. The first three are LPIPS's.
 pub static SPECS: [Spec; 4] = [
     Spec {
@@ -52,30 +82,7 @@ pub static SPECS: [Spec; 4] = [
         multiple: 1,
         image: false,
         scaling: IMAGENET,
-        layers: &[
-            Conv("features.0", 64, 3, 1, 1),
-            Conv("features.2", 64, 3, 1, 1),
-            Tap,
-            Max(2, 2, false),
-            Conv("features.5", 128, 3, 1, 1),
-            Conv("features.7", 128, 3, 1, 1),
-            Tap,
-            Max(2, 2, false),
-            Conv("features.10", 256, 3, 1, 1),
-            Conv("features.12", 256, 3, 1, 1),
-            Conv("features.14", 256, 3, 1, 1),
-            Tap,
-            Max(2, 2, false),
-            Conv("features.17", 512, 3, 1, 1),
-            Conv("features.19", 512, 3, 1, 1),
-            Conv("features.21", 512, 3, 1, 1),
-            Tap,
-            Max(2, 2, false),
-            Conv("features.24", 512, 3, 1, 1),
-            Conv("features.26", 512, 3, 1, 1),
-            Conv("features.28", 512, 3, 1, 1),
-            Tap,
-        ],
+        layers: &VGG16,
     },
     Spec {
         name: "alex",
@@ -165,30 +172,7 @@ pub static DISTS: Spec = Spec {
     image: true,
     // (x − mean) / deviation of [0, 1], with both in f32, as the reference keeps them
     scaling: &[(2.0 * 0.485 - 1.0, 2.0 * 0.229), (2.0 * 0.456 - 1.0, 2.0 * 0.224), (2.0 * 0.406 - 1.0, 2.0 * 0.225)],
-    layers: &[
-        Conv("features.0", 64, 3, 1, 1),
-        Conv("features.2", 64, 3, 1, 1),
-        Tap,
-        RootPool,
-        Conv("features.5", 128, 3, 1, 1),
-        Conv("features.7", 128, 3, 1, 1),
-        Tap,
-        RootPool,
-        Conv("features.10", 256, 3, 1, 1),
-        Conv("features.12", 256, 3, 1, 1),
-        Conv("features.14", 256, 3, 1, 1),
-        Tap,
-        RootPool,
-        Conv("features.17", 512, 3, 1, 1),
-        Conv("features.19", 512, 3, 1, 1),
-        Conv("features.21", 512, 3, 1, 1),
-        Tap,
-        RootPool,
-        Conv("features.24", 512, 3, 1, 1),
-        Conv("features.26", 512, 3, 1, 1),
-        Conv("features.28", 512, 3, 1, 1),
-        Tap,
-    ],
+    layers: &DISTS_VGG16,
 };
 
 impl Layer {

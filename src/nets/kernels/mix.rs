@@ -1,7 +1,7 @@
 //! A sparse linear map along one dimension: entries picked, repeated, mirrored, padded with zeros, averaged, or interpolated.
+use super::windows::Windows;
 use super::{Frozen, View, pool};
 use candle_core::{Device, Result, Tensor};
-use rayon::prelude::*;
 
 /// out[.., j, ..] = Σ weight · x[.., i, ..] along a dimension, with a few (i, weight) for each j.
 pub struct Mix {
@@ -68,11 +68,8 @@ impl Mix {
         if from.is_empty() || to.is_empty() {
             return to.fill(0.0);
         }
-        if par && to.len() > SMALL {
-            from.par_chunks_exact(a).zip(to.par_chunks_exact_mut(b)).for_each(|(f, t)| one(f, t));
-        } else {
-            from.chunks_exact(a).zip(to.chunks_exact_mut(b)).for_each(|(f, t)| one(f, t));
-        }
+        let par = par && to.len() > SMALL;
+        Windows::images(from, to, [a, b], par, one);
     }
 }
 

@@ -1,8 +1,8 @@
 //! Bicubic resizing of 8-bit pictures as Pillow has it, which is what feature networks see whose tools read files. Rows come before columns,
 //! as in every version before 13; since then pictures much higher than wide are done the other way round, and rounded otherwise.
+use super::windows::Windows;
 use super::{Frozen, View, pool};
 use candle_core::{Device, Tensor};
-use rayon::prelude::*;
 
 /// The picture at another size: values in [−1, 1] become bytes, rows and then columns are averaged over four pixels, or over what a new
 /// pixel covers where it shrinks, and bytes again after each. [B, H, W, C] → [B, size, size, C]. Gradients go through the rounding.
@@ -139,17 +139,8 @@ impl Frozen for Pillow {
     fn run(&self, inputs: &[View], out: &mut [f32], par: bool) {
         let View { data, dims } = inputs[0];
         let [_, h, w, c] = *dims else { return };
-        let (from, to) = (h * w * c, self.size * self.size * c);
-        match par {
-            true => {
-                let each = data.par_chunks_exact(from).zip(out.par_chunks_exact_mut(to));
-                each.for_each(|(x, out)| self.one(x, [h, w, c], out));
-            }
-            false => {
-                let each = data.chunks_exact(from).zip(out.chunks_exact_mut(to));
-                each.for_each(|(x, out)| self.one(x, [h, w, c], out));
-            }
-        }
+        let lens = [h * w * c, self.size * self.size * c];
+        Windows::images(data, out, lens, par, |x, out| self.one(x, [h, w, c], out));
     }
     fn pull(&self, inputs: &[View], cot: &[f32], _: bool) -> Vec<Vec<f32>> {
         let [b, h, w, c] = *inputs[0].dims else { return vec![] };

@@ -1,6 +1,7 @@
 //! Arguments of the denoiser functions: numbers, noise levels, labels, conditions, tensors from nested arrays.
 use crate::denoise::{Cond, DynDenoiser, draw_labels, one_hot};
 use crate::real::host_values;
+use crate::script::options::number_of;
 use crate::tensor::device::default_device;
 use crate::tensor::dtype::floating;
 use crate::{Error, Kind, Result};
@@ -14,8 +15,7 @@ fn wrong(what: &str, expected: &str, v: &Dynamic) -> Error {
 
 /// A number, integer or float.
 pub fn number(what: &str, v: &Dynamic) -> Result<f64> {
-    let found = v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64));
-    found.ok_or_else(|| wrong(what, "a number", v))
+    number_of(v).ok_or_else(|| wrong(what, "a number", v))
 }
 
 /// A noise level: a number or a tensor, tracked or not.

@@ -4,7 +4,7 @@ use crate::metric::{self, Rows, Tested};
 use crate::real::host_values;
 use crate::schema::{Opt, Schema, above, count};
 use crate::script::error::{RhaiResult, type_of};
-use crate::script::options::SEED;
+use crate::script::options::{SEED, number_of};
 use crate::tensor::aside;
 use crate::{Error, Kind};
 use candle_core::Tensor;
@@ -87,7 +87,7 @@ fn values(what: &str, v: &Dynamic) -> RhaiResult<Vec<f64>> {
     }
     let wrong = |v: &Dynamic| Error::new(Kind::Type, format!("{what} must be numbers, not {}", type_of(v)));
     let a = v.read_lock::<Array>().ok_or_else(|| wrong(v))?;
-    let number = |v: &Dynamic| v.as_float().or_else(|_| v.as_int().map(|i| i as f64)).map_err(|_| wrong(v).into());
+    let number = |v: &Dynamic| number_of(v).ok_or_else(|| wrong(v).into());
     a.iter().map(number).collect()
 }
 

@@ -1,7 +1,7 @@
 //! Reading arguments: numbers where tensors may stand, shapes, dimensions, dtype and device options.
 use crate::schema::{Opt, Schema, word};
 use crate::script::error::RhaiResult;
-use crate::script::options::{DEVICE, Given};
+use crate::script::options::{DEVICE, Given, number_of};
 use crate::tensor::arith::Operand;
 use crate::tensor::dtype::NAMES;
 use crate::{Error, Kind};
@@ -21,7 +21,7 @@ fn name_of(v: &Dynamic) -> &str {
 
 /// A number, an integer among them.
 pub fn number(what: &str, v: &Dynamic) -> Result<f64, Error> {
-    v.as_float().or_else(|_| v.as_int().map(|i| i as f64)).map_err(|_| wrong_type(what, "a number", v))
+    number_of(v).ok_or_else(|| wrong_type(what, "a number", v))
 }
 /// A whole number ≥ 0.
 pub fn count(what: &str, v: i64) -> Result<usize, Error> {

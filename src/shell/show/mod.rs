@@ -15,6 +15,7 @@ use crate::script::context::SharedRun;
 use crate::script::error::RhaiResult;
 use crate::script::files::{ScriptPlot, drawn};
 use crate::script::front::Drawing;
+use crate::script::options::number_of;
 use crate::{Error, Kind, Result};
 use candle_core::Tensor;
 use rhai::{Array, Dynamic, Engine, FuncRegistration, Map};
@@ -126,7 +127,7 @@ pub fn shown(x: &Dynamic) -> Result<impl Drawing + use<>> {
     let number = |v: &Dynamic| match v.read_lock::<Tensor>() {
         Some(t) if t.elem_count() == 1 => host_values(&t.detach()).ok()?.first().copied(),
         _ if v.is_unit() => Some(f64::NAN),
-        _ => v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64)),
+        _ => number_of(v),
     };
     let numbers: Option<Vec<f64>> = a.iter().map(number).collect();
     numbers.map(Shown::Curve).ok_or_else(|| cannot("this array"))
