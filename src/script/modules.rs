@@ -16,6 +16,7 @@ pub const STDLIB: &[(&str, &str)] = &[
     ("bns", include_str!("../../stdlib/bns.rhai")),
     ("cache", include_str!("../../stdlib/cache.rhai")),
     ("coefficients", include_str!("../../stdlib/coefficients.rhai")),
+    ("discriminator", include_str!("../../stdlib/discriminator.rhai")),
     ("dyweight", include_str!("../../stdlib/dyweight.rhai")),
     ("epd", include_str!("../../stdlib/epd.rhai")),
     ("experiment", include_str!("../../stdlib/experiment.rhai")),

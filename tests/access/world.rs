@@ -117,6 +117,7 @@ pub const READERS: &[(&str, &str)] = &[
     ("train::load", "import \"train\" as train; train::load(|p, x, t, c| x, \"PATH\")"),
     ("learn::resumed", "import \"learn\" as learn; learn::resumed(\"PATH\", \"mine\", \"1\")"),
     ("learn::load", "import \"learn\" as learn; learn::load(\"PATH\")"),
+    ("discriminator::from_file", "import \"discriminator\" as discriminator; discriminator::from_file(\"PATH\", #{})"),
     ("dyweight::from_file", "import \"dyweight\" as dyweight; dyweight::from_file(noise::edm(), \"PATH\", #{})"),
     ("gs::from_file", "import \"gs\" as gs; gs::from_file(noise::edm(), \"PATH\", #{})"),
     ("text::load", "text::load(\"PATH\")"),

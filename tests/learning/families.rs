@@ -183,6 +183,7 @@ let families = #{
     ld3: ld3::family(net, solver::ddim(), #{ nfe: 3, phase1: 1 }),
     s4s: s4s::family(net, #{ nfe: 3, learn: \"both\" }),
 };
+let rival = #{ params: [ones([1])], forward: |p, x| (x * p[0].to(x.dtype)).tanh().sum(1), lr: 0.01 };
 let z = noise([5, 1], #{ seed: 9 });
 let draw = |name, made| learn::draw(net, families[name], made, z, \"none\", \"auto\");
 ";
@@ -194,6 +195,7 @@ fn every_family_resumes_to_the_same_bits_and_survives_on_disk() {
         "soft: true",
         "soft: false, rate: \"cosine\", ema: 0.5",
         "by: \"squares\", epochs: 5, tolerance: 0.0, step: 0.001",
+        "ema: 0.5, discriminator: rival",
     ] {
         let dir = tempfile::tempdir().unwrap();
         let train = |more: &str, name: &str| {

@@ -6,6 +6,7 @@ mod caught;
 mod clouds;
 #[path = "../common/code.rs"]
 mod code;
+mod discriminator;
 mod experiments;
 mod families;
 mod features;

@@ -179,6 +179,7 @@ fn files_and_modules() {
             "bns",
             "cache",
             "coefficients",
+            "discriminator",
             "dyweight",
             "epd",
             "experiment",
